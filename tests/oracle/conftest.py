@@ -1,0 +1,26 @@
+"""Tests that ask real Keras what is right. They run in an environment of their own, which `make oracle` makes:
+
+    python3 -m venv .venv-oracle
+    .venv-oracle/bin/python -m pip install --require-hashes -r requirements/oracle.txt
+    .venv-oracle/bin/python -m pip install --no-build-isolation --no-deps --editable .
+    KERAS_BACKEND=jax .venv-oracle/bin/python -m pytest -m oracle
+
+Where Keras is not installed these files are not even imported; whoever asks for the group there is told how to get it.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+# Before the first `import keras`: JAX installs without TensorFlow and runs every layer on a CPU.
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if importlib.util.find_spec("keras") is not None or collection_path.suffix != ".py":
+        return None
+    if config.option.markexpr == "oracle":
+        raise pytest.UsageError("the oracle group needs Keras, which is not installed here. Run it with: make oracle")
+    return True
