@@ -1,4 +1,4 @@
-"""What every test may use: a seeded generator, and hypothesis settings that do not depend on how busy the machine is."""
+"""What every test may use: a seeded generator, and hypothesis settings that hold on a busy machine."""
 
 import os
 
