@@ -1,0 +1,274 @@
+"""Convolutions and pooling over any number of spatial axes.
+
+`x` is ``[N, *spatial, C]`` (``data_format="channels_last"``) or ``[N, C, *spatial]``; a kernel is always
+``[*window, C / groups, F]`` as Keras stores it. `padding` is a pair ``(before, after)`` per spatial axis, ``"valid"``
+(none), or ``"same"``: as much as makes the result ``ceil(spatial / stride)`` long, the odd element after, as
+https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2 has it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from kcompile.ir import dims
+from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.op import Arrays, Op, Types
+from kcompile.ir.types import Array
+
+DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
+Pairs: TypeAlias = tuple[tuple[int, int], ...]
+Padding: TypeAlias = Literal["valid", "same"] | Pairs
+
+
+def same_padding(extent: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """The padding before and after an axis that makes its result ``ceil(extent / stride)`` long."""
+    total = max((-(-extent // stride) - 1) * stride + (window - 1) * dilation + 1 - extent, 0)
+    return total // 2, total - total // 2
+
+
+def explicit_padding(
+    padding: Padding,
+    spatial: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Pairs:
+    """`padding` as pairs, for known extents."""
+    if padding == "valid":
+        return ((0, 0),) * len(window)
+    if padding == "same":
+        return tuple(same_padding(*axis) for axis in zip(spatial, window, strides, dilation, strict=True))
+    return padding
+
+
+def window_extents(
+    padding: Padding, spatial: Shape, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]
+) -> list[Dim]:
+    """Extents of a result: ``ceil(d / s)`` for "same", else ``(d + before + after - (w - 1) * dilation - 1) // s + 1``."""
+    if padding == "same":
+        return [dims.ceil_div(dim, stride) for dim, stride in zip(spatial, strides, strict=True)]
+    pairs = ((0, 0),) * len(window) if padding == "valid" else padding
+    return [
+        dims.add(dims.floor_div(dims.add(dim, low, high, -(size - 1) * rate - 1), stride), 1)
+        for dim, (low, high), size, stride, rate in zip(spatial, pairs, window, strides, dilation, strict=True)
+    ]
+
+
+def spatial_of(shape: Shape, data_format: DataFormat) -> Shape:
+    """The spatial extents of an activation shape."""
+    return shape[1:-1] if data_format == "channels_last" else shape[2:]
+
+
+def channels_of(shape: Shape, data_format: DataFormat) -> Dim:
+    """The channel extent of an activation shape."""
+    return shape[-1] if data_format == "channels_last" else shape[1]
+
+
+def activation_shape(batch: Dim, spatial: list[Dim], channels: Dim, data_format: DataFormat) -> list[Dim]:
+    """The shape ``[N, *spatial, C]`` or ``[N, C, *spatial]``."""
+    return [batch, *spatial, channels] if data_format == "channels_last" else [batch, channels, *spatial]
+
+
+def _to_channels_last(x: Array, data_format: DataFormat) -> Array:
+    return x if data_format == "channels_last" else np.moveaxis(x, 1, -1)
+
+
+def _from_channels_last(x: Array, data_format: DataFormat) -> Array:
+    return x if data_format == "channels_last" else np.moveaxis(x, -1, 1)
+
+
+def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
+    """``x: [N, *spatial, C] -> [N, *out, C, *window]``, a view."""
+    axes = tuple(range(1, x.ndim - 1))
+    reach = tuple((size - 1) * rate + 1 for size, rate in zip(window, dilation, strict=True))
+    view = sliding_window_view(x, reach, axis=axes)
+    steps = tuple(slice(None, None, step) for step in strides)
+    rates = tuple(slice(None, None, rate) for rate in dilation)
+    return view[(slice(None), *steps, slice(None), *rates)]
+
+
+@dataclass(frozen=True)
+class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
+    """Cross-correlation: ``y[n, o, f] = sum over window w and channel c of x[n, o * stride + w * dilation, c] * kernel[w, c, f]``.
+
+    ``groups`` splits channels and filters into independent blocks; a depthwise convolution has ``groups == C``.
+    """
+
+    strides: tuple[int, ...]
+    padding: Padding = "valid"
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+    data_format: DataFormat = "channels_last"
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """`dilation`, one per spatial axis."""
+        return self.dilation or (1,) * len(self.strides)
+
+    def pads(self, types: Types) -> Pairs:
+        """The padding as pairs, where the spatial extents are known."""
+        spatial = types[0].with_shape(spatial_of(types[0].shape, self.data_format)).static_shape()
+        return explicit_padding(self.padding, spatial, types[1].static_shape()[:-2], self.strides, self.rates)
+
+    def infer(self, types: Types) -> Types:
+        x, kernel = types[:2]
+        rank = len(self.strides)
+        self.require(x.rank == kernel.rank == rank + 2 and x.dtype == kernel.dtype, "ranks and dtypes must fit", types)
+        filters, channels = kernel.static_shape()[-1], channels_of(x.shape, self.data_format)
+        fits = channels == dims.mul(kernel.shape[-2], self.groups) and filters % self.groups == 0
+        self.require(fits, "the kernel must hold [*window, channels / groups, filters]", types)
+        self.require(len(types) < 3 or types[2].shape == (filters,), "the bias must hold one number per filter", types)
+        spatial = spatial_of(x.shape, self.data_format)
+        extents = window_extents(self.padding, spatial, kernel.static_shape()[:rank], self.strides, self.rates)
+        self.require(all(isinstance(e, str) or e >= 0 for e in extents), "the window exceeds the input", types)
+        return (x.with_shape(activation_shape(x.shape[0], extents, filters, self.data_format)),)
+
+    def kernel(self, args: Arrays) -> Arrays:
+        x, kernel = _to_channels_last(args[0], self.data_format), args[1]
+        window = kernel.shape[:-2]
+        pairs = explicit_padding(self.padding, x.shape[1:-1], window, self.strides, self.rates)
+        padded = np.pad(x, ((0, 0), *pairs, (0, 0)))
+        view = _windows(padded, window, self.strides, self.rates)
+        per_group, filters = kernel.shape[-2], kernel.shape[-1]
+        matrix = np.moveaxis(kernel, -2, 0).reshape(-1, self.groups, filters // self.groups)
+        lead = view.shape[: x.ndim - 1]
+        if per_group == 1:  # depthwise: no channels to sum over
+            patches = view.reshape(*lead, self.groups, -1)
+            y = np.einsum("...gk,kgf->...gf", patches, matrix, optimize=True)
+        else:
+            patches = view.reshape(int(np.prod(lead)), self.groups, -1)
+            y = np.matmul(patches.swapaxes(0, 1), matrix.swapaxes(0, 1)).swapaxes(0, 1)
+        y = y.reshape(*lead, filters)
+        if len(args) > 2:
+            y = y + args[2]
+        return (_from_channels_last(y, self.data_format),)
+
+    def macs(self, types: Types, results: Types) -> Dim:
+        return dims.mul(results[0].size, *types[1].shape[:-1])
+
+
+@dataclass(frozen=True)
+class ConvTranspose(Op, name="conv_transpose", operands=("x", "kernel", "bias?")):
+    """The gradient of `Conv` by its input: each ``x[n, i, c]`` adds ``x * kernel[w, f, c]`` at ``i * stride + w * dilation``.
+
+    The kernel is ``[*window, F / groups, C]``. The full result, ``(d - 1) * stride + (w - 1) * dilation + 1 +
+    output_padding`` long, loses `padding` at both ends.
+    """
+
+    strides: tuple[int, ...]
+    padding: Pairs
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+    data_format: DataFormat = "channels_last"
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """`dilation`, one per spatial axis."""
+        return self.dilation or (1,) * len(self.strides)
+
+    def infer(self, types: Types) -> Types:
+        x, kernel = types[:2]
+        rank = len(self.strides)
+        self.require(x.rank == kernel.rank == rank + 2 and x.dtype == kernel.dtype, "ranks and dtypes must fit", types)
+        self.require(
+            channels_of(x.shape, self.data_format) == kernel.shape[-1] and kernel.static_shape()[-1] % self.groups == 0,
+            "the kernel must hold [*window, filters / groups, channels]",
+            types,
+        )
+        filters = dims.mul(kernel.shape[-2], self.groups)
+        self.require(len(types) < 3 or types[2].shape == (filters,), "the bias must hold one number per filter", types)
+        window, spatial = kernel.static_shape()[:rank], spatial_of(x.shape, self.data_format)
+        extents = [
+            dims.add(dims.mul(dims.sub(d, 1), s), (w - 1) * r + 1 + extra - low - high)
+            for d, s, w, r, extra, (low, high) in zip(
+                spatial, self.strides, window, self.rates, self.output_padding, self.padding, strict=True
+            )
+        ]
+        self.require(all(isinstance(e, str) or e >= 0 for e in extents), "the padding exceeds the result", types)
+        return (x.with_shape(activation_shape(x.shape[0], extents, filters, self.data_format)),)
+
+    def kernel(self, args: Arrays) -> Arrays:
+        x, kernel = _to_channels_last(args[0], self.data_format), args[1]
+        window, per_group = kernel.shape[:-2], kernel.shape[-2]
+        full = [
+            (d - 1) * s + (w - 1) * r + 1 + max(extra, 0)
+            for d, s, w, r, extra in zip(
+                x.shape[1:-1], self.strides, window, self.rates, self.output_padding, strict=True
+            )
+        ]
+        grouped = x.reshape(*x.shape[:-1], self.groups, -1)
+        by_group = kernel.reshape(*window, per_group, self.groups, -1)
+        y = np.zeros((x.shape[0], *full, self.groups, per_group), x.dtype)
+        for position in np.ndindex(*window):
+            part = np.einsum("...gc,fgc->...gf", grouped, by_group[position], optimize=True)
+            index = tuple(
+                slice(p * r, p * r + (d - 1) * s + 1, s)
+                for p, r, d, s in zip(position, self.rates, x.shape[1:-1], self.strides, strict=True)
+            )
+            if x.size:
+                y[(slice(None), *index)] += part
+        crop = tuple(slice(low, extent - high) for extent, (low, high) in zip(full, self.padding, strict=True))
+        y = y.reshape(x.shape[0], *full, -1)[(slice(None), *crop)]
+        if len(args) > 2:
+            y = y + args[2]
+        return (_from_channels_last(y, self.data_format),)
+
+    def macs(self, types: Types, results: Types) -> Dim:
+        return dims.mul(types[0].size, *types[1].shape[:-1])
+
+
+@dataclass(frozen=True)
+class _Pool(Op, operands=("x",)):
+    """Base: windows of `pool_size` over the spatial axes."""
+
+    pool_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: Padding = "valid"
+    data_format: DataFormat = "channels_last"
+
+    def pads(self, types: Types) -> Pairs:
+        """The padding as pairs, where the spatial extents are known."""
+        spatial = types[0].with_shape(spatial_of(types[0].shape, self.data_format)).static_shape()
+        return explicit_padding(self.padding, spatial, self.pool_size, self.strides, (1,) * len(self.strides))
+
+    def infer(self, types: Types) -> Types:
+        x = types[0]
+        self.require(x.rank == len(self.strides) + 2 == len(self.pool_size) + 2, "ranks must fit", types)
+        spatial, rates = spatial_of(x.shape, self.data_format), (1,) * len(self.strides)
+        extents = window_extents(self.padding, spatial, self.pool_size, self.strides, rates)
+        self.require(all(isinstance(e, str) or e >= 0 for e in extents), "the window exceeds the input", types)
+        channels = channels_of(x.shape, self.data_format)
+        return (x.with_shape(activation_shape(x.shape[0], extents, channels, self.data_format)),)
+
+    def _padded_windows(self, x: Array, fill: float) -> Array:
+        rates = (1,) * len(self.strides)
+        pairs = explicit_padding(self.padding, x.shape[1:-1], self.pool_size, self.strides, rates)
+        padded = np.pad(x, ((0, 0), *pairs, (0, 0)), constant_values=x.dtype.type(fill))
+        return _windows(padded, self.pool_size, self.strides, rates)
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool, name="max_pool"):
+    """The largest element of each window; padding never wins."""
+
+    def kernel(self, args: Arrays) -> Arrays:
+        x = _to_channels_last(args[0], self.data_format)
+        lowest = -np.inf if x.dtype.kind == "f" else float(np.iinfo(x.dtype).min)
+        windows = self._padded_windows(x, lowest)
+        y = windows.max(axis=tuple(range(-len(self.strides), 0)))
+        return (_from_channels_last(y, self.data_format),)
+
+
+@dataclass(frozen=True)
+class AvgPool(_Pool, name="avg_pool"):
+    """The mean of each window over the elements that are not padding."""
+
+    def kernel(self, args: Arrays) -> Arrays:
+        x = _to_channels_last(args[0], self.data_format)
+        axes = tuple(range(-len(self.strides), 0))
+        total = self._padded_windows(x, 0.0).sum(axis=axes, dtype=x.dtype)
+        count = self._padded_windows(np.ones_like(x[:1, ..., :1]), 0.0).sum(axis=axes, dtype=x.dtype)
+        return (_from_channels_last(total / count, self.data_format),)

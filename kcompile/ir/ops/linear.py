@@ -1,0 +1,46 @@
+"""Products of matrices."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kcompile.ir import dims
+from kcompile.ir.dims import Dim
+from kcompile.ir.op import Arrays, Op, Types, broadcast_shapes
+
+
+@dataclass(frozen=True)
+class Dense(Op, name="dense", operands=("x", "kernel", "bias?")):
+    """``y = x @ kernel + bias``: ``x: T[..., K], kernel: T[K, M], bias: T[M] -> T[..., M]``."""
+
+    def infer(self, types: Types) -> Types:
+        x, kernel = types[:2]
+        fits = kernel.rank == 2 and x.rank >= 1 and x.dtype == kernel.dtype and x.shape[-1] == kernel.shape[0]
+        self.require(fits, "x must be [..., K] and the kernel [K, M]", types)
+        self.require(len(types) < 3 or types[2].shape == kernel.shape[1:], "the bias must be [M]", types)
+        return (x.with_shape((*x.shape[:-1], kernel.shape[1])),)
+
+    def kernel(self, args: Arrays) -> Arrays:
+        y = np.matmul(args[0], args[1])
+        return (y + args[2] if len(args) > 2 else y,)
+
+    def macs(self, types: Types, results: Types) -> Dim:
+        return dims.mul(results[0].size, types[1].shape[0])
+
+
+@dataclass(frozen=True)
+class MatMul(Op, name="matmul", operands=("x", "y")):
+    """``x @ y`` over the last two axes, the others broadcast: ``[..., M, K], [..., K, P] -> [..., M, P]``."""
+
+    def infer(self, types: Types) -> Types:
+        x, y = types
+        fits = x.rank >= 2 and y.rank >= 2 and x.dtype == y.dtype and x.shape[-1] == y.shape[-2]
+        self.require(fits, "operands must be [..., M, K] and [..., K, P]", types)
+        lead = broadcast_shapes(self, (x.with_shape(x.shape[:-2]), y.with_shape(y.shape[:-2])))
+        return (x.with_shape((*lead, x.shape[-2], y.shape[-1])),)
+
+    def kernel(self, args: Arrays) -> Arrays:
+        return (np.matmul(args[0], args[1]),)
+
+    def macs(self, types: Types, results: Types) -> Dim:
+        return dims.mul(results[0].size, types[0].shape[-1])
