@@ -1,0 +1,251 @@
+"""What a layer is: a typed config, its weights, and one `call` that writes it as IR ops.
+
+    @register_layer("keras>Dense")
+    @dataclass(kw_only=False, eq=False)
+    class Dense(Layer):
+        units: int
+        activation: Activation = "linear"
+        use_bias: bool = True
+
+        def build(self, input_shape: Shape) -> None:
+            self.add_weight("kernel", (input_shape[-1], self.units), "glorot_uniform")
+
+        def call(self, t: Trace, x: Value) -> Value:
+            return t(ops.Dense(), x, t.weight("kernel"))
+
+The dataclass fields are the config in Keras's words, so the Python API, `get_config` and the file reader share them.
+Shapes of results come from the ops' own inference: a layer states them nowhere. The same class serves a layer made in
+Python and one read from a file.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+
+from kcompile.errors import ModelError
+from kcompile.frontend import initializers
+from kcompile.frontend.tracing import Call, KerasTensor, Trace, apply_symbolically, holds_symbols
+from kcompile.ir.dims import Shape
+from kcompile.ir.graph import Value
+from kcompile.ir.types import Array
+
+# Layer classes by registered name: ``"keras>Dense"`` for Keras's own, ``"package>Name"`` for others.
+LAYERS: dict[str, type["Layer"]] = {}
+
+L = TypeVar("L", bound="type[Layer]")
+
+
+def register_layer(*names: str) -> Callable[[L], L]:
+    """Teach the compiler a layer class under the names that files give it (``"package>Name"``, or a bare ``"Name"``).
+
+    A later registration of a name replaces an earlier one, so that a user can override any layer.
+    """
+
+    def enter(cls: L) -> L:
+        for name in names:
+            LAYERS[name] = cls
+        return cls
+
+    return enter
+
+
+@dataclass(eq=False)
+class Weight:
+    """One array of a layer. `name` is the layer's own name for it (``"kernel"``)."""
+
+    name: str
+    value: Array
+    trainable: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return self.value.shape
+
+    def assign(self, value: Array) -> None:
+        """Replace the array by one of the same shape.
+
+        Raises:
+            ModelError: the shape differs.
+        """
+        array = np.asarray(value)
+        if array.shape != self.shape:
+            raise ModelError(f"weight `{self.name}` must have shape {self.shape}. Received: {array.shape}.")
+        self.value = array.astype(self.value.dtype, copy=False)
+
+
+@dataclass(kw_only=True, eq=False)
+class Layer(ABC):
+    """Base of all layers.
+
+    Args:
+        name: unique in a model; by default the class name in snake case with a number.
+        trainable: whether training changes the weights.
+        dtype: the dtype of weights and results, or the name of a dtype policy.
+    """
+
+    # Whether the mask of the first input is passed on unchanged.
+    supports_masking: ClassVar[bool] = False
+    # Fields that `get_config` leaves out.
+    hidden_fields: ClassVar[frozenset[str]] = frozenset()
+
+    name: str = ""
+    trainable: bool = True
+    dtype: str = "float32"
+    # Shape of one sample, or of a batch, given to the first layer of a Sequential in place of an Input.
+    input_shape: Shape | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.name or unique_name(type(self).__name__)
+        self.own_weights: list[Weight] = []
+        self.calls: list[Call] = []
+        self.built = False
+
+    # -- what a layer defines ---------------------------------------------------------------------------------------
+
+    def build(self, *input_shapes: Any) -> None:
+        """Create the weights with `add_weight`; called once, with the shape of each call argument that is a tensor."""
+        del input_shapes
+
+    @abstractmethod
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
+        """The results as IR values, from IR values (in the structure that the user's call gave)."""
+
+    def compute_mask(self, t: Trace, *args: Any, **kwargs: Any) -> Value | Sequence[Value | None] | None:
+        """The mask of the result; by default the first input's where `supports_masking`."""
+        del args, kwargs
+        if not self.supports_masking:
+            return None
+        return next(iter(t.masks), None)
+
+    @property
+    def sublayers(self) -> Mapping[str, "Layer"]:
+        """Layers inside this one by the attribute names that Keras gives them (``"forward_layer"``)."""
+        return {}
+
+    # -- weights ----------------------------------------------------------------------------------------------------
+
+    def add_weight(
+        self, name: str, shape: Sequence[Any], initializer: Any = "glorot_uniform", trainable: bool = True
+    ) -> None:
+        """Create a weight, filled by an initializer (a Keras name, config or object)."""
+        if not all(isinstance(extent, int) for extent in shape):
+            law = f"`{name}` of layer `{self.name}` needs known extents"
+            raise ModelError(f"{law}. Received: {tuple(shape)}. Give the model's Input a full shape.")
+        value = initializers.get(initializer)(tuple(shape), self.variable_dtype)
+        self.own_weights.append(Weight(name, value, trainable))
+
+    @property
+    def variable_dtype(self) -> str:
+        """The dtype of the weights: that of the policy's variables."""
+        return self.dtype if not self.dtype.startswith("mixed_") else "float32"
+
+    @property
+    def weights(self) -> list[Weight]:
+        """All weights: the layer's own, then those of layers inside, depth first."""
+        inner = [weight for layer in self.sublayers.values() for weight in layer.weights]
+        return list(dict.fromkeys([*self.own_weights, *inner]))
+
+    def get_weights(self) -> list[Array]:
+        """The arrays of `weights`."""
+        return [weight.value for weight in self.weights]
+
+    def set_weights(self, arrays: Sequence[Array]) -> None:
+        """Assign arrays to `weights`, in order.
+
+        Raises:
+            ModelError: their number or a shape differs.
+        """
+        if len(arrays) != len(self.weights):
+            law = f"layer `{self.name}` has {len(self.weights)} weights"
+            raise ModelError(f"{law}. Received: {len(arrays)} arrays.")
+        for weight, array in zip(self.weights, arrays, strict=True):
+            weight.assign(array)
+
+    def count_params(self) -> int:
+        """The number of elements of all weights."""
+        return sum(weight.value.size for weight in self.weights)
+
+    # -- config -----------------------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal layer, as Keras names them."""
+        left_out = {"input_shape", *self.hidden_fields}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The layer that `config` describes.
+
+        Raises:
+            ModelError: an argument is missing or unknown.
+        """
+        known = {f.name: f for f in fields(cls) if f.init}
+        missing = [
+            n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in config
+        ]
+        unknown = [n for n in config if n not in known]
+        if missing or unknown:
+            where = f"layer `{config.get('name', cls.__name__)}` ({cls.__name__})"
+            raise ModelError(f"the config of {where} must hold {list(known)}. Missing: {missing}; unknown: {unknown}.")
+        return cls(**config)
+
+    # -- calling ----------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Apply the layer to symbolic tensors (`KerasTensor`), alone, in lists, dicts or as keyword arguments."""
+        if not holds_symbols((args, kwargs)):
+            received = ", ".join(type(a).__name__ for a in args) or "nothing"
+            raise ModelError(
+                f"layer `{self.name}` takes symbolic tensors such as kcompile.Input(...). Received: {received}. "
+                "Use model.predict(x) for arrays."
+            )
+        return apply_symbolically(self, args, kwargs)
+
+    @property
+    def output(self) -> Any:
+        """The result of the layer's only call."""
+        if len(self.calls) != 1:
+            law = f"`output` needs a layer that was called once; layer `{self.name}` was called {len(self.calls)} times"
+            raise ModelError(f"{law}.")
+        return self.calls[0].outputs
+
+    @property
+    def input(self) -> Any:
+        """The first argument of the layer's only call."""
+        if len(self.calls) != 1:
+            law = f"`input` needs a layer that was called once; layer `{self.name}` was called {len(self.calls)} times"
+            raise ModelError(f"{law}.")
+        return self.calls[0].args[0] if self.calls[0].args else None
+
+    def require(self, law: bool, argument: str, expected: str) -> None:
+        """Raise a ModelError that names the argument, the law and what was received, unless `law` holds."""
+        if not law:
+            value = getattr(self, argument)
+            raise ModelError(f"`{argument}` of layer `{self.name}` must be {expected}. Received: {argument}={value!r}.")
+
+
+_names: Counter[str] = Counter()
+
+
+def unique_name(class_name: str) -> str:
+    """``Conv2D`` -> ``conv2d``, then ``conv2d_1``, as Keras names layers."""
+    import re
+
+    snake = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)
+    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
+    count = _names[snake]
+    _names[snake] += 1
+    return f"{snake}_{count}" if count else snake
+
+
+def reset_names() -> None:
+    """Start automatic names afresh, as `keras.backend.clear_session` does."""
+    _names.clear()
+
+
+__all__ = ["LAYERS", "Call", "KerasTensor", "Layer", "Trace", "Weight", "register_layer", "reset_names", "unique_name"]

@@ -1,0 +1,189 @@
+"""From calls on symbolic tensors to IR.
+
+`KerasTensor` is what the functional API passes around: the result of one `Call` of a layer. `Trace` is what a layer's
+`call` writes ops with. Shapes of symbolic results are found by tracing the layer into a throw-away builder, so that
+a layer's meaning stands in one place.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kcompile.errors import ModelError, TypeRuleError
+from kcompile.ir.dims import Shape
+from kcompile.ir.graph import Builder, Value
+from kcompile.ir.op import Op
+from kcompile.ir.types import Array, TensorType
+
+if TYPE_CHECKING:
+    from kcompile.frontend.layer import Layer, Weight
+
+
+@dataclass(eq=False)
+class KerasTensor:
+    """A symbolic tensor: output number `index` of `call`; without one, an input of a model."""
+
+    type: TensorType
+    name: str = ""
+    call: "Call | None" = field(default=None, repr=False)
+    index: int = 0
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape with None for open extents, as Keras prints it."""
+        return tuple(dim if isinstance(dim, int) else None for dim in self.type.shape)
+
+    @property
+    def dtype(self) -> str:
+        """The numpy name of the element type."""
+        return self.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.type.rank
+
+
+@dataclass(eq=False)
+class Call:
+    """One application of a layer; `args` and `kwargs` hold KerasTensors in the user's structure."""
+
+    layer: "Layer"
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any = None
+
+    @property
+    def inputs(self) -> list[KerasTensor]:
+        """The symbolic tensors among the arguments, in order."""
+        return [t for t in flatten((self.args, self.kwargs)) if isinstance(t, KerasTensor)]
+
+    @property
+    def flat_outputs(self) -> list[KerasTensor]:
+        """The results, in order."""
+        return [t for t in flatten(self.outputs) if isinstance(t, KerasTensor)]
+
+
+class Trace:
+    """What a layer's `call` writes IR with.
+
+    t(ops.Relu(), x)                 one op, one result
+    t.multi(ops.Lstm(), ...)         all results
+    t.weight("kernel")               a weight of this layer
+    t.constant(array)                a number or array
+    t.run(sublayer, x, mask=m)       a layer inside this one
+    t.masks                          the masks of the call's tensors, None where there is none
+    t.training                       whether the training graph is being traced
+    """
+
+    def __init__(self, b: Builder, weights: Callable[["Weight", str], Value], training: bool = False) -> None:
+        self.b = b
+        self.training = training
+        self.masks: tuple[Value | None, ...] = ()
+        self._weights = weights
+        self._layer: Layer | None = None
+        self._path = ""
+
+    def __call__(self, op: Op, *inputs: Value) -> Value:
+        """The only result of `op`."""
+        return self.b(op, *inputs)
+
+    def multi(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """All results of `op`."""
+        return self.b.multi(op, *inputs)
+
+    def constant(self, value: Array | float | Sequence[float], dtype: str = "float32", name: str = "") -> Value:
+        """A constant, as `dtype` where it is no array yet."""
+        array: Array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype)
+        return self.b.constant(array, name)
+
+    def weight(self, name: str) -> Value:
+        """The layer's own weight of that name."""
+        assert self._layer is not None
+        weight = next(w for w in self._layer.own_weights if w.name == name)
+        return self._weights(weight, f"{self._path}/{name}")
+
+    def has_weight(self, name: str) -> bool:
+        """Whether the layer has a weight of that name."""
+        assert self._layer is not None
+        return any(w.name == name for w in self._layer.own_weights)
+
+    def run(self, layer: "Layer", *args: Any, masks: Sequence[Value | None] | None = None, **kwargs: Any) -> Any:
+        """The results of `layer` on IR values; see `run_with_mask`."""
+        return self.run_with_mask(layer, *args, masks=masks, **kwargs)[0]
+
+    def run_with_mask(
+        self, layer: "Layer", *args: Any, masks: Sequence[Value | None] | None = None, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """The results of `layer` on IR values and their mask; `masks` are those of the values, in order.
+
+        Raises:
+            ModelError: the layer does not accept its inputs; the text names the layer.
+        """
+        values = [v for v in flatten((args, kwargs)) if isinstance(v, Value)]
+        inner = Trace(self.b, self._weights, self.training)
+        inner.masks = tuple(masks) if masks is not None else (None,) * len(values)
+        inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
+        with self.b.source(layer.name):
+            try:
+                ensure_built(layer, [v.type.shape for v in values])
+                return layer.call(inner, *args, **kwargs), layer.compute_mask(inner, *args, **kwargs)
+            except TypeRuleError as error:
+                received = ", ".join(str(v.type) for v in values)
+                raise ModelError(
+                    f"layer `{inner._path}` ({type(layer).__name__}) does not accept its inputs ({received}): {error}"
+                ) from error
+
+
+def ensure_built(layer: "Layer", shapes: Sequence[Shape]) -> None:
+    """Create the layer's weights, once."""
+    if not layer.built:
+        layer.build(*shapes)
+        layer.built = True
+
+
+def apply_symbolically(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Record a call of `layer` and return its results as symbolic tensors, in the structure that the layer returns."""
+    b = Builder("shape inference")
+    t = Trace(b, lambda weight, path: b.constant(weight.value, path))
+
+    def value_of(tensor: Any) -> Any:
+        return b.input(f"input_{id(tensor)}", tensor.type) if isinstance(tensor, KerasTensor) else tensor
+
+    values, value_kwargs = map_structure(value_of, (args, kwargs))
+    results = t.run(layer, *values, **value_kwargs)
+    call = Call(layer, args, kwargs)
+    numbers = iter(range(len(list(flatten(results)))))
+    call.outputs = map_structure(lambda v: KerasTensor(v.type, layer.name, call, next(numbers)), results)
+    layer.calls.append(call)
+    return call.outputs
+
+
+def holds_symbols(structure: Any) -> bool:
+    """Whether there is a KerasTensor in a structure."""
+    return any(isinstance(leaf, KerasTensor) for leaf in flatten(structure))
+
+
+def flatten(structure: Any) -> Iterator[Any]:
+    """The leaves of nested lists, tuples and dicts, in order (dicts in the order of their keys, as Keras sorts them)."""
+    if isinstance(structure, Mapping):
+        for key in sorted(structure):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            yield from flatten(structure[key])
+    elif isinstance(structure, list | tuple):
+        for item in structure:  # pyright: ignore[reportUnknownVariableType]
+            yield from flatten(item)
+    else:
+        yield structure
+
+
+def map_structure(function: Callable[[Any], Any], structure: Any) -> Any:
+    """The structure with every leaf replaced."""
+    if isinstance(structure, Mapping):
+        items: dict[str, Any] = {k: map_structure(function, structure[k]) for k in sorted(structure)}  # pyright: ignore
+        return {key: items[key] for key in structure}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(structure, list | tuple):
+        made = [map_structure(function, item) for item in structure]  # pyright: ignore[reportUnknownVariableType]
+        return made if isinstance(structure, list) else tuple(made)
+    return function(structure)
