@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from kcompile.errors import ModelError
+from kcompile.errors import ModelError, UnsupportedLayer
 from kcompile.frontend import initializers
 from kcompile.frontend.tracing import Call, KerasTensor, Trace, apply_symbolically, holds_symbols
 from kcompile.ir.dims import Shape
@@ -175,7 +175,7 @@ class Layer(ABC):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal layer, as Keras names them."""
         left_out = {"input_shape", *self.hidden_fields}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {f.name: _serialize(f.name, getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -229,6 +229,48 @@ class Layer(ABC):
             raise ModelError(f"`{argument}` of layer `{self.name}` must be {expected}. Received: {argument}={value!r}.")
 
 
+def _serialize(name: str, value: Any) -> Any:
+    """The value of an argument as a config holds it."""
+    if name.endswith("_initializer"):
+        return initializers.serialize(value)
+    return serialize_layer(value) if isinstance(value, Layer) else value
+
+
+def serialize_layer(layer: Layer) -> dict[str, Any]:
+    """`layer` as Keras 3 writes one inside another layer's config."""
+    cls = type(layer)
+    registered = next((name for name, entry in LAYERS.items() if entry is cls and not name.startswith("keras>")), None)
+    own = any(entry is cls for name, entry in LAYERS.items() if name.startswith("keras>"))
+    return {
+        "module": "keras.layers" if own else None,
+        "class_name": cls.__name__,
+        "config": layer.get_config(),
+        "registered_name": None if own else registered,
+    }
+
+
+def deserialize_layer(spec: Any) -> Layer:
+    """The layer that a config describes (``{"class_name": ..., "config": ...}``); a layer is itself.
+
+    Raises:
+        UnsupportedLayer: no layer is registered under that name.
+        ModelError: `spec` is no such config.
+    """
+    if isinstance(spec, Layer):
+        return spec
+    parts: Any = spec
+    if not isinstance(parts, Mapping) or not isinstance(parts.get("config"), Mapping):  # pyright: ignore[reportUnknownMemberType]
+        raise ModelError(f"a layer must be an object or a config with `class_name` and `config`. Received: {spec!r}.")
+    names = [parts.get("registered_name"), parts.get("class_name")]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    for name in names:  # pyright: ignore[reportUnknownVariableType]
+        cls = LAYERS.get(str(name)) or LAYERS.get(f"keras>{name}")
+        if cls is not None:
+            return cls.from_config(parts["config"])
+    raise UnsupportedLayer(
+        f"kcompile cannot compile layer class {names[1]!r}. Register a converter with @kcompile.register_layer."
+    )
+
+
 _names: Counter[str] = Counter()
 
 
@@ -248,4 +290,16 @@ def reset_names() -> None:
     _names.clear()
 
 
-__all__ = ["LAYERS", "Call", "KerasTensor", "Layer", "Trace", "Weight", "register_layer", "reset_names", "unique_name"]
+__all__ = [
+    "LAYERS",
+    "Call",
+    "KerasTensor",
+    "Layer",
+    "Trace",
+    "Weight",
+    "deserialize_layer",
+    "register_layer",
+    "reset_names",
+    "serialize_layer",
+    "unique_name",
+]

@@ -167,7 +167,7 @@ def holds_symbols(structure: Any) -> bool:
 
 
 def flatten(structure: Any) -> Iterator[Any]:
-    """The leaves of nested lists, tuples and dicts, in order (dicts in the order of their keys, as Keras sorts them)."""
+    """The leaves of nested lists, tuples and dicts, in order (dicts by sorted keys, as in Keras)."""
     if isinstance(structure, Mapping):
         for key in sorted(structure):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
             yield from flatten(structure[key])
