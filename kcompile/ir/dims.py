@@ -5,6 +5,7 @@ extents are equal strings. The functions here are the only ones that look inside
 """
 
 import ast
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypeAlias
@@ -22,6 +23,9 @@ _MAX_TEXT = 2000
 
 def add(*dims: Dim) -> Dim:
     """The sum of `dims`."""
+    integers = [dim for dim in dims if isinstance(dim, int)]
+    if len(integers) == len(dims):
+        return sum(integers)
     total: _Poly = {}
     for dim in dims:
         for monomial, coefficient in _poly(dim).items():
@@ -36,6 +40,9 @@ def sub(left: Dim, right: Dim) -> Dim:
 
 def mul(*dims: Dim) -> Dim:
     """The product of `dims`; of none, 1."""
+    integers = [dim for dim in dims if isinstance(dim, int)]
+    if len(integers) == len(dims):
+        return math.prod(integers)
     total: _Poly = {(): 1}
     for dim in dims:
         factor = _poly(dim)
@@ -97,7 +104,7 @@ def exact_div(dim: Dim, divisor: Dim) -> Dim | None:
 
 def symbols(*dims: Dim) -> frozenset[str]:
     """The names of the symbols in `dims`."""
-    return frozenset().union(*(_symbols(dim) for dim in dims if isinstance(dim, str)))
+    return frozenset(symbol for dim in dims if isinstance(dim, str) for symbol in _symbols(dim))
 
 
 def substitute(dim: Dim, bindings: Mapping[str, Dim]) -> Dim:

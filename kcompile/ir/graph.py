@@ -4,7 +4,7 @@ A `Value` is defined once, by a graph input or by one node. A `Graph` holds what
 so dead code cannot exist in one. A pass makes a new graph from old and new values with `substitute`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -142,7 +142,7 @@ class Builder:
         return Node(op, inputs, self._source).outputs
 
     @contextmanager
-    def source(self, path: str) -> Iterator[None]:
+    def source(self, path: str) -> Generator[None]:
         """Nodes made inside come from the Keras layer at `path` below the present one."""
         outer = self._source
         self._source = f"{outer}/{path}" if outer and path else outer or path
@@ -152,7 +152,7 @@ class Builder:
             self._source = outer
 
     @contextmanager
-    def at(self, source: str) -> Iterator[None]:
+    def at(self, source: str) -> Generator[None]:
         """Nodes made inside carry exactly this source, as a rewrite of a node of that source does."""
         outer, self._source = self._source, source
         try:

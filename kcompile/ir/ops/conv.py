@@ -46,7 +46,7 @@ def explicit_padding(
 def window_extents(
     padding: Padding, spatial: Shape, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]
 ) -> list[Dim]:
-    """Extents of a result: ``ceil(d / s)`` for "same", else ``(d + before + after - (w - 1) * dilation - 1) // s + 1``."""
+    """Extents of a result: ``ceil(d / s)`` for "same", else ``(d + before + after - (w-1) * dilation - 1) // s + 1``."""
     if padding == "same":
         return [dims.ceil_div(dim, stride) for dim, stride in zip(spatial, strides, strict=True)]
     pairs = ((0, 0),) * len(window) if padding == "valid" else padding
@@ -91,9 +91,9 @@ def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilati
 
 @dataclass(frozen=True)
 class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
-    """Cross-correlation: ``y[n, o, f] = sum over window w and channel c of x[n, o * stride + w * dilation, c] * kernel[w, c, f]``.
+    """Cross-correlation: ``y[n, o, f]`` is the sum over w and c of ``x[n, o * stride + w * dilation, c] * kernel[w, c, f]``.
 
-    ``groups`` splits channels and filters into independent blocks; a depthwise convolution has ``groups == C``.
+    w runs over the window and c over the channels. ``groups`` splits channels and filters into independent blocks; a depthwise convolution has ``groups == C``.
     """
 
     strides: tuple[int, ...]
@@ -151,7 +151,7 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
 
 @dataclass(frozen=True)
 class ConvTranspose(Op, name="conv_transpose", operands=("x", "kernel", "bias?")):
-    """The gradient of `Conv` by its input: each ``x[n, i, c]`` adds ``x * kernel[w, f, c]`` at ``i * stride + w * dilation``.
+    """The gradient of `Conv` by its input: ``x[n, i, c] * kernel[w, f, c]`` is added at ``i * stride + w * dilation``.
 
     The kernel is ``[*window, F / groups, C]``. The full result, ``(d - 1) * stride + (w - 1) * dilation + 1 +
     output_padding`` long, loses `padding` at both ends.

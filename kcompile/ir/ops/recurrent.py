@@ -21,6 +21,8 @@ from kcompile.ir.op import Arrays, Elementwise, Op, Types
 from kcompile.ir.ops.activation import Sigmoid, Tanh
 from kcompile.ir.types import Array
 
+_TANH, _SIGMOID = Tanh(), Sigmoid()
+
 
 def apply(activation: Elementwise | None, x: Array) -> Array:
     """`activation` of an array; None is the identity."""
@@ -35,8 +37,8 @@ class _Recurrent(Op):
     states: ClassVar[int] = 1
     biases: ClassVar[int] = 1
 
-    activation: Elementwise | None = Tanh()
-    recurrent_activation: Elementwise | None = Sigmoid()
+    activation: Elementwise | None = _TANH
+    recurrent_activation: Elementwise | None = _SIGMOID
     reverse: bool = False
     has_initial_state: bool = False
     has_mask: bool = False
@@ -122,8 +124,8 @@ class Gru(
 ):
     """``h' = z * h + (1 - z) * activation(candidate)``; Cho et al. 2014, arXiv:1406.1078.
 
-    With `reset_after` the reset gate multiplies ``h @ recurrent_kernel + recurrent_bias``, as in cuDNN, else ``h`` (then
-    `recurrent_bias` must be zero for the candidate).
+    With `reset_after` the reset gate multiplies ``h @ recurrent_kernel + recurrent_bias``, as in cuDNN, else ``h``
+    (then `recurrent_bias` must be zero for the candidate).
     """
 
     gates: ClassVar[int] = 3
