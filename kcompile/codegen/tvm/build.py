@@ -1,0 +1,129 @@
+"""From functions to machine code: TensorIR to an object file by LLVM, and objects to a shared library.
+
+The library has no timestamps, no paths and no debug information, so equal models give equal bytes. It names no other
+library: the few symbols that it needs of the C library (`memcpy`, `memset`, `pthread_create` and the like) are in every
+process that loads it, whichever C library that process runs on.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kcompile.codegen.tvm.compiler import tirx, tvm
+from kcompile.codegen.tvm.targets import Machine
+from kcompile.errors import MissingExtra, TargetError
+
+C_RUNTIME = Path(__file__).parent.parent / "c_runtime"
+
+_WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+
+
+def compile_object(functions: Mapping[str, Any], entries: Sequence[str], machine: Machine) -> bytes:
+    """An object file of `functions`; those named in `entries` are plain C functions, the others are private.
+
+    `functions` are PrimFuncs by name. Calls between them are ``call`` nodes on `global_variable` of the callee's name.
+    """
+    module = tvm.IRModule(
+        {
+            global_variable(name): function.with_attr("global_symbol", name) if name in entries else function
+            for name, function in functions.items()
+        }
+    )
+    attributes: dict[str, object] = {"kind": "llvm", "mtriple": machine.triple, "mcpu": machine.cpu}
+    if machine.features:
+        attributes["mattr"] = list(machine.features)
+    target = tvm.target.Target(attributes)
+    lowered = _passes()(tirx.transform.BindTarget(target.with_host(target))(module))
+    compiled = tvm.get_global_func("target.build.llvm")(lowered, target)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.o"
+        compiled.write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+_GLOBALS: dict[str, Any] = {}
+
+
+def global_variable(name: str) -> Any:
+    """TVM's name of a function of the module, one object per name."""
+    if name not in _GLOBALS:
+        _GLOBALS[name] = tvm.ir.GlobalVar(name)
+    return _GLOBALS[name]
+
+
+def _passes() -> Any:
+    """What turns kernels into the subset of TensorIR that LLVM code generation takes; no packed API, no allocator."""
+    passes = tirx.transform
+    return tvm.ir.transform.Sequential([passes.FlattenBuffer(), passes.LowerIntrin()])
+
+
+def link_library(objects: Sequence[bytes], exports: Sequence[str], machine: Machine) -> bytes:
+    """A shared library of object files and the C runtime, of which only `exports` can be seen from outside.
+
+    Raises:
+        MissingExtra: there is neither ziglang nor, for this machine's own architecture, a C compiler.
+        TargetError: the compiler failed.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for i, content in enumerate(objects):
+            (folder / f"model{i}.o").write_bytes(content)
+        sources = sorted(path.name for path in C_RUNTIME.glob("*.c"))
+        for path in (*C_RUNTIME.glob("*.c"), *C_RUNTIME.glob("*.h")):
+            shutil.copyfile(path, folder / path.name)
+        (folder / "exports.txt").write_text("{ global: " + "".join(f"{e}; " for e in exports) + "local: *; };\n")
+        files = [f"model{i}.o" for i in range(len(objects))]
+        _toolchain(machine).link(folder, sources, files)
+        return (folder / "model.so").read_bytes()
+
+
+class _Toolchain:
+    """A C compiler and a linker as command prefixes."""
+
+    def __init__(self, compiler: list[str], linker: list[str], linker_flags: list[str]) -> None:
+        self.compiler = compiler
+        self.linker = linker
+        self.linker_flags = linker_flags
+
+    def link(self, folder: Path, sources: Sequence[str], objects: Sequence[str]) -> None:
+        """Make model.so in `folder`."""
+        flags = ["-O2", "-fPIC", "-ffile-prefix-map=" + str(folder) + "=.", *_WARNINGS]
+        for source in sources:
+            _execute([*self.compiler, *flags, "-c", source, "-o", f"{source}.o"], folder)
+        runtime = [f"{source}.o" for source in sources]
+        _execute([*self.linker, *self.linker_flags, "-o", "model.so", *runtime, *objects], folder)
+
+
+def _toolchain(machine: Machine) -> _Toolchain:
+    flags = ["-shared", "--strip-all", "--gc-sections", "--build-id=none", "--version-script=exports.txt"]
+    flags += ["-z", "noexecstack", "-z", "now", "-z", "relro"]
+    if importlib.util.find_spec("ziglang"):
+        zig = [sys.executable, "-m", "ziglang"]
+        compiler = [*zig, "cc", "-target", machine.zig, "-fno-sanitize=all"]
+        return _Toolchain(compiler, [*zig, "ld.lld"], ["-m", machine.emulation, *flags])
+    compiler = _system_compiler(machine)
+    passed = [f"-Wl,{flag}" for flag in flags if flag.startswith("--")] + ["-shared", "-nostdlib"]
+    return _Toolchain(compiler, compiler, [*passed, "-Wl,-z,noexecstack,-z,now,-z,relro"])
+
+
+def _system_compiler(machine: Machine) -> list[str]:
+    native = machine.triple.partition("-")[0] == os.uname().machine
+    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        if native and name and shutil.which(name.split()[0]):
+            return name.split()
+    raise MissingExtra(
+        f'target "tvm" needs ziglang to link for {machine.name}, or a C compiler of that machine. '
+        'Install it with: pip install "kcompile[tvm]"'
+    )
+
+
+def _execute(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TargetError(f"linking failed: {' '.join(command[:4])} …\n{done.stderr.strip()[-1000:]}")

@@ -1,0 +1,1 @@
+"""Kernel templates by family: each is a frozen dataclass that writes one TensorIR function."""

@@ -1,0 +1,78 @@
+"""Elementwise ops with numpy broadcasting: a whole chain of them is one kernel."""
+
+from dataclasses import dataclass
+
+from kcompile.codegen.tvm.epilogue import Access
+from kcompile.codegen.tvm.expr import Index
+from kcompile.codegen.tvm.plan import TVM, Plan
+from kcompile.codegen.tvm.tir import Function, Kernel
+from kcompile.codegen.tvm.vector import VECTOR, Chain
+from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.graph import Node
+from kcompile.ir.types import TensorType
+
+# Elements that a thread takes at once: enough to hide the loop, few enough to share.
+_BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Elementwise(Kernel, family="elementwise"):
+    """``y = chain(x0, x1, …)`` on broadcast operands. Arguments: the chain's operands, then y."""
+
+    chain: Chain
+
+    def build(self, f: Function) -> None:
+        chain, shape = self.chain, self.chain.result.shape
+        operands = [
+            Access(f, f.pointer(f"x{i}", operand.dtype), operand, shape) for i, operand in enumerate(chain.operands)
+        ]
+        y = f.pointer("y", chain.result.dtype)
+        extents = [f.extent(dim) for dim in shape]
+
+        def compute(position: list[Index], offset: Index, lanes: int) -> None:
+            values = [operand.load(position, lanes) for operand in operands]
+            y.store(offset, chain.apply(f, values).broadcast(lanes))
+
+        if len(shape) == 1:
+            for start, length in f.parallel_tiles(extents[0], _BLOCK):
+                for i, lanes in f.vectors(length):
+                    compute([start + i], start + i, lanes)
+            return
+        with f.parallel(f.extent(dims.mul(*shape[:-1]))) as row:
+            lead = f.unravel(row, extents[:-1])
+            for i, lanes in f.vectors(extents[-1]):
+                compute([*lead, i], row * extents[-1] + i, lanes)
+
+
+def collapse(chain: Chain) -> Chain:
+    """The same chain on as few axes as its broadcasts allow, at least one."""
+    rank = chain.result.rank
+    shapes = [(1,) * (rank - operand.rank) + operand.shape for operand in chain.operands]
+    groups: list[list[int]] = []
+    patterns: list[tuple[bool, ...]] = []
+    for axis, extent in enumerate(chain.result.shape):
+        if extent == 1:
+            continue
+        stretched = tuple(shape[axis] == 1 for shape in shapes)
+        if patterns and patterns[-1] == stretched:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+            patterns.append(stretched)
+
+    def merged(dtype: str, shape: Shape) -> TensorType:
+        extents: list[Dim] = [dims.mul(*(shape[axis] for axis in group)) for group in groups]
+        return TensorType(dtype, tuple(extents) or (1,))
+
+    operands = tuple(merged(t.dtype, shape) for t, shape in zip(chain.operands, shapes, strict=True))
+    return Chain(operands, merged(chain.result.dtype, chain.result.shape), chain.steps)
+
+
+@TVM.register(*(cls for cls in VECTOR.lowerings if cls is not ops.Constant))
+def elementwise(plan: Plan, node: Node) -> None:
+    """One op is a chain of one."""
+    chain = Chain(
+        tuple(value.type for value in node.inputs), node.outputs[0].type, ((node.op, tuple(range(len(node.inputs)))),)
+    )
+    plan.emit(Elementwise(collapse(chain)), *node.inputs, node.outputs[0])

@@ -1,0 +1,88 @@
+"""What lowering makes of a graph: kernels in order, with their arguments.
+
+A lowering rule stands beside its kernels and reads one node::
+
+    @TVM.register(ops.Softmax)
+    def softmax(plan: Plan, node: Node) -> None:
+        plan.emit(Softmax(...), node.inputs[0], node.outputs[0])
+
+Every `emit` is a stage; threads wait for each other between stages. The arguments stand in the order in which the
+kernel's `build` declares its pointers: values of the graph, packed weights as NumPy arrays, and temporaries. A rule
+whose kernel can apply elementwise ops before it stores asks for the `tail` of its node, and writes the tail's result
+instead of the node's; for a rule that does not ask, a kernel of their own runs them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from kcompile.codegen.lowering import LoweringTable
+from kcompile.codegen.tvm.targets import Machine
+from kcompile.codegen.tvm.tir import Kernel
+from kcompile.codegen.tvm.vector import Chain
+from kcompile.ir.graph import Node, Value
+from kcompile.ir.types import Array, TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Temporary:
+    """A dense array that lives from its first to its last stage; `per_thread` says that each thread has its own."""
+
+    type: TensorType
+    per_thread: bool = False
+
+
+Argument: TypeAlias = Value | Temporary | Array
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One call of a kernel. `source` is the path of the Keras layer that it comes from."""
+
+    kernel: Kernel
+    arguments: tuple[Argument, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Elementwise ops that follow a node: operand 0 of the chain is the node's result, `operands` are the others."""
+
+    chain: Chain
+    operands: tuple[Value, ...]
+    result: Value
+
+
+@dataclass
+class Plan:
+    """The stages of a graph for `machine`."""
+
+    machine: Machine
+    stages: list[Stage] = field(default_factory=list[Stage])
+    aliases: dict[Value, Value] = field(default_factory=dict[Value, Value])
+    source: str = ""
+    tails: dict[Node, Tail] = field(default_factory=dict[Node, Tail])
+
+    def emit(self, kernel: Kernel, *arguments: Argument) -> None:
+        """Run `kernel` next."""
+        self.stages.append(Stage(kernel, arguments, self.source))
+
+    def alias(self, new: Value, old: Value) -> None:
+        """`new` is `old` under another shape, in the same memory; nothing is computed."""
+        self.aliases[new] = old
+
+    def tail(self, node: Node) -> Tail:
+        """The elementwise ops to apply to the first result of `node` before it is stored, which may be none."""
+        result = node.outputs[0]
+        return self.tails.pop(node, Tail(Chain((result.type,), result.type), (), result))
+
+    def lower(self, nodes: Sequence[Node]) -> None:
+        """Append the stages of `nodes`, each by the rule of its op."""
+        for node in nodes:
+            self.source = node.source
+            TVM[node.op](self, node)
+
+
+Rule: TypeAlias = Callable[[Plan, Node], None]
+
+TVM = LoweringTable[Rule]("tvm")
