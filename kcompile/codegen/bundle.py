@@ -1,0 +1,124 @@
+"""Writing ``.kcb`` bundles, byte for byte the same for the same model and versions.
+
+Members are stored as they are, at multiples of 64 bytes, in a fixed order and with one fixed date. `runtime.bundle`
+reads them.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from kcompile.codegen.parity import Samples
+from kcompile.ir.types import Array
+from kcompile.runtime.bundle import ALIGNMENT, MANIFEST, SCHEMA, manifest_digest
+from kcompile.runtime.signature import Signature
+
+SAMPLES = "samples.npz"
+
+# The earliest date that a zip can hold: nothing in a bundle depends on when it was made.
+_DATE = (1980, 1, 1, 0, 0, 0)
+_READABLE = 0o644 << 16
+_UNIX = 3
+# An extra field of bytes without meaning, as zipalign writes it: https://developer.android.com/tools/zipalign
+_PADDING_FIELD = 0xD935
+_EXTRA_HEADER = 4
+_LOCAL_HEADER = 30
+_ZIP64_EXTRA = 20
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle.
+
+    Attributes:
+        signature: what the model takes and gives.
+        artifact: the manifest's `artifact`: its ``kind``, and which members hold what.
+        members: the files by name.
+        target: the machine: ``name``, ``architecture`` and ``flags``, and what else the back end has to say.
+        memory: arena and weight bytes.
+        source: the model file's name, sha256 and Keras version.
+        versions: of everything that took part.
+        verification: what the verification saw.
+        samples: recorded inputs and reference outputs.
+    """
+
+    signature: Signature
+    artifact: Mapping[str, str]
+    members: Mapping[str, bytes | memoryview]
+    target: Mapping[str, Any]
+    memory: Mapping[str, Any]
+    source: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    verification: Mapping[str, Any]
+    samples: Samples
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def write_bundle(file: BinaryIO, contents: Contents) -> None:
+    """Write the bundle into an empty file."""
+    members: dict[str, bytes | memoryview] = {**contents.members, SAMPLES: samples_npz(contents.samples)}
+    manifest = _manifest(contents, members)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        _store(archive, file, MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+        for name, content in members.items():
+            _store(archive, file, name, content)
+
+
+def samples_npz(samples: Samples) -> bytes:
+    """The samples as an ``.npz``: ``in0``, ``in1``, … and ``out0``, ``out1``, … in the signature's order."""
+    named: dict[str, Array] = {f"in{i}": x for i, x in enumerate(samples.inputs.values())}
+    named |= {f"out{i}": y for i, y in enumerate(samples.outputs.values())}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in named.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(_info(f"{name}.npy"), content.getvalue())
+    return buffer.getvalue()
+
+
+def _manifest(contents: Contents, members: Mapping[str, bytes | memoryview]) -> dict[str, Any]:
+    manifest: dict[str, Any] = {
+        "format": "kcompile bundle",
+        "schema": SCHEMA,
+        "signature": contents.signature.to_json(),
+        "artifact": dict(contents.artifact),
+        "target": dict(contents.target),
+        "memory": dict(contents.memory),
+        "source": dict(contents.source),
+        "versions": dict(contents.versions),
+        "verification": dict(contents.verification),
+        **contents.notes,
+        "members": {
+            name: {
+                "bytes": len(content),
+                "crc32": zlib.crc32(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+            for name, content in members.items()
+        },
+    }
+    return {**manifest, "digest": manifest_digest(manifest)}
+
+
+def _store(archive: zipfile.ZipFile, file: BinaryIO, name: str, content: bytes | memoryview) -> None:
+    info = _info(name)
+    header = _LOCAL_HEADER + len(name.encode()) + _EXTRA_HEADER
+    header += _ZIP64_EXTRA if len(content) > zipfile.ZIP64_LIMIT else 0
+    padding = -(file.tell() + header) % ALIGNMENT
+    info.extra = _PADDING_FIELD.to_bytes(2, "little") + padding.to_bytes(2, "little") + bytes(padding)
+    archive.writestr(info, content)
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _DATE)
+    info.external_attr = _READABLE
+    info.create_system = _UNIX
+    return info

@@ -1,0 +1,233 @@
+"""Verification: an artifact's outputs against the NumPy reference of the unoptimised graph in f64.
+
+Where they disagree, `first_wrong_layer` finds the first Keras layer whose value is off.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from kcompile.codegen.samples import draw_inputs
+from kcompile.codegen.tolerances import ABSOLUTE, PROBABILITY_SUM, WHOLE_MODEL
+from kcompile.errors import KCompileError, VerificationError
+from kcompile.ir.evaluate import evaluate
+from kcompile.ir.graph import Graph, Node, Value
+from kcompile.ir.ops import Constant, Full
+from kcompile.ir.types import Array
+from kcompile.runtime.session import Session
+
+# Compiles a graph in memory.
+Compile: TypeAlias = Callable[[Graph], Session]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The worst differences of one output: absolute, relative to the largest output, and in units of the last place."""
+
+    output: str
+    absolute: float
+    relative: float
+    ulp: float
+    allowed: float
+    agrees: bool
+
+    def __str__(self) -> str:
+        return f"output `{self.output}` is off by {self.absolute:.3g}, where {self.allowed:.3g} is allowed"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs and what the reference makes of them, by name."""
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification saw."""
+
+    differences: tuple[Difference, ...]
+    samples: Samples
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every output is within its limit."""
+        return all(difference.agrees for difference in self.differences)
+
+    def to_json(self) -> dict[str, Any]:
+        """The differences as JSON values."""
+        return {"agrees": self.agrees, "outputs": [asdict(difference) for difference in self.differences]}
+
+
+def check_graph(graph: Graph, session: Session, seed: int = 0) -> Report:
+    """What `session` computes, against the reference of the unoptimised `graph`, on drawn inputs.
+
+    Raises:
+        VerificationError: the reference has no finite number, so that nothing can be compared.
+    """
+    inputs = draw_inputs(graph, seed)
+    exact = evaluate(graph, inputs, precision="float64")
+    if not any(np.isfinite(y).any() for y in exact.values() if y.size):
+        raise VerificationError(
+            f"no output of {graph.name} is a finite number on drawn inputs, so the artifact cannot be verified. "
+            "Does the model hold NaN or infinite weights?"
+        )
+    types = graph.output_types
+    samples = Samples(inputs, {name: y.astype(types[name].dtype) for name, y in exact.items()})
+    noise = _Noise(lambda: evaluate(graph, inputs), exact)
+    return Report(_differences(session, inputs, exact, noise), samples)
+
+
+def check_samples(session: Session, samples: Samples) -> Report:
+    """What `session` computes, against recorded outputs."""
+    return Report(_differences(session, samples.inputs, samples.outputs, None), samples)
+
+
+def require_agreement(report: Report, graph: Graph, compile: Compile, what: str) -> None:
+    """Make sure that `report` agrees.
+
+    Raises:
+        VerificationError: it does not; the text names the first Keras layer whose value is off, if compiling the
+            graph up to there shows one.
+    """
+    if report.agrees:
+        return
+    lines = [f"{what} disagrees with the reference:"]
+    lines += [f"  {difference}" for difference in report.differences if not difference.agrees]
+    lines.append(first_wrong_layer(graph, compile, report.samples.inputs))
+    raise VerificationError("\n".join(lines))
+
+
+def first_wrong_layer(graph: Graph, compile: Compile, inputs: Mapping[str, Array]) -> str:
+    """A sentence that names the first Keras layer whose value is off when `graph` is compiled."""
+    layers = layer_results(graph)
+    values = [value for _, value in layers]
+    exact = evaluate(graph, inputs, precision="float64", keep=values)
+    rounded = evaluate(graph, inputs, keep=values)
+    references = [(exact[f"%{i}"], rounded[f"%{i}"]) for i in range(len(values))]
+
+    def wrong(positions: Sequence[int]) -> int | None:
+        """The first of `positions` whose value is off in a graph that gives them all."""
+        names = tuple(f"layer_{i}" for i in positions)
+        part = replace(graph, outputs=tuple(values[i] for i in positions), output_names=names)
+        results = compile(part).run(inputs)
+        for i, name in zip(positions, names, strict=True):
+            reference, in_f32 = references[i]
+            if not compare(name, results[name], reference, worst(in_f32, reference)).agrees:
+                return i
+        return None
+
+    try:
+        found = wrong(range(len(layers)))
+        if found is None:  # the fault needs the fusions that such a graph has not
+            found = _bisect(len(layers), lambda i: wrong([i]) is not None)
+    except KCompileError as error:
+        return f"The first layer that is off cannot be found: {error}"
+    if found is None:
+        return "Every layer's value agrees when it is compiled anew, so the fault is not in one layer's code."
+    source, value = layers[found]
+    kind = value.op.op_name if value.op else "input"
+    return f"The first layer whose value is off is `{source}` ({kind})."
+
+
+def layer_results(graph: Graph) -> list[tuple[str, Value]]:
+    """The last value of every layer that `graph` comes from, in order."""
+    last: dict[str, tuple[int, Node]] = {}
+    for position, node in enumerate(graph.nodes):
+        if node.source and not isinstance(node.op, Constant | Full):
+            last[node.source] = (position, node)
+    return [(node.source, node.outputs[0]) for _, node in sorted(last.values(), key=lambda item: item[0])]
+
+
+def compare(output: str, y: Array, reference: Array, noise: float = 0.0) -> Difference:
+    """`y` against `reference`, of which f32 arithmetic alone is `noise` off."""
+    if y.shape != reference.shape:
+        raise VerificationError(f"output `{output}` must have shape {reference.shape}. Received: {y.shape}.")
+    absolute = worst(y, reference)
+    finite = np.abs(reference[np.isfinite(reference)]).astype(np.float64)
+    largest = float(finite.max()) if finite.size else 0.0
+    allowed = WHOLE_MODEL.allowed(largest, noise) if reference.dtype.kind == "f" else WHOLE_MODEL.noise * noise
+    allowed += ABSOLUTE if largest >= 0.1 and reference.dtype.kind == "f" else 0.0
+    agrees = absolute <= allowed and _same_choice(y, reference, 2 * allowed)
+    relative = absolute / largest if largest else absolute
+    return Difference(output, absolute, relative, _ulp(y, reference), allowed, agrees)
+
+
+def worst(y: Array, reference: Array) -> float:
+    """The largest absolute difference; infinite where only one is finite or they are different infinities or NaN."""
+    if not y.size:
+        return 0.0
+    a, b = y.astype(np.float64), reference.astype(np.float64)
+    with np.errstate(all="ignore"):
+        distance = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    return float(np.where(np.isnan(distance), np.inf, distance).max())
+
+
+class _Noise:
+    """How far f32 arithmetic alone is off, measured when it is first asked for."""
+
+    def __init__(self, rounded: Callable[[], dict[str, Array]], exact: Mapping[str, Array]) -> None:
+        self._evaluate = rounded
+        self._exact = exact
+        self._rounded: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> float:
+        self._rounded = self._rounded or self._evaluate()
+        return worst(self._rounded[name], self._exact[name])
+
+
+def _differences(
+    session: Session, inputs: Mapping[str, Array], exact: Mapping[str, Array], noise: _Noise | None
+) -> tuple[Difference, ...]:
+    """The differences of all rows at once and, where rows can be split, of the first row alone."""
+    results = session.run(inputs)
+    found = [_difference(name, results[name], exact[name], noise) for name in exact]
+    if session.signature.batch is None:
+        return tuple(found)
+    alone = session.run({name: x[:1] for name, x in inputs.items()})
+    for i, (name, y) in enumerate(alone.items()):
+        single = _difference(name, y, exact[name][: len(y)], noise)
+        if single.absolute / (single.allowed or 1.0) > found[i].absolute / (found[i].allowed or 1.0):
+            found[i] = single
+    return tuple(found)
+
+
+def _difference(name: str, y: Array, reference: Array, noise: _Noise | None) -> Difference:
+    difference = compare(name, y, reference)
+    if difference.agrees or noise is None:
+        return difference
+    return compare(name, y, reference, noise[name])
+
+
+def _same_choice(y: Array, reference: Array, tie: float) -> bool:
+    """Whether rows of probabilities have their largest element in the same place, or in one that is as good."""
+    if reference.ndim != 2 or reference.shape[1] < 2 or reference.dtype.kind != "f" or not reference.size:
+        return True
+    if (reference < 0).any() or (np.abs(reference.sum(axis=1) - 1) > PROBABILITY_SUM).any():
+        return True
+    chosen = np.take_along_axis(reference, y.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return bool((reference.max(axis=1) - chosen <= tie).all())
+
+
+def _ulp(y: Array, reference: Array) -> float:
+    """The largest difference in units of the last place of `y`'s dtype at the reference's size."""
+    if y.dtype.kind != "f" or not y.size:
+        return worst(y, reference)
+    with np.errstate(all="ignore"):
+        spacing = np.spacing(np.abs(reference).astype(y.dtype)).astype(np.float64)
+        distance = np.abs(y.astype(np.float64) - reference) / spacing
+    return float(np.nan_to_num(distance, nan=0.0, posinf=np.inf).max())
+
+
+def _bisect(count: int, is_wrong: Callable[[int], bool]) -> int | None:
+    """The first position that is wrong, where wrong ones stay wrong; None where the last is right."""
+    if not count or not is_wrong(count - 1):
+        return None
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_wrong(middle) else (middle + 1, high)
+    return low

@@ -1,0 +1,123 @@
+"""Inputs to try a graph on: seeded, and of the kind that each input is used for.
+
+An input that selects rows of a table gets numbers within it, one that is compared with a number (a masking value) gets
+that number at the end of some rows, a mask is true for at least the first step, anything else is standard normal.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kcompile.ir import ops
+from kcompile.ir.dims import Dim
+from kcompile.ir.graph import Graph, Value
+from kcompile.ir.types import Array, TensorType
+from kcompile.runtime.extents import smallest_extents
+
+# Ops whose results are elements of their first operand, perhaps in another dtype.
+_MOVES = (
+    ops.Cast,
+    ops.Reshape,
+    ops.Transpose,
+    ops.Slice,
+    ops.Reverse,
+    ops.Tile,
+    ops.BroadcastTo,
+    ops.Clip,
+    ops.Round,
+    ops.Floor,
+    ops.Concat,
+)
+
+_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Role:
+    """What an input is used for: the number of rows that it selects from, and a number that it is compared with."""
+
+    limit: int | None = None
+    marker: float | None = None
+
+
+def draw_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
+    """Inputs by name, the same in every run: two rows, open extents as small as the graph allows with some to spare."""
+    rng = np.random.default_rng(seed)
+    bindings = sample_extents(graph)
+    roles = input_roles(graph)
+    return {name: _draw(rng, type.bind(bindings), roles.get(name, Role())) for name, type in graph.input_types.items()}
+
+
+def sample_extents(graph: Graph) -> dict[str, Dim]:
+    """A value for every symbol of the inputs: 2 for the batch, else a few more than the smallest legal one."""
+    shapes = [type.shape for type in graph.input_types.values()]
+    least = smallest_extents(graph)
+    extents: dict[str, Dim] = {}
+    for dim in (dim for shape in shapes for dim in shape if isinstance(dim, str) and dim.isidentifier()):
+        is_batch = all(shape and shape[0] == dim for shape in shapes)
+        # Odd, so that halves are rounded, and different, so that no axis is taken for another.
+        extents.setdefault(dim, _ROWS if is_batch else least.get(dim, 1) + 5 + 2 * len(extents))
+    return extents
+
+
+def input_roles(graph: Graph) -> dict[str, Role]:
+    """What each input is used for, by name; inputs that are used as plain numbers are left out."""
+    roles: dict[str, Role] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, ops.Gather):
+            for name in _origins(node.inputs[1]):
+                roles[name] = _selecting(roles.get(name, Role()), node.inputs[0].type.shape[node.op.axis])
+        elif isinstance(node.op, ops.Compare):
+            numbers = [v.constant for v in node.inputs if v.constant is not None and v.constant.size]
+            for name in (name for v in node.inputs for name in _origins(v)) if numbers else ():
+                roles[name] = _compared(roles.get(name, Role()), graph.input_types[name], numbers[0])
+    return roles
+
+
+def _selecting(known: Role, rows: Dim) -> Role:
+    """The role of an input that selects from `rows` rows; an open number of rows sets no limit."""
+    return Role(min(rows, known.limit or rows), known.marker) if isinstance(rows, int) else known
+
+
+def _compared(known: Role, type: TensorType, numbers: Array) -> Role:
+    """The role of an input that is compared with constant numbers: one of them marks, several are the classes."""
+    if numbers.size == 1:
+        return Role(known.limit, float(numbers.reshape(-1)[0]))
+    whole = known.limit is None and not type.is_float
+    return Role(int(numbers.max()) + 1 if whole else known.limit, known.marker)
+
+
+def _origins(value: Value) -> Iterator[str]:
+    """Names of the inputs whose elements `value` holds."""
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        if current.producer is None:
+            yield current.name
+        elif isinstance(current.op, _MOVES):
+            stack += current.producer.inputs
+
+
+def _draw(rng: np.random.Generator, type: TensorType, role: Role) -> Array:
+    shape = type.static_shape()
+    if type.dtype == "bool":
+        return _prefix(rng, shape)
+    if role.limit is not None:
+        array = rng.integers(0, max(role.limit, 1), shape).astype(type.dtype)
+    elif type.is_float:
+        array = rng.standard_normal(shape).astype(type.dtype)
+    else:
+        array = rng.integers(0, 256 if type.dtype == "uint8" else 8, shape).astype(type.dtype)
+    if role.marker is not None and len(shape) > 1:
+        array[~_prefix(rng, shape[:2])] = role.marker
+    return array
+
+
+def _prefix(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """True up to a drawn length of at least 1 along axis 1, as padded sequences are masked."""
+    if len(shape) < 2:
+        return np.ones(shape, np.bool_)
+    lengths = rng.integers(1, max(shape[1], 1) + 1, shape[0])
+    mask = np.arange(shape[1])[None, :] < lengths[:, None]
+    return np.broadcast_to(mask.reshape(*mask.shape, *[1] * (len(shape) - 2)), shape).copy()

@@ -1,0 +1,32 @@
+"""How far an artifact's numbers may be from the reference, each limit with its reason."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """``relative`` of the largest finite output, plus ``noise`` times what the NumPy reference in f32 is off by."""
+
+    relative: float
+    noise: float
+
+    def allowed(self, largest: float, noise: float) -> float:
+        """The largest absolute difference that is no fault."""
+        return self.relative * largest + self.noise * noise
+
+
+WHOLE_MODEL = Tolerance(
+    # f32 keeps 6e-8; sums of K terms in another order differ by about √K of that, 3e-6 for K = 2000, and tens of layers
+    # add up to some 1e-5 in the worst real models. A wrong epilogue or weight is off by 1e-2 and more.
+    relative=1e-4,
+    # Where a model cancels (a difference of large sums, a softmax of large logits) f32 itself loses digits. How many is
+    # measured: the same graph in f32 and in f64. Another order of sums may lose a few times as much, not ten times.
+    noise=8.0,
+)
+"""An artifact in f32 against the reference in f64."""
+
+ABSOLUTE = 1e-5
+"""Added to the limit of outputs that are at least 0.1 large: a probability may be off by a few 1e-6 beside 1."""
+
+PROBABILITY_SUM = 1e-3
+"""Rows that sum to 1 within this are probabilities: f32 sums of thousands of terms stay below it."""

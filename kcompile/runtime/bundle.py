@@ -1,0 +1,219 @@
+"""Reading ``.kcb`` bundles: a zip of stored members, or the folder that unpacking one gives.
+
+Loading checks the manifest's own digest, and the size and CRC-32 of every member (about 7 GB/s), so that a truncated
+file or a changed byte is refused. `Bundle.check` compares the SHA-256 of every member as well (about 2 GB/s), which
+`kcompile verify` and ``load(check=True)`` do. Members of a zip are stored at multiples of 64 bytes, so that weights are
+used where they lie: processes that load one bundle share one copy of them.
+"""
+
+import hashlib
+import json
+import mmap
+import platform
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kcompile.errors import ArtifactError
+from kcompile.runtime.signature import Signature, as_count, as_dict, as_list, as_text
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+# Offsets of members in the file, for vectors of any machine and for cache lines.
+ALIGNMENT = 64
+
+_LOCAL_HEADER = 30
+_MAX_MANIFEST = 64 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An open bundle whose members have the sizes and checksums that its manifest states."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    signature: Signature
+    members: Mapping[str, memoryview]
+
+    def member(self, key: str) -> memoryview:
+        """The member that the manifest's `artifact` names under `key`."""
+        name = as_text(as_dict(self.manifest["artifact"], "artifact").get(key), f"artifact.{key}")
+        if name not in self.members:
+            raise ArtifactError(f"{self.path.name} is damaged: it has no member `{name}`.")
+        return self.members[name]
+
+    @property
+    def kind(self) -> str:
+        """The engine of the artifact: ``"native"`` or ``"onnx"``."""
+        return as_text(as_dict(self.manifest.get("artifact"), "artifact").get("kind"), "artifact.kind")
+
+    def check(self) -> None:
+        """Compare the SHA-256 of every member.
+
+        Raises:
+            ArtifactError: a member's content is not what the manifest states.
+        """
+        for name, stated in self.manifest["members"].items():
+            if hashlib.sha256(self.members[name]).hexdigest() != stated.get("sha256"):
+                raise _damaged(self.path, f"the sha256 of member `{name}` is not the one that the manifest states")
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether `path` has the form of a bundle: a folder with a manifest, or a zip file."""
+    if path.is_dir():
+        return (path / MANIFEST).exists()
+    with path.open("rb") as file:
+        return path.suffix == ".kcb" or (path.suffix != ".keras" and file.read(4) == b"PK\x03\x04")
+
+
+def open_bundle(path: Path) -> Bundle:
+    """The bundle at `path`, zipped or unpacked.
+
+    Raises:
+        ArtifactError: it is damaged, or this version of kcompile does not know its schema.
+    """
+    contents = _folder_members(path) if path.is_dir() else _zip_members(path)
+    manifest = _manifest(path, contents.pop(MANIFEST, None))
+    try:
+        _check_members(path, as_dict(manifest.get("members"), "members"), contents)
+        return Bundle(path, manifest, Signature.from_json(manifest.get("signature")), contents)
+    except ArtifactError as error:
+        raise error if str(error).startswith(path.name) else _damaged(path, f"in its manifest, {error}") from None
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of all of `manifest` but its own ``digest``."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_machine(bundle: Bundle) -> None:
+    """Make sure that this machine can run the bundle's instructions.
+
+    Raises:
+        ArtifactError: the bundle is for another machine.
+    """
+    target = as_dict(bundle.manifest.get("target"), "target")
+    name, architecture = (as_text(target.get(key), f"target.{key}") for key in ("name", "architecture"))
+    needed = {as_text(flag, "target.flags") for flag in as_list(target.get("flags"), "target.flags")}
+    remedy = f"Compile the model on this machine, or with --target tvm:{_architecture()}."
+    if architecture != _architecture():
+        raise ArtifactError(f"{bundle.path.name} is for {name}. Received: a {_architecture()} machine. {remedy}")
+    lacking = sorted(needed - _cpu_flags())
+    if lacking:
+        raise ArtifactError(f"{bundle.path.name} is for {name}. Received: a CPU without {', '.join(lacking)}. {remedy}")
+
+
+def _architecture() -> str:
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+def _cpu_flags() -> frozenset[str]:
+    """The CPU's feature flags as Linux names them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _manifest(path: Path, content: memoryview | None) -> dict[str, Any]:
+    if content is None:
+        raise ArtifactError(f"{path.name} is no bundle: it holds no {MANIFEST}.")
+    if len(content) > _MAX_MANIFEST:
+        raise _damaged(path, f"{MANIFEST} is too long")
+    try:
+        manifest = json.loads(bytes(content))
+    except (ValueError, RecursionError):
+        raise _damaged(path, f"{MANIFEST} is no JSON") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != "kcompile bundle":
+        raise ArtifactError(f"{path.name} is no bundle: its {MANIFEST} is another program's.")
+    if manifest.get("schema") != SCHEMA:
+        received = repr(manifest.get("schema"))[:80]
+        raise ArtifactError(
+            f"{path.name} must have schema {SCHEMA} for this version of kcompile. Received: {received}. "
+            "Compile the model again, or use the kcompile that wrote it."
+        )
+    if manifest.get("digest") != manifest_digest(manifest):
+        raise _damaged(path, f"{MANIFEST} has been changed")
+    return manifest
+
+
+def _check_members(path: Path, stated: Mapping[str, Any], held: Mapping[str, memoryview]) -> None:
+    missing, extra = sorted(set(stated) - set(held)), sorted(set(held) - set(stated))
+    if missing:
+        raise _damaged(path, f"it has no member `{missing[0]}`")
+    if extra:
+        raise _damaged(path, f"the manifest does not name its member `{extra[0][:80]}`")
+    for name, content in held.items():
+        record = as_dict(stated[name], f"members.{name}")
+        if len(content) != as_count(record.get("bytes"), f"members.{name}.bytes"):
+            raise _damaged(path, f"member `{name}` has {len(content)} bytes instead of {record['bytes']}")
+        if zlib.crc32(content) != record.get("crc32"):
+            raise _damaged(path, f"the content of member `{name}` has been changed")
+
+
+def _damaged(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(f"{path.name} is damaged: {what}. Copy or compile it again.")
+
+
+def _folder_members(path: Path) -> dict[str, memoryview]:
+    """The files that the manifest names, and the manifest."""
+    members = {MANIFEST: _mapped(path / MANIFEST)} if (path / MANIFEST).is_file() else {}
+    stated = as_dict(_manifest(path, members.get(MANIFEST)).get("members"), "members")
+    for name in stated:
+        _check_name(path, name)
+        if (path / name).is_file():
+            members[name] = _mapped(path / name)
+    return members
+
+
+def _mapped(path: Path) -> memoryview:
+    """The file's content, in memory that all processes share."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _zip_members(path: Path) -> dict[str, memoryview]:
+    content = _mapped(path)
+    members: dict[str, memoryview] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError, OverflowError) as error:
+        raise _damaged(path, f"it is no whole zip file ({error})") from None
+    for info in infos:
+        _check_name(path, info.filename)
+        if info.filename in members:
+            raise _damaged(path, f"it has two members `{info.filename}`")
+        members[info.filename] = _stored(path, content, info)
+    return members
+
+
+def _stored(path: Path, content: memoryview, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a member, which must be stored as they are."""
+    header = bytes(content[info.header_offset : info.header_offset + _LOCAL_HEADER])
+    plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+    if not plain or len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
+        raise _damaged(path, f"member `{info.filename}` is not stored plainly")
+    name_length, extra_length = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+    start = info.header_offset + _LOCAL_HEADER + name_length + extra_length
+    if start + info.file_size > len(content):
+        raise _damaged(path, f"member `{info.filename}` ends beyond the file")
+    return content[start : start + info.file_size]
+
+
+def _check_name(path: Path, name: str) -> None:
+    """A member is a plain file name, so that no bundle can reach outside itself."""
+    if not name or name in (".", "..") or any(c in name for c in "/\\\0:"):
+        raise _damaged(path, f"`{name[:80]}` is no member's name")

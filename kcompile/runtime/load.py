@@ -1,0 +1,65 @@
+"""From an artifact's path to a session."""
+
+import os
+from pathlib import Path
+
+from kcompile.errors import ArtifactError
+from kcompile.runtime.bundle import Bundle, check_machine, is_bundle, open_bundle
+from kcompile.runtime.session import Session
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None, check: bool = False) -> Session:
+    """The session of an ``.onnx`` file or a bundle, zipped or unpacked.
+
+    Args:
+        path: the artifact.
+        threads: threads of one call; by default as many as this process may use CPUs.
+        check: compare the SHA-256 of a bundle's members too, not only their CRC-32.
+
+    Raises:
+        ArtifactError: there is no such artifact, or it is damaged, of another machine or of another schema.
+        MissingExtra: its engine is not installed.
+    """
+    artifact = existing(path)
+    if is_bundle(artifact):
+        bundle = open_bundle(artifact)
+        if check:
+            bundle.check()
+        return load_bundle(bundle, threads)
+    if artifact.is_dir():
+        raise ArtifactError(f"{artifact} is no bundle: it holds no manifest.json.")
+    from kcompile.runtime.onnx import OnnxSession
+
+    return OnnxSession(artifact, threads)
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """`path`, which must be there and readable.
+
+    Raises:
+        ArtifactError: it is not.
+    """
+    found = Path(path)
+    if not found.exists():
+        raise ArtifactError(f"there is no file {found}.")
+    if not os.access(found, os.R_OK):
+        raise ArtifactError(f"{found} may not be read by this user.")
+    return found
+
+
+def load_bundle(bundle: Bundle, threads: int | None = None) -> Session:
+    """The session of an open bundle.
+
+    Raises:
+        ArtifactError: it is of another machine, or of a kind that this version does not know.
+    """
+    if bundle.kind == "onnx":
+        from kcompile.runtime.onnx import OnnxSession
+
+        return OnnxSession(bytes(bundle.member("model")), threads, bundle.path.name)
+    if bundle.kind == "native":
+        from kcompile.runtime.native import NativeSession
+
+        check_machine(bundle)
+        return NativeSession(bundle, threads)
+    raise ArtifactError(f"{bundle.path.name} must hold an artifact of kind native or onnx. Received: {bundle.kind!r}.")

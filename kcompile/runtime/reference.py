@@ -1,0 +1,28 @@
+"""The NumPy reference as a session: slow, and right by definition."""
+
+from kcompile.ir.evaluate import evaluate
+from kcompile.ir.graph import Graph
+from kcompile.ir.types import Array
+from kcompile.runtime.extents import smallest_extents
+from kcompile.runtime.session import Session
+from kcompile.runtime.signature import Plan, Signature, Structure
+
+
+def graph_signature(graph: Graph, structure: Structure | None = None) -> Signature:
+    """The signature of `graph`; unless `structure` says more, one output is an array and several are a list."""
+    names = list(graph.output_names)
+    arranged: Structure = structure if structure is not None else names[0] if len(names) == 1 else list(names)
+    return Signature(graph.name, graph.input_types, graph.output_types, arranged, smallest_extents(graph))
+
+
+class ReferenceSession(Session):
+    """A graph, evaluated node by node in its own dtypes."""
+
+    engine = "reference"
+
+    def __init__(self, graph: Graph, structure: Structure | None = None) -> None:
+        super().__init__(graph_signature(graph, structure), threads=1)
+        self.graph = graph
+
+    def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
+        return list(evaluate(self.graph, dict(zip(self.inputs, arrays, strict=True))).values())

@@ -1,0 +1,223 @@
+"""What a model takes and gives: names, types, the structure of its outputs, and the extents that it works on.
+
+A `Signature` travels with every artifact as JSON. `Signature.fit` is the one place where arrays meet it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias, cast
+
+from kcompile.errors import ArtifactError, GraphError, InputError
+from kcompile.ir import dims
+from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.types import Array, TensorType, bind_shapes
+
+# A tree of lists and dicts with output names as leaves: ``"y"`` is one array, ``["y", "z"]`` a list of two.
+Structure: TypeAlias = str | list[Any] | dict[str, Any]
+
+_MAX_PLANS = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One call's extents: the symbols' values and the outputs' types, static wherever the model states them."""
+
+    bindings: Mapping[str, int]
+    outputs: tuple[TensorType, ...]
+
+    @cached_property
+    def is_empty(self) -> bool:
+        """Whether every output is known to have no elements, so that nothing need be computed."""
+        return all(type.is_static and type.size == 0 for type in self.outputs)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a model.
+
+    Attributes:
+        name: the model's name.
+        inputs: their types by name, in order.
+        outputs: their types by name, in order.
+        structure: how `predict` arranges the outputs.
+        minimums: the smallest value of a symbol on which the model works, where that is more than 0.
+    """
+
+    name: str
+    inputs: Mapping[str, TensorType]
+    outputs: Mapping[str, TensorType]
+    structure: Structure
+    minimums: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_plans", dict[tuple[tuple[int, ...], ...], Plan]())
+
+    @cached_property
+    def batch(self) -> str | None:
+        """The symbol that leads every input and, as a factor, every output; None where rows cannot be split."""
+        leads = {type.shape[0] if type.rank else 0 for type in self.inputs.values()}
+        lead = leads.pop() if len(leads) == 1 else 0
+        if isinstance(lead, int) or not lead.isidentifier():
+            return None
+        follows = all(t.rank and _is_multiple(t.shape[0], lead) for t in self.outputs.values())
+        inside = [*(t.shape[1:] for t in self.inputs.values()), *(t.shape[1:] for t in self.outputs.values())]
+        return lead if follows and lead not in dims.symbols(*(d for shape in inside for d in shape)) else None
+
+    def fit(self, arrays: Sequence[Array]) -> Plan:
+        """The plan of a call with `arrays`, one per input in order, of the right dtypes.
+
+        Raises:
+            InputError: shapes do not fit; all problems are named.
+        """
+        plans: dict[tuple[tuple[int, ...], ...], Plan] = getattr(self, "_plans")  # noqa: B009 (set in __post_init__)
+        shapes = tuple(array.shape for array in arrays)
+        plan = plans.get(shapes)
+        if plan is None:
+            plan = self._plan(shapes)
+            if len(plans) < _MAX_PLANS:
+                plans[shapes] = plan
+        return plan
+
+    def _plan(self, shapes: tuple[tuple[int, ...], ...]) -> Plan:
+        bindings = bind_shapes(self.inputs, dict(zip(self.inputs, shapes, strict=True)))
+        small = [
+            f"extent {symbol} of {self._where(symbol)} must be at least {least}. Received: {bindings[symbol]}."
+            for symbol, least in self.minimums.items()
+            if bindings.get(symbol, least) < least
+        ]
+        if small:
+            raise InputError("\n".join(small))
+        return Plan(bindings, tuple(type.bind(bindings) for type in self.outputs.values()))
+
+    def _where(self, symbol: str) -> str:
+        names = [name for name, type in self.inputs.items() if symbol in dims.symbols(*type.shape)]
+        return f"input `{names[0]}`" if names else "the inputs"
+
+    def to_json(self) -> dict[str, Any]:
+        """The signature as JSON values; `from_json` reads it back."""
+        return {
+            "name": self.name,
+            "inputs": [_tensor_to_json(name, type) for name, type in self.inputs.items()],
+            "outputs": [_tensor_to_json(name, type) for name, type in self.outputs.items()],
+            "structure": self.structure,
+            "minimums": dict(self.minimums),
+        }
+
+    @staticmethod
+    def from_json(value: object) -> "Signature":
+        """The signature that `to_json` gave.
+
+        Raises:
+            ArtifactError: the value is something else.
+        """
+        record = as_dict(value, "signature")
+        inputs, outputs = (
+            dict(_tensor_from_json(item) for item in as_list(record.get(key), key)) for key in ("inputs", "outputs")
+        )
+        structure = cast(Structure, record.get("structure"))
+        leaves = _leaves(structure)
+        minimums = as_dict(record.get("minimums"), "minimums")
+        if sorted(leaves) != sorted(outputs):
+            raise ArtifactError(f"`structure` must name each output once. Received: {str(structure)[:200]}.")
+        return Signature(
+            as_text(record.get("name"), "name"),
+            inputs,
+            outputs,
+            structure,
+            {symbol: as_count(least, f"minimums.{symbol}") for symbol, least in minimums.items()},
+        )
+
+
+def arrange(structure: Structure, outputs: Mapping[str, Array]) -> Any:
+    """The outputs in the places where their names stand in `structure`."""
+    if isinstance(structure, str):
+        return outputs[structure]
+    if isinstance(structure, list):
+        return [arrange(item, outputs) for item in structure]
+    return {key: arrange(item, outputs) for key, item in structure.items()}
+
+
+def as_dict(value: object, what: str) -> dict[str, Any]:
+    """`value`, which must be a JSON object.
+
+    Raises:
+        ArtifactError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise ArtifactError(f"`{what}` must be an object. Received: {_shown(value)}.")
+    return cast(dict[str, Any], value)
+
+
+def as_list(value: object, what: str) -> list[Any]:
+    """`value`, which must be a JSON array.
+
+    Raises:
+        ArtifactError: it is something else.
+    """
+    if not isinstance(value, list):
+        raise ArtifactError(f"`{what}` must be an array. Received: {_shown(value)}.")
+    return cast(list[Any], value)
+
+
+def as_text(value: object, what: str) -> str:
+    """`value`, which must be a string.
+
+    Raises:
+        ArtifactError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise ArtifactError(f"`{what}` must be a string. Received: {_shown(value)}.")
+    return value
+
+
+def as_count(value: object, what: str) -> int:
+    """`value`, which must be an integer from 0 on.
+
+    Raises:
+        ArtifactError: it is something else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ArtifactError(f"`{what}` must be an integer from 0 on. Received: {_shown(value)}.")
+    return value
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:80]
+
+
+def _tensor_to_json(name: str, type: TensorType) -> dict[str, Any]:
+    return {"name": name, "dtype": type.dtype, "shape": list(type.shape)}
+
+
+def _tensor_from_json(value: object) -> tuple[str, TensorType]:
+    record = as_dict(value, "tensor")
+    name = as_text(record.get("name"), "tensor.name")
+    shape: Shape = tuple(_dim_from_json(dim) for dim in as_list(record.get("shape"), f"{name}.shape"))
+    try:
+        return name, TensorType(as_text(record.get("dtype"), f"{name}.dtype"), shape)
+    except GraphError as error:
+        raise ArtifactError(f"tensor `{name}`: {error}") from None
+
+
+def _dim_from_json(value: object) -> Dim:
+    if not isinstance(value, str):
+        return as_count(value, "extent")
+    try:
+        return dims.canonical(value)
+    except GraphError as error:
+        raise ArtifactError(str(error)) from None
+
+
+def _leaves(structure: object) -> list[str]:
+    if isinstance(structure, str):
+        return [structure]
+    if isinstance(structure, list):
+        return [leaf for item in cast(list[object], structure) for leaf in _leaves(item)]
+    if isinstance(structure, dict):
+        return [leaf for item in cast(dict[str, object], structure).values() for leaf in _leaves(item)]
+    raise ArtifactError(f"`structure` must be made of names, arrays and objects. Received: {_shown(structure)}.")
+
+
+def _is_multiple(dim: Dim, symbol: str) -> bool:
+    return isinstance(dim, str) and dims.exact_div(dim, symbol) is not None
