@@ -15,7 +15,7 @@ from kcompile.errors import ModelError, TypeRuleError
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Builder, Value
 from kcompile.ir.op import Op
-from kcompile.ir.types import Array, TensorType
+from kcompile.ir.types import Array, TensorType, type_of
 
 if TYPE_CHECKING:
     from kcompile.frontend.layer import Layer, Weight
@@ -75,6 +75,7 @@ class Trace:
     t.constant(array)                a number or array
     t.run(sublayer, x, mask=m)       a layer inside this one
     t.masks                          the masks of the call's tensors, None where there is none
+    t.result_masks                   where a layer's `call` may leave masks for its `compute_mask`
     t.training                       whether the training graph is being traced
     """
 
@@ -82,6 +83,7 @@ class Trace:
         self.b = b
         self.training = training
         self.masks: tuple[Value | None, ...] = ()
+        self.result_masks: Any = None
         self._weights = weights
         self._layer: Layer | None = None
         self._path = ""
@@ -119,12 +121,22 @@ class Trace:
     ) -> tuple[Any, Any]:
         """The results of `layer` on IR values and their mask; `masks` are those of the values, in order.
 
+        As in Keras, the keyword arguments `mask` and `training` reach every layer: they override what is carried.
+
         Raises:
             ModelError: the layer does not accept its inputs; the text names the layer.
         """
-        values = [v for v in flatten((args, kwargs)) if isinstance(v, Value)]
+        parts = [("", args), *sorted(kwargs.items())]
+        leaves = [(key, leaf) for key, part in parts for leaf in flatten(part) if isinstance(leaf, Value)]
+        carried = masks if masks is not None else (None,) * len(leaves)
+        values = [value for key, value in leaves if key != "mask"]
         inner = Trace(self.b, self._weights, self.training)
-        inner.masks = tuple(masks) if masks is not None else (None,) * len(values)
+        inner.masks = tuple(mask for (key, _), mask in zip(leaves, carried, strict=True) if key != "mask")
+        if (mask := kwargs.pop("mask", None)) is not None:
+            explicit = tuple(flatten(mask))
+            inner.masks = (*explicit, *inner.masks[len(explicit) :])
+        if (training := kwargs.pop("training", None)) is not None:
+            inner.training = bool(training)
         inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
         with self.b.source(layer.name):
             try:
@@ -147,7 +159,7 @@ def ensure_built(layer: "Layer", shapes: Sequence[Shape]) -> None:
 def apply_symbolically(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record a call of `layer` and return its results as symbolic tensors, in the structure that the layer returns."""
     b = Builder("shape inference")
-    t = Trace(b, lambda weight, path: b.constant(weight.value, path))
+    t = Trace(b, lambda weight, path: b.input(path, type_of(weight.value)))
 
     def value_of(tensor: Any) -> Any:
         return b.input(f"input_{id(tensor)}", tensor.type) if isinstance(tensor, KerasTensor) else tensor

@@ -1,0 +1,135 @@
+"""The table that `model.summary()` prints, in the shape of Keras 3's."""
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from kcompile.errors import ModelError
+from kcompile.frontend.functional import Functional
+from kcompile.frontend.layer import Layer, Weight
+from kcompile.frontend.model import Model
+from kcompile.frontend.tracing import Call, KerasTensor, flatten, map_structure
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    end: float
+    """Where the column ends, as a part of the line."""
+    align: Literal["<", ">"] = "<"
+
+
+# Columns and line lengths as Keras 3 chooses them.
+_STACK = (88, (_Column("Layer (type)", 0.45), _Column("Output Shape", 0.80), _Column("Param #", 1.0, ">")))
+_GRAPH = (
+    108,
+    (
+        _Column("Layer (type)", 0.3),
+        _Column("Output Shape", 0.56),
+        _Column("Param #", 0.74, ">"),
+        _Column("Connected to", 1.0),
+    ),
+)
+
+
+def summary_text(model: Model, line_length: int | None = None) -> str:
+    """The whole summary; `line_length` is at most the terminal's width by default.
+
+    Raises:
+        ModelError: the line is too short for the columns.
+    """
+    stacked = not isinstance(model, Functional) or _is_stack(model)
+    default, columns = _STACK if stacked else _GRAPH
+    line = line_length or min(default, shutil.get_terminal_size().columns - 4)
+    ends = [int(column.end * line) for column in columns]
+    widths = [end - start - 3 for start, end in zip([0, *ends], ends, strict=False)]
+    widths[0] -= 1  # the left border
+    if min(widths) < 1:
+        raise ModelError(f"a summary needs a line of at least 40 characters. Received: line_length={line}.")
+    rows = [_row(layer, model, stacked) for layer in model.layers]
+    trainable, frozen = model.trainable_weights, model.non_trainable_weights
+    return "\n".join(
+        [
+            f'Model: "{model.name}"',
+            *_table(columns, widths, rows),
+            _total("Total params", [*trainable, *frozen]),
+            _total("Trainable params", trainable),
+            _total("Non-trainable params", frozen),
+        ]
+    )
+
+
+def _is_stack(model: Functional) -> bool:
+    """Whether each layer is called once, on the result of the layer before."""
+    calls = model.topology.calls
+    chained = all([t.call for t in call.inputs] == [before] for before, call in pairwise(calls))
+    return chained and len({id(call.layer) for call in calls}) == len(calls)
+
+
+def _row(layer: Layer, model: Model, stacked: bool) -> list[str]:
+    count = f"{layer.count_params():,}" if layer.built else "0 (unbuilt)"
+    row = [f"{layer.name} ({type(layer).__name__})", _output_shape(layer), count]
+    return row if stacked else [*row, _connections(layer, model)]
+
+
+def _output_shape(layer: Layer) -> str:
+    if not layer.calls:
+        return "?"
+    outputs = layer.calls[-1].outputs
+    shapes = map_structure(lambda tensor: tensor.shape, outputs)
+    return str(shapes if len(layer.calls[-1].flat_outputs) > 1 else next(_shapes(outputs)))
+
+
+def _shapes(outputs: Any) -> Any:
+    return (tensor.shape for tensor in flatten(outputs))
+
+
+def _connections(layer: Layer, model: Model) -> str:
+    calls = model.topology.calls_of(layer)
+    return ", ".join(_connection(tensor) for call in calls for tensor in call.inputs) or "-"
+
+
+def _connection(tensor: KerasTensor) -> str:
+    call: Call | None = tensor.call
+    assert call is not None
+    return f"{call.layer.name}[{call.layer.calls.index(call)}][{tensor.index}]"
+
+
+def _table(columns: Sequence[_Column], widths: Sequence[int], rows: Sequence[Sequence[str]]) -> list[str]:
+    def rule(left: str, line: str, middle: str, right: str) -> str:
+        return left + middle.join(line * (width + 2) for width in widths) + right
+
+    def cells(row: Sequence[str], bar: str) -> list[str]:
+        wrapped = [_wrap(text, width) for text, width in zip(row, widths, strict=True)]
+        height = max(map(len, wrapped))
+        lines = [[cell[i] if i < len(cell) else "" for cell in wrapped] for i in range(height)]
+        aligned = [
+            [f"{text:{column.align}{width}}" for text, column, width in zip(line, columns, widths, strict=True)]
+            for line in lines
+        ]
+        return [f"{bar} {f' {bar} '.join(line)} {bar}" for line in aligned]
+
+    table = [rule("┏", "━", "┳", "┓"), *cells([c.title for c in columns], "┃"), rule("┡", "━", "╇", "┩")]
+    for number, row in enumerate(rows):
+        table += [rule("├", "─", "┼", "┤")] * (number > 0) + cells(row, "│")
+    return [*table, rule("└", "─", "┴", "┘")]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def _total(title: str, weights: Sequence[Weight]) -> str:
+    count = sum(weight.value.size for weight in weights)
+    return f" {title}: {count:,} ({_readable(sum(weight.value.nbytes for weight in weights))})"
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1024:
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    return f"{size:.2f} TB"
