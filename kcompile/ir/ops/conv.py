@@ -46,7 +46,7 @@ def explicit_padding(
 def window_extents(
     padding: Padding, spatial: Shape, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]
 ) -> list[Dim]:
-    """Extents of a result: ``ceil(d / s)`` for "same", else ``(d + before + after - (w-1) * dilation - 1) // s + 1``."""
+    """Extents of a result: ``ceil(d / s)`` for "same", else ``(d + pads - (w - 1) * dilation - 1) // s + 1``."""
     if padding == "same":
         return [dims.ceil_div(dim, stride) for dim, stride in zip(spatial, strides, strict=True)]
     pairs = ((0, 0),) * len(window) if padding == "valid" else padding
@@ -91,9 +91,10 @@ def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilati
 
 @dataclass(frozen=True)
 class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
-    """Cross-correlation: ``y[n, o, f]`` is the sum over w and c of ``x[n, o * stride + w * dilation, c] * kernel[w, c, f]``.
+    """``y[n, o, f]`` is the sum over w and c of ``x[n, o * stride + w * dilation, c] * kernel[w, c, f]``.
 
-    w runs over the window and c over the channels. ``groups`` splits channels and filters into independent blocks; a depthwise convolution has ``groups == C``.
+    w runs over the window and c over the channels. ``groups`` splits channels and filters into independent blocks; a
+    depthwise convolution has ``groups == C``.
     """
 
     strides: tuple[int, ...]
