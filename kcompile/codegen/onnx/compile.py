@@ -1,0 +1,20 @@
+"""The way of a graph to the bytes of an .onnx file."""
+
+from collections.abc import Mapping
+
+from kcompile.codegen.onnx.emit import emit, serialize
+from kcompile.ir.graph import Graph
+
+
+def lower_to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int | None = None) -> bytes:
+    """The bytes of a checked .onnx file that computes `graph`; the same graph and metadata give the same bytes.
+
+    Args:
+        metadata: properties that the file carries.
+        opset: the version of the standard operators; by default the newest that the installed ONNX Runtime opens.
+
+    Raises:
+        TargetError: the opset is unknown or too old, or the weights exceed what one ONNX file can hold.
+        UnsupportedOp: ops cannot be expressed; all are named.
+    """
+    return serialize(emit(graph, metadata=metadata, opset=opset))

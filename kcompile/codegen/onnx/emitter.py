@@ -1,0 +1,230 @@
+"""What lowerings write to: ONNX nodes, initializers shared by content, and names that are unique and stable."""
+
+import ast
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import onnx
+
+from kcompile.codegen.onnx import engine
+from kcompile.errors import UnsupportedOp
+from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.graph import Node, Value
+from kcompile.ir.op import Tensor
+from kcompile.ir.ops import Constant
+from kcompile.ir.types import Array, TensorType
+
+_OPERATORS: dict[type[ast.operator], str] = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
+
+
+def onnx_dtype(dtype: str) -> int:
+    """ONNX's number of a numpy dtype name."""
+    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+class Emitter:
+    """Collects the nodes of one ONNX graph.
+
+    Args:
+        opset: the version of the standard operators.
+        inputs: the graph's inputs; each free symbol is read from the shape of the first that has it.
+        reserved: names that belong to others (the graph's outputs).
+    """
+
+    def __init__(self, opset: int, inputs: Mapping[str, TensorType], reserved: Sequence[str] = ()) -> None:
+        self.opset = opset
+        self.source = ""
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, Array] = {}
+        self.names: dict[Value, str] = {}
+        self._taken = {*inputs, *reserved}
+        self._constants: dict[str, str] = {}
+        self._permuted: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._extents: dict[Dim, str] = {}
+        self._symbols: dict[str, tuple[str, int]] = {}
+        for name, type_ in inputs.items():
+            for axis, dim in enumerate(type_.shape):
+                if isinstance(dim, str) and dim.isidentifier():
+                    self._symbols.setdefault(dim, (name, axis))
+
+    def child(self) -> "Emitter":
+        """An emitter for the body of a loop: it sees the names of this one and adds to the same initializers."""
+        inner = Emitter(self.opset, {})
+        inner.source, inner.initializers, inner._constants = self.source, self.initializers, self._constants
+        inner._taken, inner._symbols, inner._extents = self._taken, self._symbols, dict(self._extents)
+        return inner
+
+    @contextmanager
+    def at(self, source: str) -> Generator[None]:
+        """Nodes made inside are named after the Keras layer `source`."""
+        outer, self.source = self.source, source
+        try:
+            yield
+        finally:
+            self.source = outer
+
+    # Names
+
+    def unique(self, stem: str) -> str:
+        """`stem`, or the first of ``stem_1``, ``stem_2`` and so on that is free; taken from now on."""
+        name, count = stem, 0
+        while name in self._taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self._taken.add(name)
+        return name
+
+    def name(self, value: Value) -> str:
+        """The tensor that holds `value`; a constant becomes an initializer when first asked for."""
+        if value not in self.names:
+            if value.constant is None:
+                raise KeyError(value)
+            self.names[value] = self.constant(value.constant, self.weight_name(value))
+        return self.names[value]
+
+    def weight_name(self, value: Value) -> str:
+        """The weight path of a constant; empty for any other value."""
+        return value.op.name if isinstance(value.op, Constant) else ""
+
+    def inputs(self, node: Node) -> list[str]:
+        """The tensors that hold the node's operands."""
+        return [self.name(value) for value in node.inputs]
+
+    # Constants
+
+    def constant(self, array: Array, name: str = "") -> str:
+        """An initializer with these elements, shared by all who need the same."""
+        tensor = Tensor(array)
+        if tensor.digest not in self._constants:
+            made = self.unique(name or f"{self.source or 'constant'}/{tensor.type}")
+            self._constants[tensor.digest] = made
+            self.initializers[made] = tensor.array
+        return self._constants[tensor.digest]
+
+    def scalar(self, number: float, dtype: str) -> str:
+        """A constant of rank 0."""
+        return self.constant(np.asarray(number, dtype))
+
+    def ints(self, *numbers: int) -> str:
+        """A constant ``int64[len(numbers)]``."""
+        return self.constant(np.array(numbers, np.int64))
+
+    # Nodes
+
+    def node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """The first result of an operator of the standard domain."""
+        return self.multi(op_type, inputs, (True,), **attributes)[0]
+
+    def multi(self, op_type: str, inputs: Sequence[str], wanted: Sequence[bool], **attributes: Any) -> tuple[str, ...]:
+        """The results of an operator; those that are not wanted are left out and named ``""``."""
+        stem = self.unique(f"{self.source}/{op_type}" if self.source else op_type)
+        results = tuple((self.unique(f"{stem}:{i}") if i else stem) if want else "" for i, want in enumerate(wanted))
+        kept = {name: value for name, value in attributes.items() if value is not None}
+        self.nodes.append(onnx.helper.make_node(op_type, trimmed(inputs), trimmed(results), name=stem, **kept))
+        return results
+
+    def typed(self, op_type: str, dtype: str, *inputs: str, back: bool = True, **attributes: Any) -> str:
+        """The result of an operator on operands of `dtype`, computed in the nearest dtype that has a kernel.
+
+        Args:
+            back: cast the result to `dtype` again.
+
+        Raises:
+            UnsupportedOp: there is no such kernel.
+        """
+        nearest = self.nearest(op_type, dtype)
+        if nearest == dtype:
+            return self.node(op_type, *inputs, **attributes)
+        result = self.node(op_type, *(self.cast(x, nearest) for x in inputs), **attributes)
+        return self.cast(result, dtype) if back else result
+
+    def typed_where(self, condition: str, x: str, y: str, dtype: str) -> str:
+        """``x`` where the condition holds, else ``y``, both of `dtype`."""
+        nearest = self.nearest("Where", dtype, operand=1)
+        if nearest == dtype:
+            return self.node("Where", condition, x, y)
+        return self.cast(self.node("Where", condition, self.cast(x, nearest), self.cast(y, nearest)), dtype)
+
+    def nearest(self, op_type: str, dtype: str, operand: int = 0) -> str:
+        """The nearest dtype that holds `dtype` and has a kernel of `op_type`.
+
+        Raises:
+            UnsupportedOp: there is none.
+        """
+        found = engine.nearest_dtype(op_type, dtype, self.opset, operand)
+        if found is None:
+            raise UnsupportedOp(f"ONNX Runtime has no {dtype} kernel of {op_type}")
+        return found
+
+    def has_kernel(self, op_type: str, dtype: str) -> bool:
+        """Whether the engine computes `op_type` in exactly this dtype."""
+        return engine.has_kernel(op_type, dtype, self.opset)
+
+    def cast(self, x: str, dtype: str) -> str:
+        """``x`` as another dtype."""
+        return self.node("Cast", x, to=onnx_dtype(dtype))
+
+    def transpose(self, x: str, perm: Sequence[int]) -> str:
+        """``x`` with its axes permuted; a transpose of a transpose becomes one, or none."""
+        base, first = self._permuted.get(x, (x, tuple(range(len(perm)))))
+        total = tuple(first[axis] for axis in perm)
+        if total == tuple(range(len(total))):
+            return base
+        result = self.node("Transpose", base, perm=total)
+        self._permuted[result] = (base, total)
+        return result
+
+    def reshape(self, x: str, shape: Sequence[int]) -> str:
+        """``x`` under a shape with at most one -1."""
+        return self.node("Reshape", x, self.ints(*shape), allowzero=int(0 in shape) or None)
+
+    # Extents
+
+    def extent(self, dim: Dim) -> str:
+        """A tensor ``int64[1]`` that holds `dim` at run time."""
+        if isinstance(dim, int):
+            return self.ints(dim)
+        if dim not in self._extents:
+            with self.at(""):
+                self._extents[dim] = self._computed(ast.parse(dim, mode="eval").body)
+        return self._extents[dim]
+
+    def _computed(self, tree: ast.expr) -> str:
+        match tree:
+            case ast.Constant(value=int() as value):
+                return self.ints(value)
+            case ast.Name(id=symbol) if symbol in self._symbols:
+                name, axis = self._symbols[symbol]
+                return self.node("Shape", name, start=axis, end=axis + 1)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return self.node("Neg", self._computed(operand))
+            case ast.BinOp(left=left, op=operator, right=right):
+                return self._binary(operator, self._computed(left), self._computed(right))
+            case _:
+                raise UnsupportedOp(f"no input of the model has the extent `{ast.unparse(tree)}`")
+
+    def _binary(self, operator: ast.operator, left: str, right: str) -> str:
+        if isinstance(operator, ast.FloorDiv):  # Div rounds towards zero
+            return self.node("Div", self.node("Sub", left, self.node("Mod", left, right)), right)
+        return self.node(_OPERATORS[type(operator)], left, right)
+
+    def shape(self, shape: Shape) -> str:
+        """A tensor ``int64[rank]`` that holds `shape` at run time."""
+        if all(isinstance(dim, int) for dim in shape):
+            return self.ints(*(int(dim) for dim in shape))
+        return self.node("Concat", *map(self.extent, shape), axis=0)
+
+    def all_of(self, *conditions: str) -> str:
+        """The conjunction of bool tensors."""
+        return reduce(lambda left, right: self.node("And", left, right), conditions)
+
+
+def trimmed(names: Sequence[str]) -> list[str]:
+    """`names` without the empty ones at the end."""
+    kept = list(names)
+    while kept and not kept[-1]:
+        kept.pop()
+    return kept

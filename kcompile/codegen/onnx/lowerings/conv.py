@@ -1,0 +1,102 @@
+"""Convolutions and pooling. ONNX has channels first; around channels-last ops stand transposes, which cancel."""
+
+from typing import Any
+
+from kcompile.codegen.onnx.emitter import Emitter
+from kcompile.codegen.onnx.table import ONNX
+from kcompile.ir import ops
+from kcompile.ir.graph import Node
+from kcompile.ir.ops.conv import DataFormat, Pairs, spatial_of
+
+
+def channels_first(e: Emitter, x: str, rank: int, data_format: DataFormat) -> str:
+    """``x`` as ``[N, C, *spatial]``."""
+    return x if data_format == "channels_first" else e.transpose(x, (0, rank - 1, *range(1, rank - 1)))
+
+
+def restored(e: Emitter, y: str, rank: int, data_format: DataFormat) -> str:
+    """``y: [N, C, *spatial]`` in the op's own data format."""
+    return y if data_format == "channels_first" else e.transpose(y, (0, *range(2, rank), 1))
+
+
+def _padding(op: ops.Conv | ops.MaxPool | ops.AvgPool, node: Node) -> dict[str, Any]:
+    """The attributes that say `padding`; the engine computes what "same" needs where an extent is open."""
+    types = tuple(value.type for value in node.inputs)
+    spatial = types[0].with_shape(spatial_of(types[0].shape, op.data_format))
+    if op.padding == "same" and not spatial.is_static:
+        return {"auto_pad": "SAME_UPPER"}
+    if op.padding == "valid":
+        return {}
+    return {"pads": _flat(op.pads(types) if op.padding == "same" else op.padding)}
+
+
+def _flat(pairs: Pairs) -> list[int]:
+    return [low for low, _ in pairs] + [high for _, high in pairs]
+
+
+def _kernel(e: Emitter, node: Node) -> str:
+    """The kernel with its last two axes swapped and put first: ``[*window, I, O] -> [O, I, *window]``."""
+    value = node.inputs[1]
+    rank = value.type.rank
+    perm = (rank - 1, rank - 2, *range(rank - 2))
+    if value.constant is None:
+        return e.transpose(e.name(value), perm)
+    return e.constant(value.constant.transpose(perm), e.weight_name(value))
+
+
+def _weighted(e: Emitter, op_type: str, node: Node, data_format: DataFormat, **attributes: Any) -> str:
+    type_ = node.inputs[0].type
+    x = channels_first(e, e.name(node.inputs[0]), type_.rank, data_format)
+    bias = [e.name(value) for value in node.inputs[2:]]
+    y = e.typed(op_type, type_.dtype, x, _kernel(e, node), *bias, **attributes)
+    return restored(e, y, type_.rank, data_format)
+
+
+@ONNX.register(ops.Conv)
+def conv(e: Emitter, op: ops.Conv, node: Node) -> str:
+    window = node.inputs[1].type.static_shape()[:-2]
+    return _weighted(
+        e,
+        "Conv",
+        node,
+        op.data_format,
+        kernel_shape=window,
+        strides=op.strides,
+        dilations=op.rates,
+        group=op.groups,
+        **_padding(op, node),
+    )
+
+
+@ONNX.register(ops.ConvTranspose)
+def conv_transpose(e: Emitter, op: ops.ConvTranspose, node: Node) -> str:
+    window = node.inputs[1].type.static_shape()[:-2]
+    return _weighted(
+        e,
+        "ConvTranspose",
+        node,
+        op.data_format,
+        kernel_shape=window,
+        strides=op.strides,
+        dilations=op.rates,
+        group=op.groups,
+        pads=_flat(op.padding),
+        output_padding=op.output_padding,
+    )
+
+
+def _pool(e: Emitter, op_type: str, op: ops.MaxPool | ops.AvgPool, node: Node) -> str:
+    type_ = node.inputs[0].type
+    x = channels_first(e, e.name(node.inputs[0]), type_.rank, op.data_format)
+    y = e.typed(op_type, type_.dtype, x, kernel_shape=op.pool_size, strides=op.strides, **_padding(op, node))
+    return restored(e, y, type_.rank, op.data_format)
+
+
+@ONNX.register(ops.MaxPool)
+def max_pool(e: Emitter, op: ops.MaxPool, node: Node) -> str:
+    return _pool(e, "MaxPool", op, node)
+
+
+@ONNX.register(ops.AvgPool)
+def avg_pool(e: Emitter, op: ops.AvgPool, node: Node) -> str:
+    return _pool(e, "AveragePool", op, node)

@@ -1,0 +1,15 @@
+"""The table of ONNX lowerings. Each takes the emitter, the op and its node, and gives the names of the results."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from kcompile.codegen.lowering import LoweringTable
+from kcompile.codegen.onnx.emitter import Emitter
+from kcompile.ir.graph import Node
+from kcompile.ir.ops import Fused
+
+# The op is the class that the lowering is registered for; a table of all of them can't say so.
+Lowering: TypeAlias = Callable[[Emitter, Any, Node], str | Sequence[str]]
+
+ONNX = LoweringTable[Lowering]("onnx")
+ONNX.exclude(Fused, "its body is inlined: ONNX Runtime fuses by itself")
