@@ -1,0 +1,285 @@
+"""Normalizations of activations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kcompile.errors import ModelError
+from kcompile.frontend.layer import Layer, deserialize_layer, register_layer
+from kcompile.frontend.layers import arguments
+from kcompile.frontend.layers.writing import full, inverse, last_axes, like, reshape, transpose
+from kcompile.frontend.tracing import Trace, ensure_built
+from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.graph import Value
+
+
+def axes_of(layer: Layer, rank: int | None = None) -> list[int]:
+    """The argument `axis` as a list; of numbers from 0 on where the input's `rank` is given."""
+    value: Any = getattr(layer, "axis")  # noqa: B009 - the base has no such field
+    axes: Any = [value] if isinstance(value, int) else value
+    fits = isinstance(axes, list | tuple) and bool(axes) and all(isinstance(a, int) for a in axes)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    layer.require(fits, "axis", "an integer or a list of integers")
+    if rank is None:
+        return list(axes)
+    layer.require(all(-rank <= a < rank for a in axes), "axis", f"from {-rank} to {rank - 1} for its input")
+    return [a % rank for a in axes]
+
+
+class _Affine(Layer):
+    """Base of layers with a scale gamma and an offset beta that can be left out."""
+
+    epsilon: float
+    center: bool
+    scale: bool
+    beta_initializer: Any
+    gamma_initializer: Any
+
+    def add_affine(self, shape: Shape) -> None:
+        """Create gamma and beta, where the layer has them."""
+        if self.scale:
+            self.add_weight("gamma", shape, self.gamma_initializer)
+        if self.center:
+            self.add_weight("beta", shape, self.beta_initializer)
+
+    def affine(self, t: Trace, shape: Shape, dtype: str) -> tuple[Value, Value]:
+        """gamma and beta, ones and zeros in place of missing ones."""
+        gamma = t.weight("gamma") if self.scale else full(t, shape, 1.0, dtype)
+        beta = t.weight("beta") if self.center else full(t, shape, 0.0, dtype)
+        return reshape(t, gamma, shape), reshape(t, beta, shape)
+
+
+@register_layer("keras>BatchNormalization")
+@dataclass(eq=False)
+class BatchNormalization(_Affine):
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta`` per element of `axis`, with the moving statistics.
+
+    Ioffe and Szegedy 2015, arXiv:1502.03167. `renorm` changes training only, so that its extra weights are not made.
+    """
+
+    supports_masking = True
+
+    axis: Any = -1
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    center: bool = True
+    scale: bool = True
+    beta_initializer: Any = "zeros"
+    gamma_initializer: Any = "ones"
+    moving_mean_initializer: Any = "zeros"
+    moving_variance_initializer: Any = "ones"
+    beta_regularizer: Any = None
+    gamma_regularizer: Any = None
+    beta_constraint: Any = None
+    gamma_constraint: Any = None
+    renorm: bool = False
+    renorm_clipping: Any = None
+    renorm_momentum: float = 0.99
+    synchronized: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(len(axes_of(self)) == 1, "axis", "one integer")
+        self.axis = axes_of(self)[0]
+
+    def build(self, *input_shapes: Any) -> None:
+        (axis,) = axes_of(self, len(input_shapes[0]))
+        shape = (input_shapes[0][axis],)
+        self.add_affine(shape)
+        self.add_weight("moving_mean", shape, self.moving_mean_initializer, trainable=False)
+        self.add_weight("moving_variance", shape, self.moving_variance_initializer, trainable=False)
+        if self.renorm:
+            for name, initializer in (("moving_stddev", "ones"), ("renorm_mean", "zeros"), ("renorm_stddev", "ones")):
+                self.add_weight(name, shape, initializer, trainable=False)
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        x: Value = args[0]
+        axis = self.axis % x.type.rank
+        gamma, beta = self.affine(t, (x.type.shape[axis],), x.type.dtype)
+        op = ops.BatchNorm(float(self.epsilon), -1 if axis == x.type.rank - 1 else axis)
+        return t(op, x, gamma, beta, t.weight("moving_mean"), t.weight("moving_variance"))
+
+
+@register_layer("keras>LayerNormalization")
+@dataclass(eq=False)
+class LayerNormalization(_Affine):
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta`` with the statistics of each sample over `axis`.
+
+    Ba et al. 2016, arXiv:1607.06450. `rms_scaling` (deprecated in Keras) scales by the deviation without centring.
+    """
+
+    supports_masking = True
+
+    axis: Any = -1
+    epsilon: float = 1e-3
+    center: bool = True
+    scale: bool = True
+    beta_initializer: Any = "zeros"
+    gamma_initializer: Any = "ones"
+    beta_regularizer: Any = None
+    gamma_regularizer: Any = None
+    beta_constraint: Any = None
+    gamma_constraint: Any = None
+    rms_scaling: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        axes_of(self)
+        if self.rms_scaling:
+            self.scale, self.center = True, False
+
+    def build(self, *input_shapes: Any) -> None:
+        axes_of(self, len(input_shapes[0]))
+        self.add_affine(tuple(input_shapes[0][axis] for axis in sorted(axes_of(self))))
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        x: Value = args[0]
+        perm = last_axes(x.type.rank, sorted(axes_of(self, x.type.rank)))
+        y = transpose(t, x, perm)
+        shape = y.type.shape[-len(axes_of(self)) :]
+        gamma, beta = self.affine(t, shape, x.type.dtype)
+        if self.rms_scaling:
+            y = t(ops.Mul(), self._scaled(t, y, len(shape)), gamma)
+        else:
+            y = t(ops.LayerNorm(float(self.epsilon)), y, gamma, beta)
+        return transpose(t, y, inverse(perm))
+
+    def _scaled(self, t: Trace, x: Value, count: int) -> Value:
+        mean = ops.ReduceMean(tuple(range(-count, 0)), keepdims=True)
+        centred = t(ops.Sub(), x, t(mean, x))
+        variance = t(mean, t(ops.Mul(), centred, centred))
+        return t(ops.Div(), x, t(ops.Sqrt(), t(ops.Add(), variance, like(t, x, self.epsilon))))
+
+
+@register_layer("keras>GroupNormalization")
+@dataclass(eq=False)
+class GroupNormalization(_Affine):
+    """Normalizes each sample over blocks of ``C / groups`` channels of `axis`; -1 groups: each channel by itself.
+
+    Wu and He 2018, arXiv:1803.08494.
+    """
+
+    supports_masking = True
+
+    groups: int = 32
+    axis: int = -1
+    epsilon: float = 1e-3
+    center: bool = True
+    scale: bool = True
+    beta_initializer: Any = "zeros"
+    gamma_initializer: Any = "ones"
+    beta_regularizer: Any = None
+    gamma_regularizer: Any = None
+    beta_constraint: Any = None
+    gamma_constraint: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.groups == -1 or arguments.is_int(self.groups, 1), "groups", "a positive integer or -1")
+        self.require(len(axes_of(self)) == 1, "axis", "one integer")
+
+    def build(self, *input_shapes: Any) -> None:
+        (axis,) = axes_of(self, len(input_shapes[0]))
+        channels = input_shapes[0][axis]
+        self.add_affine((channels,))
+        fits = isinstance(channels, int) and (self.groups == -1 or channels % self.groups == 0)
+        self.require(fits, "groups", f"a divisor of the {channels} channels of its input")
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        x: Value = args[0]
+        (axis,) = axes_of(self, x.type.rank)
+        others = [a for a in range(1, x.type.rank) if a != axis]
+        perm = (0, axis, *others)
+        y = transpose(t, x, perm)
+        shape = y.type.shape
+        channels = shape[1]
+        assert isinstance(channels, int)
+        groups = channels if self.groups == -1 else self.groups
+        block: Dim = dims.mul(channels // groups, *shape[2:])
+        y = self._normalized(t, t(ops.Reshape((shape[0], groups, block)), y))
+        y = transpose(t, reshape(t, y, shape), inverse(perm))
+        gamma, beta = self.affine(t, tuple(channels if a == axis else 1 for a in range(x.type.rank)), x.type.dtype)
+        return t(ops.Add(), t(ops.Mul(), y, gamma), beta)
+
+    def _normalized(self, t: Trace, x: Value) -> Value:
+        mean = ops.ReduceMean((-1,), keepdims=True)
+        centred = t(ops.Sub(), x, t(mean, x))
+        variance = t(mean, t(ops.Mul(), centred, centred))
+        return t(ops.Div(), centred, t(ops.Sqrt(), t(ops.Add(), variance, like(t, x, self.epsilon))))
+
+
+@register_layer("keras>RMSNormalization")
+@dataclass(eq=False)
+class RMSNormalization(Layer):
+    """``scale * x / sqrt(mean(x^2) + epsilon)`` over `axis`; Zhang and Sennrich 2019, arXiv:1910.07467."""
+
+    axis: Any = -1
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        axes_of(self)
+
+    def build(self, *input_shapes: Any) -> None:
+        axes_of(self, len(input_shapes[0]))
+        self.add_weight("scale", tuple(input_shapes[0][axis] for axis in sorted(axes_of(self))), "ones")
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        x: Value = args[0]
+        square = t(ops.ReduceMean(tuple(axes_of(self)), keepdims=True), t(ops.Mul(), x, x))
+        y = t(ops.Div(), x, t(ops.Sqrt(), t(ops.Add(), square, like(t, x, self.epsilon))))
+        return t(ops.Mul(), y, t.weight("scale"))
+
+
+def unit(t: Trace, x: Value, axes: tuple[int, ...], epsilon: float) -> Value:
+    """``x`` divided by its Euclidean norm over `axes`, which counts as `epsilon` at least."""
+    norm = t(ops.Sqrt(), t(ops.ReduceSum(axes, keepdims=True), t(ops.Mul(), x, x)))
+    return t(ops.Div(), x, t(ops.Maximum(), norm, like(t, x, epsilon)))
+
+
+@register_layer("keras>UnitNormalization")
+@dataclass(eq=False)
+class UnitNormalization(Layer):
+    """``x`` divided by its Euclidean norm over `axis`."""
+
+    supports_masking = True
+
+    axis: Any = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        axes_of(self)
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        return unit(t, args[0], tuple(axes_of(self)), 1e-12)
+
+
+@register_layer("keras>SpectralNormalization")
+@dataclass(eq=False)
+class SpectralNormalization(Layer):
+    """`layer` as it is; training divides its kernel by the largest singular value.
+
+    Miyato et al. 2018, arXiv:1802.05957.
+    """
+
+    layer: Any
+    power_iterations: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.layer = deserialize_layer(self.layer)
+        arguments.positive(self, "power_iterations")
+
+    @property
+    def sublayers(self) -> dict[str, Layer]:
+        return {"layer": self.layer}
+
+    def build(self, *input_shapes: Any) -> None:
+        ensure_built(self.layer, input_shapes)
+        kernels = [w for w in self.layer.own_weights if w.name in ("kernel", "embeddings")]
+        if not kernels:
+            law = f"layer `{self.name}` wraps layers with a kernel or embeddings"
+            raise ModelError(f"{law}. Received: {type(self.layer).__name__}.")
+        self.add_weight("vector_u", (1, kernels[0].shape[-1]), "truncated_normal", trainable=False)
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
+        return t.run(self.layer, *args, **kwargs)
