@@ -1,0 +1,184 @@
+"""Softmax and normalizations."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from kcompile.codegen.tvm import math as polynomials
+from kcompile.codegen.tvm.expr import Expr, Index, index, unary
+from kcompile.codegen.tvm.kernels.elementwise import Elementwise, collapse
+from kcompile.codegen.tvm.kernels.nest import units
+from kcompile.codegen.tvm.kernels.reduction import Reducer, Reduction, blocks, lanes_of
+from kcompile.codegen.tvm.plan import TVM, Argument, Plan
+from kcompile.codegen.tvm.tir import Function, Kernel, split
+from kcompile.codegen.tvm.vector import Chain
+from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim
+from kcompile.ir.graph import Node
+from kcompile.ir.op import Op, Tensor
+from kcompile.ir.passes.batch_norm import affine
+
+Steps: TypeAlias = tuple[tuple[Op, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Softmax(Kernel, family="softmax"):
+    """``exp(x - m) / sum(exp(x - m))`` along the middle axis, m its maximum; its logarithm where `log`.
+
+    x, y: f32[outer, extent, inner]. Where inner is 1, the lanes of a vector are neighbours along the axis.
+    """
+
+    outer: Dim
+    extent: Dim
+    inner: Dim
+    log: bool
+
+    def build(self, f: Function) -> None:
+        body = _SoftmaxBody(f, self.log, f.extent(self.extent), f.extent(self.inner))
+        outer = f.extent(self.outer)
+        if self.inner == 1:
+            with f.parallel(outer) as row:
+                body.write(f.name_index(row * body.extent), None)
+            return
+        for start, count, width in blocks(body.stride, f.machine.lanes):
+            with units(f, [outer, count]) as (row, block):
+                offset = f.name_index(row * f.name_index(body.extent * body.stride) + block * width + start)
+                for lanes in split(width, f.machine.lanes):
+                    body.write(offset, lanes)
+                    offset = offset + lanes
+
+
+class _SoftmaxBody:
+    def __init__(self, f: Function, log: bool, extent: Index, stride: Index) -> None:
+        self.f = f
+        self.log = log
+        self.extent = extent
+        self.stride = stride
+        self.x, self.y = f.pointer("x"), f.pointer("y")
+
+    def write(self, offset: Index, lanes: int | None) -> None:
+        """The softmax of the row from `offset` on, or of `lanes` neighbouring columns."""
+        f, x, y = self.f, self.x, self.y
+
+        def reduced(kind: Reducer, term: Callable[[Index, int], Expr]) -> Expr:
+            reduction = Reduction(f, kind, "float32", [(self.extent, self.stride)], term)
+            return reduction.across(offset, [lanes])[0] if lanes else reduction.along(offset)
+
+        largest = reduced("max", x.load)
+
+        def power(place: Index, width: int) -> Expr:
+            value = f.let(polynomials.exp(f, x.load(place, width) - largest.broadcast(width)))
+            if not self.log:
+                y.store(place, value)
+            return value
+
+        total = reduced("sum", power)
+        factor = f.let(polynomials.log(f, total) if self.log else 1.0 / total)
+        for place, width in self._places(offset, lanes):
+            if self.log:
+                y.store(place, x.load(place, width) - largest - factor)
+            else:
+                y.store(place, y.load(place, width) * factor)
+
+    def _places(self, offset: Index, lanes: int | None) -> Iterator[tuple[Index, int]]:
+        if lanes is None:
+            yield from ((offset + i, width) for i, width in self.f.vectors(self.extent))
+            return
+        with self.f.loop(self.extent) as i:
+            yield self.f.name_index(offset + i * self.stride), lanes
+
+
+@TVM.register(ops.Softmax, ops.LogSoftmax)
+def softmax(plan: Plan, node: Node) -> None:
+    """The axes before and behind the normalized one are merged."""
+    op, x = node.op, node.inputs[0]
+    assert isinstance(op, ops.Softmax | ops.LogSoftmax)
+    shape, axis = x.type.shape, op.axis % x.type.rank
+    outer, inner = dims.mul(*shape[:axis]), dims.mul(*shape[axis + 1 :])
+    plan.emit(Softmax(outer, shape[axis], inner, isinstance(op, ops.LogSoftmax)), x, node.outputs[0])
+
+
+@dataclass(frozen=True)
+class LayerNorm(Kernel, family="layer_norm"):
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta`` along the last axis.
+
+    x: T[rows, columns], gamma: T[columns], beta: T[columns], y: T[rows, columns]. Mean and variance are computed one
+    after the other, which cancels nothing.
+    """
+
+    dtype: str
+    rows: Dim
+    columns: Dim
+    epsilon: float
+
+    def build(self, f: Function) -> None:
+        x, gamma, beta, y = (f.pointer(name, self.dtype) for name in ("x", "gamma", "beta", "y"))
+        columns = f.extent(self.columns)
+        count = index(columns).cast(self.dtype)
+        lanes = lanes_of(f, self.dtype)
+        with f.parallel(f.extent(self.rows)) as row:
+            offset = f.name_index(row * columns)
+            axes = [(columns, 1)]
+            mean = f.let(Reduction(f, "sum", self.dtype, axes, x.load).along(offset) / count)
+
+            def square(place: Index, width: int) -> Expr:
+                centred = f.let(x.load(place, width) - mean)
+                return centred * centred
+
+            variance = Reduction(f, "sum", self.dtype, axes, square).along(offset) / count
+            scale = f.let(1.0 / unary("sqrt", variance + self.epsilon))
+            for i, width in f.vectors(columns, lanes):
+                centred = (x.load(offset + i, width) - mean) * scale
+                y.store(offset + i, centred * gamma.load(i, width) + beta.load(i, width))
+
+
+@TVM.register(ops.LayerNorm)
+def layer_norm(plan: Plan, node: Node) -> None:
+    """The normalized axes are the last ones, hence one row in memory."""
+    op, (x, gamma, beta) = node.op, node.inputs
+    assert isinstance(op, ops.LayerNorm)
+    split_at = x.type.rank - gamma.type.rank
+    rows, columns = dims.mul(*x.type.shape[:split_at]), dims.mul(*x.type.shape[split_at:])
+    plan.emit(LayerNorm(x.type.dtype, rows, columns, op.epsilon), x, gamma, beta, node.outputs[0])
+
+
+@TVM.register(ops.BatchNorm)
+def batch_norm(plan: Plan, node: Node) -> None:
+    """``x * scale + shift``, computed here where the statistics are constants, as they are at inference."""
+    op, x = node.op, node.inputs[0]
+    assert isinstance(op, ops.BatchNorm)
+    shape = tuple(x.type.shape[axis] if axis == op.axis % x.type.rank else 1 for axis in range(x.type.rank))
+    factors = affine(node, op)
+    if factors:
+        arguments: tuple[Argument, ...] = tuple(a.astype(x.type.dtype) for a in factors)
+        steps: Steps = ((ops.Mul(), (0, 1)), (ops.Add(), (3, 2)))
+    else:
+        arguments = node.inputs[1:]
+        epsilon = ops.Constant(Tensor(np.asarray(op.epsilon, x.type.dtype)))
+        steps = (
+            (ops.Sub(), (0, 3)), (epsilon, ()), (ops.Add(), (4, 6)), (ops.Sqrt(), (7,)), (ops.Div(), (5, 8)),
+            (ops.Mul(), (9, 1)), (ops.Add(), (10, 2)),
+        )  # fmt: skip
+    tail = plan.tail(node)
+    types = (x.type, *[x.type.with_shape(shape)] * len(arguments))
+    chain = _followed_by(Chain(types, x.type, steps), tail.chain)
+    plan.emit(Elementwise(collapse(chain)), x, *arguments, *tail.operands, tail.result)
+
+
+def _followed_by(first: Chain, second: Chain) -> Chain:
+    """`second` on the result of `first`: the operands are those of `first`, then those of `second` after its first."""
+    inner, more = len(first.operands), len(second.operands) - 1
+
+    def renumbered(number: int) -> int:
+        return number if number < inner else number + more
+
+    def placed(number: int) -> int:
+        if number == 0:
+            return inner + more + len(first.steps) - 1
+        return inner + number - 1 if number <= more else inner + len(first.steps) + number - 1
+
+    steps = [(op, tuple(map(renumbered, arguments))) for op, arguments in first.steps]
+    steps += [(op, tuple(map(placed, arguments))) for op, arguments in second.steps]
+    return Chain((*first.operands, *second.operands[1:]), second.result, tuple(steps))
