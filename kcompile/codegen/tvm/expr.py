@@ -55,6 +55,8 @@ class Expr:
         return constant(other, self.dtype, self.lanes) / self
 
     def __floordiv__(self, other: "Expr | Number") -> "Expr":
+        if self.is_float:
+            return unary("floor", self / other)
         return self if _is_index(self, other, 1) else _binary(tirx.FloorDiv, self, other)
 
     def __mod__(self, other: "Expr | Number") -> "Expr":

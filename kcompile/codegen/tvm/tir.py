@@ -279,9 +279,13 @@ class Function:
         """The PrimFunc: pointers, symbols in order of their first use, thread number, number of threads."""
         scalars = [*self.symbols.values(), self._thread, self._threads]
         parameters = [*self._pointers, *(scalar.node for scalar in scalars)]
-        body = _sequence([*self._blocks[0], tirx.Return(tirx.const(0, "int32"))])
-        function = tirx.PrimFunc(parameters, body, ret_type=prim_type("int32", 1))
+        self.emit(tirx.Return(tirx.const(0, "int32")))
+        function = tirx.PrimFunc(parameters, self.body(), ret_type=prim_type("int32", 1))
         return function.with_attr("tirx.noalias", True)
+
+    def body(self) -> Any:
+        """All statements so far."""
+        return _sequence(self._blocks[0])
 
     def _open_tiles(self, extent: Expr, size: int) -> Iterator[tuple[Index, int]]:
         count = self.let(extent // size)

@@ -39,7 +39,7 @@ class Chain:
 
     def apply(self, f: Function, operands: Sequence[Expr]) -> Expr:
         """The result for operands that are vectors or scalars."""
-        lanes = max(operand.lanes for operand in operands)
+        lanes = max((operand.lanes for operand in operands), default=1)
         values = list(operands)
         for op, arguments in self.steps:
             values.append(apply(f, op, [values[i].broadcast(lanes) for i in arguments]))
@@ -89,12 +89,12 @@ def _div(f: Function, op: Op, x: Expr, y: Expr) -> Expr:
 
 @VECTOR.register(ops.FloorDiv)
 def _floor_div(f: Function, op: Op, x: Expr, y: Expr) -> Expr:
-    return unary("floor", x / y) if x.is_float else x // y
+    return x // y
 
 
 @VECTOR.register(ops.Mod)
 def _mod(f: Function, op: Op, x: Expr, y: Expr) -> Expr:
-    return x - y * unary("floor", x / y) if x.is_float else x % y
+    return x - y * (x // y) if x.is_float else x % y
 
 
 @VECTOR.register(ops.Pow)

@@ -1,5 +1,6 @@
 """Elementwise ops with numpy broadcasting: a whole chain of them is one kernel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm.epilogue import Access
@@ -9,7 +10,8 @@ from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import VECTOR, Chain
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.graph import Node
+from kcompile.ir.graph import Node, Value
+from kcompile.ir.op import Op
 from kcompile.ir.types import TensorType
 
 # Elements that a thread takes at once: enough to hide the loop, few enough to share.
@@ -69,10 +71,35 @@ def collapse(chain: Chain) -> Chain:
     return Chain(operands, merged(chain.result.dtype, chain.result.shape), chain.steps)
 
 
+def chain_of(nodes: Sequence[Node], first: Value | None = None) -> tuple[Chain, tuple[Value, ...]]:
+    """Elementwise nodes as a chain and its operands, of which `first` is the first; scalar constants are part of it."""
+    made = {node.outputs[0] for node in nodes}
+    read = [value for node in nodes for value in node.inputs if value not in made]
+    operands = list(dict.fromkeys(([first] if first else []) + [v for v in read if _scalar(v) is None]))
+    numbers = {value: i for i, value in enumerate(operands)}
+    steps: list[tuple[Op, tuple[int, ...]]] = []
+    for node in nodes:
+        for value in node.inputs:
+            if value not in numbers:
+                numbers[value] = len(operands) + len(steps)
+                steps.append((_scalar(value) or node.op, ()))
+        steps.append((node.op, tuple(numbers[value] for value in node.inputs)))
+        numbers[node.outputs[0]] = len(operands) + len(steps) - 1
+    chain = Chain(tuple(value.type for value in operands), nodes[-1].outputs[0].type, tuple(steps))
+    return chain, tuple(operands)
+
+
+def emit_chain(plan: Plan, chain: Chain, operands: Sequence[Value], result: Value) -> None:
+    """Run the chain as a kernel of its own."""
+    plan.emit(Elementwise(collapse(chain)), *operands, result)
+
+
+def _scalar(value: Value) -> ops.Constant | None:
+    op = value.op
+    return op if isinstance(op, ops.Constant) and value.type.size == 1 else None
+
+
 @TVM.register(*(cls for cls in VECTOR.lowerings if cls is not ops.Constant))
 def elementwise(plan: Plan, node: Node) -> None:
     """One op is a chain of one."""
-    chain = Chain(
-        tuple(value.type for value in node.inputs), node.outputs[0].type, ((node.op, tuple(range(len(node.inputs)))),)
-    )
-    plan.emit(Elementwise(collapse(chain)), *node.inputs, node.outputs[0])
+    emit_chain(plan, *chain_of([node]), node.outputs[0])

@@ -1,0 +1,244 @@
+/* Threads of a compiled model: a pool, a barrier, and the entry that runs the generated code on them.
+
+   Waiting means to spin for some microseconds and then to sleep. When two threads of a pool find themselves on one CPU,
+   which happens as soon as another process keeps the other CPU busy, spinning only delays the thread that is awaited;
+   so a waiting thread looks where the others are, and sleeps at once. */
+#define _GNU_SOURCE
+
+#include "kc_model.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+/* Generated: the whole model, as thread `thread` of `threads`; `worker` goes to kc_barrier. */
+int32_t kc_main(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
+                const int64_t *symbols, void *worker, int32_t thread, int32_t threads);
+
+/* Generated: what kc_arena_bytes returns. */
+int32_t kc_measure(const int64_t *symbols, int32_t threads, int64_t *bytes);
+
+/* Called by the generated code between stages. */
+int32_t kc_barrier(void *worker);
+
+#define SPINS 3000
+#define CACHE_LINE 64
+
+/* A word that threads wait on, alone in its cache line. */
+typedef struct {
+    uint32_t value;
+    char padding[CACHE_LINE - sizeof(uint32_t)];
+} kc_word;
+
+typedef struct {
+    kc_pool *pool;
+    int32_t index;
+    uint32_t job; /* the last job that the thread has seen */
+    int32_t cpu;
+    pthread_t thread;
+    char padding[CACHE_LINE];
+} kc_worker;
+
+struct kc_pool {
+    kc_word job;     /* counts runs */
+    kc_word phase;   /* counts barriers */
+    kc_word arrived; /* threads that wait at the present barrier */
+    kc_word asleep;  /* threads in the kernel */
+    const void *const *inputs;
+    void *const *outputs;
+    const void *weights;
+    void *arena;
+    const int64_t *symbols;
+    int32_t threads;
+    int32_t stop;
+    pthread_mutex_t lock;
+    kc_worker workers[];
+};
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int32_t present_cpu(void)
+{
+#ifdef __linux__
+    return (int32_t)sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+static int shares_cpu(const kc_worker *worker)
+{
+    const kc_pool *pool = worker->pool;
+    if (worker->cpu < 0) {
+        return 0;
+    }
+    for (int32_t i = 0; i < pool->threads; i++) {
+        if (i != worker->index && __atomic_load_n(&pool->workers[i].cpu, __ATOMIC_RELAXED) == worker->cpu) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void sleep_while(kc_pool *pool, uint32_t *word, uint32_t old)
+{
+    __atomic_fetch_add(&pool->asleep.value, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(word, __ATOMIC_SEQ_CST) == old) {
+#ifdef __linux__
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+#else
+        sched_yield();
+#endif
+    }
+    __atomic_fetch_sub(&pool->asleep.value, 1, __ATOMIC_SEQ_CST);
+}
+
+static void wait_while(kc_worker *worker, uint32_t *word, uint32_t old)
+{
+    int32_t spins = 0;
+    __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
+    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == old) {
+        spins++;
+        if (spins < SPINS && (spins % 16 != 0 || !shares_cpu(worker))) {
+            relax();
+        } else {
+            sleep_while(worker->pool, word, old);
+            __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
+        }
+    }
+}
+
+static void advance(kc_pool *pool, uint32_t *word)
+{
+    __atomic_fetch_add(word, 1, __ATOMIC_SEQ_CST);
+#ifdef __linux__
+    if (__atomic_load_n(&pool->asleep.value, __ATOMIC_SEQ_CST) != 0) {
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, pool->threads, NULL, NULL, 0);
+    }
+#else
+    (void)pool;
+#endif
+}
+
+int32_t kc_barrier(void *context)
+{
+    kc_worker *worker = context;
+    if (worker == NULL) {
+        return 0;
+    }
+    kc_pool *pool = worker->pool;
+    uint32_t phase = __atomic_load_n(&pool->phase.value, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&pool->arrived.value, 1, __ATOMIC_ACQ_REL) == (uint32_t)pool->threads) {
+        __atomic_store_n(&pool->arrived.value, 0, __ATOMIC_RELAXED);
+        advance(pool, &pool->phase.value);
+    } else {
+        wait_while(worker, &pool->phase.value, phase);
+    }
+    return 0;
+}
+
+static void take_part(kc_worker *worker)
+{
+    kc_pool *pool = worker->pool;
+    __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
+    (void)kc_main(pool->inputs, pool->outputs, pool->weights, pool->arena, pool->symbols, worker, worker->index,
+                  pool->threads);
+    (void)kc_barrier(worker);
+}
+
+static void *work(void *context)
+{
+    kc_worker *worker = context;
+    for (;;) {
+        wait_while(worker, &worker->pool->job.value, worker->job);
+        worker->job++;
+        if (__atomic_load_n(&worker->pool->stop, __ATOMIC_ACQUIRE)) {
+            return NULL;
+        }
+        take_part(worker);
+    }
+}
+
+int64_t kc_arena_bytes(const int64_t *symbols, int32_t threads)
+{
+    int64_t bytes;
+    (void)kc_measure(symbols, threads, &bytes);
+    return bytes;
+}
+
+int kc_run(const void *const *inputs, void *const *outputs, const void *weights, void *arena, const int64_t *symbols,
+           kc_pool *pool)
+{
+    if (kc_arena_bytes(symbols, pool == NULL ? 1 : pool->threads) < 0) {
+        return -1;
+    }
+    if (pool == NULL || pool->threads == 1) {
+        return (int)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1);
+    }
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->inputs = inputs;
+    pool->outputs = outputs;
+    pool->weights = weights;
+    pool->arena = arena;
+    pool->symbols = symbols;
+    advance(pool, &pool->job.value);
+    take_part(&pool->workers[0]);
+    (void)pthread_mutex_unlock(&pool->lock);
+    return 0;
+}
+
+size_t kc_pool_bytes(int32_t threads)
+{
+    return sizeof(kc_pool) + (size_t)threads * sizeof(kc_worker);
+}
+
+kc_pool *kc_pool_create(void *memory, int32_t threads)
+{
+    kc_pool *pool = memory;
+    pool->job.value = 0;
+    pool->phase.value = 0;
+    pool->arrived.value = 0;
+    pool->asleep.value = 0;
+    pool->threads = threads;
+    pool->stop = 0;
+    if (pthread_mutex_init(&pool->lock, NULL) != 0) {
+        return NULL;
+    }
+    for (int32_t i = 0; i < threads; i++) {
+        kc_worker *worker = &pool->workers[i];
+        worker->pool = pool;
+        worker->index = i;
+        worker->job = 0;
+        worker->cpu = -1;
+    }
+    for (int32_t i = 1; i < threads; i++) {
+        if (pthread_create(&pool->workers[i].thread, NULL, work, &pool->workers[i]) != 0) {
+            pool->threads = i;
+            kc_pool_destroy(pool);
+            return NULL;
+        }
+    }
+    return pool;
+}
+
+void kc_pool_destroy(kc_pool *pool)
+{
+    __atomic_store_n(&pool->stop, 1, __ATOMIC_RELEASE);
+    advance(pool, &pool->job.value);
+    for (int32_t i = 1; i < pool->threads; i++) {
+        (void)pthread_join(pool->workers[i].thread, NULL);
+    }
+    (void)pthread_mutex_destroy(&pool->lock);
+}

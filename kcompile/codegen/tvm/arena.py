@@ -1,0 +1,129 @@
+"""Where intermediate results lie in the one arena of a model.
+
+Sizes may hold symbols, whose values are known only at run time. Arrays whose sizes are multiples of one expression (the
+batch, as a rule) are packed by lifetime as if the expression were 1, and every offset is a multiple of it. Where a
+model mixes more than two such expressions, arrays share slots, each as large as its largest member turns out to be.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kcompile.ir import dims
+from kcompile.ir.dims import Dim
+from kcompile.ir.types import TensorType
+
+ALIGNMENT = 64
+
+# The symbol that stands for the number of threads in the size of an array that each thread has for itself.
+THREADS = "threads"
+
+# What symbols are taken for where slots are shared: only a guess at which arrays are of like size.
+_NOMINAL = 64
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An array that is in use from stage `first` to stage `last`."""
+
+    type: TensorType
+    first: int
+    last: int
+    per_thread: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """An array's place: `offset` bytes into a slot, and its size in bytes (of one thread's part)."""
+
+    slot: int
+    offset: Dim
+    size: Dim
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Slots one after another, each as many bytes as the largest of its members."""
+
+    slots: tuple[tuple[Dim, ...], ...]
+    places: tuple[Place, ...]
+
+    def bytes(self, symbols: Mapping[str, int]) -> int:
+        """The arena's size for the symbols' values (with `THREADS`)."""
+        return sum(max(int(dims.substitute(size, symbols)) for size in slot) for slot in self.slots)
+
+
+def plan(intervals: Sequence[Interval]) -> Arena:
+    """A place for every interval; those that overlap in time do not overlap in space."""
+    sizes = [_size(interval) for interval in intervals]
+    units = sorted({unit for _, unit in sizes}, key=str)
+    if len(units) > 2:
+        return _slots(intervals, sizes)
+    places: dict[int, Place] = {}
+    slots: list[tuple[Dim, ...]] = []
+    for slot, unit in enumerate(units):
+        members = [i for i, (_, u) in enumerate(sizes) if u == unit]
+        offsets, peak = _pack([(intervals[i], sizes[i][0]) for i in members])
+        slots.append((dims.mul(peak, unit),))
+        for i, offset in zip(members, offsets, strict=True):
+            places[i] = Place(slot, dims.mul(offset, unit), _own_size(intervals[i], *sizes[i]))
+    return Arena(tuple(slots), tuple(places[i] for i in range(len(intervals))))
+
+
+def _size(interval: Interval) -> tuple[int, Dim]:
+    """The size in bytes as a multiple, rounded up to the alignment, of an expression."""
+    factor: int = interval.type.itemsize
+    unit: Dim = THREADS if interval.per_thread else 1
+    for dim in interval.type.shape:
+        if isinstance(dim, int):
+            factor *= dim
+        else:
+            unit = dims.mul(unit, dim)
+    for prime in (2, 3, 5, 7):
+        while isinstance(unit, str) and (smaller := dims.exact_div(unit, prime)) is not None:
+            factor, unit = factor * prime, smaller
+    return -(-factor // ALIGNMENT) * ALIGNMENT, unit
+
+
+def _own_size(interval: Interval, factor: int, unit: Dim) -> Dim:
+    """The bytes between two threads' parts."""
+    own = dims.exact_div(unit, THREADS) if interval.per_thread else unit
+    return dims.mul(factor, 1 if own is None else own)
+
+
+def _pack(items: Sequence[tuple[Interval, int]]) -> tuple[list[int], int]:
+    """Offsets and the peak: the largest first, each at the lowest gap that is free during its life."""
+    placed: list[tuple[int, int, Interval]] = []
+    offsets = [0] * len(items)
+    for i in sorted(range(len(items)), key=lambda i: (-items[i][1], items[i][0].first, i)):
+        interval, size = items[i]
+        offset = 0
+        for begin, end, other in sorted(placed, key=lambda p: p[:2]):
+            if other.first <= interval.last and interval.first <= other.last:
+                if begin - offset >= size:
+                    break
+                offset = max(offset, end)
+        offsets[i] = offset
+        placed.append((offset, offset + size, interval))
+    return offsets, max((end for _, end, _ in placed), default=0)
+
+
+def _slots(intervals: Sequence[Interval], sizes: Sequence[tuple[int, Dim]]) -> Arena:
+    """Each array, in order of its first use, in the free slot of the nearest size."""
+    nominal = [factor * _guess(unit) for factor, unit in sizes]
+    members: list[list[int]] = []
+    slot_of: dict[int, int] = {}
+    for i in sorted(range(len(intervals)), key=lambda i: (intervals[i].first, i)):
+        free = [s for s, slot in enumerate(members) if all(intervals[j].last < intervals[i].first for j in slot)]
+        near = [(abs(max(nominal[j] for j in members[s]) - nominal[i]), s) for s in free]
+        slot = min(near)[1] if near else len(members)
+        if slot == len(members):
+            members.append([])
+        members[slot].append(i)
+        slot_of[i] = slot
+    slots = tuple(tuple(dict.fromkeys(dims.mul(*sizes[i]) for i in slot)) for slot in members)
+    places = tuple(Place(slot_of[i], 0, _own_size(intervals[i], *sizes[i])) for i in range(len(intervals)))
+    return Arena(slots, places)
+
+
+def _guess(unit: Dim) -> int:
+    return int(dims.substitute(unit, dict.fromkeys(dims.symbols(unit), _NOMINAL)))

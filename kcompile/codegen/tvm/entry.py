@@ -1,0 +1,175 @@
+"""The two C functions that the runtime calls: the arena's size, and all stages in order.
+
+``int32_t kc_measure(const int64_t *symbols, int32_t threads, int64_t *bytes)``
+``int32_t kc_main(inputs, outputs, weights, arena, symbols, worker, thread, threads)``
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kcompile.codegen.tvm.arena import THREADS, Arena, Place
+from kcompile.codegen.tvm.build import global_variable
+from kcompile.codegen.tvm.compiler import tirx, tvm
+from kcompile.codegen.tvm.expr import Expr, constant, prim_type, select
+from kcompile.codegen.tvm.targets import Machine
+from kcompile.codegen.tvm.tir import Function
+from kcompile.ir.dims import Dim
+from kcompile.ir.types import TensorType
+
+_LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where an argument lies: the n-th input or output, bytes into the weights, or a place in the arena."""
+
+    kind: str
+    number: int = 0
+    place: Place | None = None
+    per_thread: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the function called `name`."""
+
+    name: str
+    arguments: tuple[Location, ...]
+    symbols: tuple[str, ...]
+
+
+class _Entry(Function):
+    """A function whose symbols are int64 and stand in an array."""
+
+    def __init__(self, name: str, machine: Machine, symbols: Sequence[str]) -> None:
+        super().__init__(name, machine)
+        self.parameters: list[Any] = []
+        self._array = self.array("symbols", "int64")
+        self.values = {name: self._loaded(i) for i, name in enumerate(symbols)}
+
+    def _loaded(self, i: int) -> Expr:
+        return self.load(self._array, i, "int64")
+
+    def array(self, name: str, dtype: str) -> Any:
+        """A pointer parameter, as a buffer."""
+        variable = tirx.Var(name, tvm.ir.PointerType(prim_type(dtype, 1)))
+        self.parameters.append(variable)
+        buffer = tirx.decl_buffer((1 << 62,), dtype, name=name)
+        self.emit(tirx.DeclBuffer(buffer, data=variable))
+        return buffer
+
+    def number(self, name: str) -> Expr:
+        """An int32 parameter."""
+        variable = tirx.Var(name, prim_type("int32", 1))
+        self.parameters.append(variable)
+        return Expr(variable, "int32", named=True)
+
+    def load(self, buffer: Any, i: int, dtype: str) -> Expr:
+        return self.bind(Expr(tirx.BufferLoad(buffer, [tirx.const(i, "int32")]), dtype))
+
+    def symbol(self, name: str) -> Expr:
+        return self.values[name]
+
+    def wide(self, dim: Dim) -> Expr:
+        """An extent as an int64."""
+        value = self.extent(dim)
+        return value if isinstance(value, Expr) else constant(value, "int64")
+
+    def finish(self) -> Any:
+        """The PrimFunc. Memory is shared between threads, so nothing is promised about aliasing."""
+        self.emit(tirx.Return(tirx.const(0, "int32")))
+        return tirx.PrimFunc(self.parameters, self.body(), ret_type=prim_type("int32", 1))
+
+
+def arena_bytes(machine: Machine, symbols: Sequence[str], arena: Arena, types: Sequence[TensorType]) -> Any:
+    """``kc_measure``: -1 where a symbol or an extent is negative, or an array's offsets need more than 31 bits."""
+    f = _Entry("kc_measure", machine, symbols)
+    f.values[THREADS] = f.let(f.number("threads").cast("int64"))
+    fits = constant(True, "bool")
+    for name in symbols:
+        fits = fits & (f.values[name] >= 0) & (f.values[name] <= _LARGEST)
+    for dim in dict.fromkeys(dim for t in types for dim in t.shape if isinstance(dim, str)):
+        fits = fits & (f.wide(dim) >= 0)
+    # A product of several large symbols could wrap around in 64 bits, but not in the range of a double.
+    for size in dict.fromkeys(t.size for t in types if isinstance(t.size, str)):
+        fits = fits & (_approximate(f, size) <= float(_LARGEST))
+    total = constant(0, "int64")
+    for size in _slot_sizes(f, arena):
+        total = f.let(total + size)
+    size = select(fits, total, -1)
+    f.emit(tirx.BufferStore(f.array("bytes", "int64"), size.node, [tirx.const(0, "int32")]))
+    return f.finish()
+
+
+def main(
+    machine: Machine,
+    symbols: Sequence[str],
+    arena: Arena,
+    calls: Sequence[Call],
+    inputs: int,
+    outputs: int,
+) -> Any:
+    """``kc_main``: every call, and a barrier after each but the last."""
+    f = _Entry("kc_main", machine, symbols)
+    symbols_array = f.parameters.pop()
+    address = f"int{8 * machine.pointer_bytes}"
+    arrays = {kind: f.array(kind, address) for kind in ("input", "output")}
+    blocks = {kind: f.array(kind, "uint8") for kind in ("weights", "arena")}
+    f.parameters.append(symbols_array)
+    worker = tirx.Var("worker", tvm.ir.PointerType(prim_type("uint8", 1)))
+    f.parameters.append(worker)
+    thread, threads = f.number("thread"), f.number("threads")
+    f.values[THREADS] = f.let(threads.cast("int64"))
+    external = {("input", i): f.load(arrays["input"], i, address) for i in range(inputs)}
+    external |= {("output", i): f.load(arrays["output"], i, address) for i in range(outputs)}
+    starts = _starts(f, arena)
+    narrow = {name: f.let(f.values[name].cast("int32")) for name in symbols}
+
+    def pointer(location: Location) -> Any:
+        if location.kind in arrays:
+            void = tvm.ir.PointerType(prim_type("uint8", 1))
+            return tirx.reinterpret(void, external[location.kind, location.number].node)
+        place = location.place
+        offset = constant(location.number, "int64")
+        if place:
+            offset = starts[place.slot] + f.wide(place.offset)
+            if location.per_thread:
+                offset = offset + thread.cast("int64") * f.wide(place.size)
+        return tirx.address_of(tirx.BufferLoad(blocks[location.kind], [f.let(offset).node]))
+
+    for i, call in enumerate(calls):
+        if i:
+            f.emit(tirx.Evaluate(tirx.call_extern("int32", "kc_barrier", worker)))
+        arguments = [*map(pointer, call.arguments), *(narrow[name].node for name in call.symbols)]
+        arguments += [thread.node, threads.node]
+        f.emit(tirx.Evaluate(tvm.ir.Call(global_variable(call.name), arguments, ret_ty=prim_type("int32", 1))))
+    return f.finish()
+
+
+def _slot_sizes(f: _Entry, arena: Arena) -> list[Expr]:
+    sizes: list[Expr] = []
+    for slot in arena.slots:
+        size = f.wide(slot[0])
+        for other in slot[1:]:
+            size = f.let(Expr(tirx.Max(size.node, f.wide(other).node), "int64"))
+        sizes.append(size)
+    return sizes
+
+
+def _starts(f: _Entry, arena: Arena) -> list[Expr]:
+    starts = [constant(0, "int64")]
+    for size in _slot_sizes(f, arena):
+        starts.append(f.let(starts[-1] + size))
+    return starts
+
+
+def _approximate(f: _Entry, dim: Dim) -> Expr:
+    """An extent in float64."""
+    exact = dict(f.values)
+    f.values.update({name: value.cast("float64") for name, value in exact.items()})
+    try:
+        value = f.extent(dim)
+    finally:
+        f.values.update(exact)
+    return value if isinstance(value, Expr) else constant(value, "float64")

@@ -1,0 +1,197 @@
+"""A graph to a shared library: kernels, memory plan, weights, entry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kcompile.codegen.tvm import entry
+from kcompile.codegen.tvm.arena import Arena, Interval, Place
+from kcompile.codegen.tvm.arena import plan as plan_arena
+from kcompile.codegen.tvm.build import compile_object, link_library
+from kcompile.codegen.tvm.kernels.copy import Copy
+from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary
+from kcompile.codegen.tvm.rules import TVM
+from kcompile.codegen.tvm.targets import Machine
+from kcompile.codegen.tvm.tir import Function, Kernel
+from kcompile.ir import dims, ops
+from kcompile.ir.graph import Graph, Node, Value, substitute
+from kcompile.ir.types import Array
+
+EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy")
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One stage, as a profile names it: the function and the Keras layer that it computes."""
+
+    function: str
+    family: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A model as native code.
+
+    Attributes:
+        library: the shared library.
+        weights: the blob that `kc_run` takes, to be 64-byte aligned.
+        symbols: the order of the symbols' values that `kc_run` takes.
+        arena: the arena's size as an expression; `kc_arena_bytes` computes it, too.
+        calls: the stages in order.
+    """
+
+    library: bytes
+    weights: bytes
+    symbols: tuple[str, ...]
+    arena: Arena
+    calls: tuple[KernelCall, ...]
+
+
+def compile_graph(graph: Graph, machine: Machine) -> Compiled:
+    """Native code for `graph` on `machine`.
+
+    Raises:
+        UnsupportedOp: the graph holds ops that this back end cannot express.
+        MissingExtra: a linker is missing.
+    """
+    graph = expanded(graph)
+    plan = Plan(machine)
+    plan.lower(graph.nodes)
+    memory = _Memory(graph, plan)
+    functions = _functions(plan, machine)
+    calls = [
+        entry.Call(name, tuple(memory.locate(a) for a in stage.arguments), symbols)
+        for stage, (name, symbols) in zip(plan.stages, (functions.names[s.kernel] for s in plan.stages), strict=True)
+    ]
+    symbols = tuple(sorted(dims.symbols(*(dim for t in memory.types for dim in t.shape))))
+    objects = dict(functions.made)
+    objects["kc_measure"] = entry.arena_bytes(machine, symbols, memory.arena, memory.types)
+    objects["kc_main"] = entry.main(machine, symbols, memory.arena, calls, len(graph.inputs), len(graph.outputs))
+    code = compile_object(objects, ("kc_measure", "kc_main"), machine)
+    library = link_library([code], EXPORTS, machine)
+    table = tuple(
+        KernelCall(call.name, stage.kernel.family, stage.source) for call, stage in zip(calls, plan.stages, strict=True)
+    )
+    return Compiled(library, memory.weights.blob(), symbols, memory.arena, table)
+
+
+def expanded(graph: Graph) -> Graph:
+    """`graph` with ops that have no rule decomposed, in the bodies of fused groups, too."""
+    replacements: dict[Value, Value] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, ops.Fused):
+            body = TVM.expand(node.op.body)
+            if body is not node.op.body:
+                made = Node(ops.Fused(node.op.label, body), node.inputs, node.source)
+                replacements.update(zip(node.outputs, made.outputs, strict=True))
+    return TVM.expand(substitute(graph, replacements))
+
+
+@dataclass
+class _Functions:
+    """TensorIR functions by name, and the name and symbols of each kernel's."""
+
+    made: dict[str, object] = field(default_factory=dict[str, object])
+    names: dict[Kernel, tuple[str, tuple[str, ...]]] = field(default_factory=dict[Kernel, tuple[str, tuple[str, ...]]])
+
+
+def _functions(plan: Plan, machine: Machine) -> _Functions:
+    """One function per distinct kernel."""
+    result = _Functions()
+    for stage in plan.stages:
+        kernel = stage.kernel
+        if kernel in result.names:
+            continue
+        function = Function(f"{kernel.family}_{len(result.names)}", machine)
+        kernel.build(function)
+        result.made[function.name] = function.finish()
+        result.names[kernel] = (function.name, tuple(function.symbols))
+    return result
+
+
+class _Weights:
+    """The blob: every array once, 64-byte aligned."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[tuple[str, bytes], int] = {}
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def offset(self, array: Array) -> int:
+        """Where `array` lies in the blob."""
+        content = np.ascontiguousarray(array).tobytes()
+        key = (array.dtype.str, content)
+        if key not in self._offsets:
+            self._offsets[key] = self._size
+            padded = content + bytes(-len(content) % ALIGNMENT)
+            self._parts.append(padded)
+            self._size += len(padded)
+        return self._offsets[key]
+
+    def blob(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class _Memory:
+    """Where every argument of a plan's stages lies; appends copies to the plan for outputs that nothing computes."""
+
+    def __init__(self, graph: Graph, plan: Plan) -> None:
+        self.weights = _Weights()
+        self._aliases = plan.aliases
+        self._inputs = {value: i for i, value in enumerate(graph.inputs)}
+        self._outputs: dict[Value, int] = {}
+        for i, value in enumerate(graph.outputs):
+            self._place_output(plan, i, value)
+        arguments = [(a, number) for number, stage in enumerate(plan.stages) for a in stage.arguments]
+        self._places = self._plan(arguments)
+        values = [a for a, _ in arguments if isinstance(a, Value | Temporary)]
+        self.types = [value.type for value in (*graph.inputs, *graph.outputs, *values)]
+
+    def _root(self, value: Value) -> Value:
+        while value in self._aliases:
+            value = self._aliases[value]
+        return value
+
+    def _place_output(self, plan: Plan, i: int, value: Value) -> None:
+        root = self._root(value)
+        if root in self._inputs or root in self._outputs or root.constant is not None:
+            target = Value(value.type)
+            plan.stages.append(Stage(Copy(value.type.dtype, value.type.size), (value, target), ""))
+            root = target
+        self._outputs[root] = i
+
+    def _plan(self, arguments: Sequence[tuple[Argument, int]]) -> dict[Value | Temporary, Place]:
+        lives: dict[Value | Temporary, tuple[int, int]] = {}
+        for argument, number in arguments:
+            key = self._root(argument) if isinstance(argument, Value) else argument
+            if not isinstance(key, Value | Temporary) or (isinstance(key, Value) and self._external(key)):
+                continue
+            lives[key] = (lives.get(key, (number, 0))[0], number)
+        intervals = [
+            Interval(key.type, first, last, isinstance(key, Temporary) and key.per_thread)
+            for key, (first, last) in lives.items()
+        ]
+        self.arena = plan_arena(intervals)
+        return dict(zip(lives, self.arena.places, strict=True))
+
+    def _external(self, value: Value) -> bool:
+        return value in self._inputs or value in self._outputs or value.constant is not None
+
+    def locate(self, argument: Argument) -> entry.Location:
+        """Where `argument` lies."""
+        if isinstance(argument, Temporary):
+            return entry.Location("arena", 0, self._places[argument], argument.per_thread)
+        if not isinstance(argument, Value):
+            return entry.Location("weights", self.weights.offset(argument))
+        value = self._root(argument)
+        if value in self._outputs:
+            return entry.Location("output", self._outputs[value])
+        if value in self._inputs:
+            return entry.Location("input", self._inputs[value])
+        if value.constant is not None:
+            return entry.Location("weights", self.weights.offset(value.constant))
+        return entry.Location("arena", 0, self._places[value])
