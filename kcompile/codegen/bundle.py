@@ -7,20 +7,24 @@ reads them.
 import hashlib
 import io
 import json
+import os
+import secrets
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from kcompile.codegen.parity import Samples
+from kcompile.codegen.backends import Program
+from kcompile.codegen.parity import Report, Samples
+from kcompile.errors import ArtifactError
 from kcompile.ir.types import Array
-from kcompile.runtime.bundle import ALIGNMENT, MANIFEST, SCHEMA, manifest_digest
-from kcompile.runtime.signature import Signature
-
-SAMPLES = "samples.npz"
+from kcompile.runtime.bundle import ALIGNMENT, MANIFEST, SAMPLES, SCHEMA, manifest_digest
 
 # The earliest date that a zip can hold: nothing in a bundle depends on when it was made.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -35,35 +39,37 @@ _ZIP64_EXTRA = 20
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a bundle.
+    """What goes into a bundle: a program, what is to be said about its making, and what the verification saw."""
 
-    Attributes:
-        signature: what the model takes and gives.
-        artifact: the manifest's `artifact`: its ``kind``, and which members hold what.
-        members: the files by name.
-        target: the machine: ``name``, ``architecture`` and ``flags``, and what else the back end has to say.
-        memory: arena and weight bytes.
-        source: the model file's name, sha256 and Keras version.
-        versions: of everything that took part.
-        verification: what the verification saw.
-        samples: recorded inputs and reference outputs.
+    program: Program
+    notes: Mapping[str, str]
+    report: Report
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends, and vanishes if it does not end well.
+
+    Raises:
+        ArtifactError: the folder is missing or may not be written.
     """
-
-    signature: Signature
-    artifact: Mapping[str, str]
-    members: Mapping[str, bytes | memoryview]
-    target: Mapping[str, Any]
-    memory: Mapping[str, Any]
-    source: Mapping[str, Any]
-    versions: Mapping[str, Any]
-    verification: Mapping[str, Any]
-    samples: Samples
-    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_bundle(file: BinaryIO, contents: Contents) -> None:
     """Write the bundle into an empty file."""
-    members: dict[str, bytes | memoryview] = {**contents.members, SAMPLES: samples_npz(contents.samples)}
+    members: dict[str, bytes | memoryview] = {
+        **contents.program.members,
+        SAMPLES: samples_npz(contents.report.samples),
+    }
     manifest = _manifest(contents, members)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _store(archive, file, MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
@@ -85,17 +91,18 @@ def samples_npz(samples: Samples) -> bytes:
 
 
 def _manifest(contents: Contents, members: Mapping[str, bytes | memoryview]) -> dict[str, Any]:
+    program = contents.program
     manifest: dict[str, Any] = {
         "format": "kcompile bundle",
         "schema": SCHEMA,
-        "signature": contents.signature.to_json(),
-        "artifact": dict(contents.artifact),
-        "target": dict(contents.target),
-        "memory": dict(contents.memory),
-        "source": dict(contents.source),
-        "versions": dict(contents.versions),
-        "verification": dict(contents.verification),
-        **contents.notes,
+        "signature": program.signature.to_json(),
+        "artifact": dict(program.artifact),
+        "symbols": list(program.symbols),
+        "target": dict(program.target),
+        "memory": dict(program.memory),
+        "notes": dict(contents.notes),
+        "versions": {"kcompile": version("kcompile"), "numpy": version("numpy"), **program.versions},
+        "verification": contents.report.to_json(),
         "members": {
             name: {
                 "bytes": len(content),

@@ -4,7 +4,7 @@ Where they disagree, `first_wrong_layer` finds the first Keras layer whose value
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,8 +41,8 @@ class Difference:
 class Samples:
     """Inputs and what the reference makes of them, by name."""
 
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
+    inputs: Mapping[str, Array] = field(repr=False)
+    outputs: Mapping[str, Array] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ used where they lie: processes that load one bundle share one copy of them.
 """
 
 import hashlib
+import io
 import json
 import mmap
 import platform
@@ -17,11 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kcompile.errors import ArtifactError
+from kcompile.ir.types import Array
 from kcompile.runtime.signature import Signature, as_count, as_dict, as_list, as_text
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+SAMPLES = "samples.npz"
 # Offsets of members in the file, for vectors of any machine and for cache lines.
 ALIGNMENT = 64
 
@@ -49,6 +54,19 @@ class Bundle:
     def kind(self) -> str:
         """The engine of the artifact: ``"native"`` or ``"onnx"``."""
         return as_text(as_dict(self.manifest.get("artifact"), "artifact").get("kind"), "artifact.kind")
+
+    def samples(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The recorded inputs and the reference's outputs for them, by name."""
+        content = self.members.get(SAMPLES)
+        if content is None:
+            raise _damaged(self.path, f"it has no member `{SAMPLES}`")
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                inputs = {name: archive[f"in{i}"] for i, name in enumerate(self.signature.inputs)}
+                outputs = {name: archive[f"out{i}"] for i, name in enumerate(self.signature.outputs)}
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise _damaged(self.path, f"member `{SAMPLES}` cannot be read ({error})") from None
+        return inputs, outputs
 
     def check(self) -> None:
         """Compare the SHA-256 of every member.
@@ -97,14 +115,20 @@ def check_machine(bundle: Bundle) -> None:
         ArtifactError: the bundle is for another machine.
     """
     target = as_dict(bundle.manifest.get("target"), "target")
-    name, architecture = (as_text(target.get(key), f"target.{key}") for key in ("name", "architecture"))
+    misfit = machine_misfit(target)
+    if misfit:
+        name = as_text(target.get("name"), "target.name")
+        raise ArtifactError(f"{bundle.path.name} is for {name}. Received: {misfit}. Compile the model on this machine.")
+
+
+def machine_misfit(target: Mapping[str, Any]) -> str:
+    """What keeps this machine from running code for `target`; empty where nothing does."""
+    architecture = as_text(target.get("architecture"), "target.architecture")
     needed = {as_text(flag, "target.flags") for flag in as_list(target.get("flags"), "target.flags")}
-    remedy = f"Compile the model on this machine, or with --target tvm:{_architecture()}."
     if architecture != _architecture():
-        raise ArtifactError(f"{bundle.path.name} is for {name}. Received: a {_architecture()} machine. {remedy}")
+        return f"a {_architecture()} machine"
     lacking = sorted(needed - _cpu_flags())
-    if lacking:
-        raise ArtifactError(f"{bundle.path.name} is for {name}. Received: a CPU without {', '.join(lacking)}. {remedy}")
+    return f"a CPU without {', '.join(lacking)}" if lacking else ""
 
 
 def _architecture() -> str:

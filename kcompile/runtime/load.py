@@ -5,7 +5,8 @@ from pathlib import Path
 
 from kcompile.errors import ArtifactError
 from kcompile.runtime.bundle import Bundle, check_machine, is_bundle, open_bundle
-from kcompile.runtime.session import Session
+from kcompile.runtime.session import THREADS_KEY, Session, check_threads
+from kcompile.runtime.signature import as_dict, as_list, as_text
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None, check: bool = False) -> Session:
@@ -61,5 +62,8 @@ def load_bundle(bundle: Bundle, threads: int | None = None) -> Session:
         from kcompile.runtime.native import NativeSession
 
         check_machine(bundle)
-        return NativeSession(bundle, threads)
+        symbols = [as_text(symbol, "symbols") for symbol in as_list(bundle.manifest.get("symbols"), "symbols")]
+        library, weights = bundle.member("library"), bundle.member("weights")
+        used = check_threads(threads, as_dict(bundle.manifest.get("notes"), "notes").get(THREADS_KEY))
+        return NativeSession(bundle.signature, library, weights, symbols, used, bundle.path.name)
     raise ArtifactError(f"{bundle.path.name} must hold an artifact of kind native or onnx. Received: {bundle.kind!r}.")

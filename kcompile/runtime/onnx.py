@@ -10,7 +10,7 @@ from kcompile.errors import ArtifactError, GraphError, InputError, MissingExtra
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import Array, TensorType
-from kcompile.runtime.session import Session, check_threads
+from kcompile.runtime.session import THREADS_KEY, Session, check_threads
 from kcompile.runtime.signature import Plan, Signature, Structure
 
 # The metadata key under which an ONNX file carries its signature.
@@ -53,18 +53,24 @@ class OnnxSession(Session):
         self._ort = _onnxruntime()
         self._errors = _engine_errors()
         used = check_threads(threads)
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = used
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL_ONLY
         source = model if isinstance(model, bytes) else str(model)
         origin = origin or (model.name if isinstance(model, Path) else "the model")
         try:
-            self._session = self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = self._open(source, used)
+            noted = check_threads(threads, self.metadata.get(THREADS_KEY))
+            if noted != used:
+                used, self._session = noted, self._open(source, noted)
         except self._errors as error:
             raise ArtifactError(f"ONNX Runtime cannot load {origin}: {_first_line(error)}") from None
         super().__init__(_signature(self._session, origin), used)
         self._outputs = list(self.outputs)
+
+    def _open(self, source: str | bytes, threads: int) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _FATAL_ONLY
+        return self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     @property
     def metadata(self) -> dict[str, str]:

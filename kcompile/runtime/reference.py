@@ -20,8 +20,8 @@ class ReferenceSession(Session):
 
     engine = "reference"
 
-    def __init__(self, graph: Graph, structure: Structure | None = None) -> None:
-        super().__init__(graph_signature(graph, structure), threads=1)
+    def __init__(self, graph: Graph, signature: Signature | None = None) -> None:
+        super().__init__(signature or graph_signature(graph), threads=1)
         self.graph = graph
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:

@@ -12,6 +12,9 @@ from kcompile.ir.dims import Shape
 from kcompile.ir.types import Array, TensorType
 from kcompile.runtime.signature import Plan, Signature, arrange
 
+# The note under which an artifact carries the number of threads that it was compiled for.
+THREADS_KEY = "kcompile.threads"
+
 
 class Session(ABC):
     """A loaded model. Calls from several threads at once are safe.
@@ -83,7 +86,7 @@ class Session(ABC):
         size = 32 if batch_size is None else batch_size
         if not isinstance(size, int) or size < 1:
             raise InputError(f"`batch_size` must be an integer from 1 on. Received: {batch_size!r}.")
-        arrays = _converted(self.inputs, _by_name(self.inputs, x))
+        arrays = _converted(self.inputs, _by_name(self.inputs, self.signature.keys, x))
         results = self._split(arrays, size)
         return arrange(self.signature.structure, dict(zip(self.outputs, results, strict=True)))
 
@@ -112,12 +115,14 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_threads(threads: int | None) -> int:
-    """`threads`, or the default for None.
+def check_threads(threads: int | None, noted: object = None) -> int:
+    """`threads`, or for None what the artifact notes, or else the default.
 
     Raises:
         InputError: it is no number from 1 on.
     """
+    if threads is None and isinstance(noted, str) and noted.isdecimal() and int(noted):
+        return int(noted)
     if threads is None:
         return default_threads()
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
@@ -161,10 +166,10 @@ def _dtype_text(array: Array) -> str:
     return array.dtype.name if array.dtype.isnative else f"{array.dtype.name} in foreign byte order"
 
 
-def _by_name(types: Mapping[str, TensorType], x: Any) -> dict[str, Any]:
+def _by_name(types: Mapping[str, TensorType], keys: Mapping[str, str], x: Any) -> dict[str, Any]:
     """What `predict` was given, by input name."""
     if isinstance(x, Mapping):
-        given = cast(Mapping[str, Any], x)
+        given = {keys.get(key, key): value for key, value in cast(Mapping[str, Any], x).items()}
         problems = _name_problems(types, given)
         if problems:
             raise InputError("\n".join(problems))

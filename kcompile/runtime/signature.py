@@ -41,6 +41,7 @@ class Signature:
         inputs: their types by name, in order.
         outputs: their types by name, in order.
         structure: how `predict` arranges the outputs.
+        keys: the keys under which `predict` takes inputs beside their names, where the model was built with a dict.
         minimums: the smallest value of a symbol on which the model works, where that is more than 0.
     """
 
@@ -49,6 +50,7 @@ class Signature:
     outputs: Mapping[str, TensorType]
     structure: Structure
     minimums: Mapping[str, int] = field(default_factory=dict[str, int])
+    keys: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_plans", dict[tuple[tuple[int, ...], ...], Plan]())
@@ -102,6 +104,7 @@ class Signature:
             "outputs": [_tensor_to_json(name, type) for name, type in self.outputs.items()],
             "structure": self.structure,
             "minimums": dict(self.minimums),
+            "keys": dict(self.keys),
         }
 
     @staticmethod
@@ -117,7 +120,7 @@ class Signature:
         )
         structure = cast(Structure, record.get("structure"))
         leaves = _leaves(structure)
-        minimums = as_dict(record.get("minimums"), "minimums")
+        minimums, keys = (as_dict(record.get(key), key) for key in ("minimums", "keys"))
         if sorted(leaves) != sorted(outputs):
             raise ArtifactError(f"`structure` must name each output once. Received: {str(structure)[:200]}.")
         return Signature(
@@ -126,6 +129,7 @@ class Signature:
             outputs,
             structure,
             {symbol: as_count(least, f"minimums.{symbol}") for symbol, least in minimums.items()},
+            {key: as_text(name, f"keys.{key}") for key, name in keys.items()},
         )
 
 

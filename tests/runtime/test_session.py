@@ -10,7 +10,7 @@ from kcompile.errors import InputError
 from kcompile.ir import ops
 from kcompile.ir.graph import Builder, Graph
 from kcompile.ir.types import TensorType
-from kcompile.runtime.reference import ReferenceSession
+from kcompile.runtime.reference import ReferenceSession, graph_signature
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature
 
@@ -133,7 +133,9 @@ def test_inputs_may_be_named_in_any_order() -> None:
 
 
 def test_outputs_stand_where_the_structure_has_their_names() -> None:
-    session = ReferenceSession(two_input_graph(), structure={"sums": ["total"], "products": {"p": "product"}})
+    graph = two_input_graph()
+    structure = {"sums": ["total"], "products": {"p": "product"}}
+    session = ReferenceSession(graph, graph_signature(graph, structure))
     ones = np.ones((2, 2), np.float32)
     results = session.predict([ones, ones])
     assert list(results) == ["sums", "products"]

@@ -109,3 +109,10 @@ def _cpu_flags() -> frozenset[str]:
     except OSError:
         pass
     return frozenset()
+
+
+def required_flags(machine: Machine) -> frozenset[str]:
+    """The feature flags, as Linux prints them, that a CPU must have to run code for `machine`."""
+    levels = list(_LEVEL_FLAGS)
+    used = levels[: levels.index(machine.name) + 1] if machine.name in levels else []
+    return frozenset().union(*(_LEVEL_FLAGS[level] for level in used))

@@ -1,0 +1,329 @@
+"""The Python interface: the one module that sees every room.
+
+kcompile.compile("model.h5", target="onnx", output="model.onnx")
+kcompile.load("model.onnx").predict(x)
+kcompile.verify("model.onnx", against="model.h5")
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from kcompile.errors import ArtifactError, ModelError, TargetError, VerificationError
+from kcompile.ir.graph import Graph
+from kcompile.runtime import Session
+from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
+from kcompile.runtime.load import existing, load_bundle
+from kcompile.runtime.load import load as load_artifact
+from kcompile.runtime.reference import ReferenceSession, graph_signature
+from kcompile.runtime.session import THREADS_KEY, check_threads
+from kcompile.runtime.signature import Signature, Structure
+
+if TYPE_CHECKING:
+    from kcompile.codegen.backends import Backend, Program
+    from kcompile.codegen.parity import Report, Samples
+    from kcompile.frontend.model import Model
+
+PathLike: TypeAlias = str | os.PathLike[str]
+ModelLike: TypeAlias = "Model | str | os.PathLike[str]"
+
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras", ".json")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What `compile` wrote; it can be given wherever a path is taken.
+
+    Attributes:
+        path: the file.
+        target: as it was asked for.
+        size: of the file, in bytes.
+        report: what the verification saw.
+        seconds: what each stage took.
+    """
+
+    path: Path
+    target: str
+    size: int
+    report: "Report"
+    seconds: Mapping[str, float]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def load_model(path: PathLike) -> "Model":
+    """The Keras model in a file, as a model of kcompile's own.
+
+    Raises:
+        ModelError: the file is damaged, incomplete or no Keras model.
+        UnsupportedLayer: it uses layers that kcompile does not know; all are named.
+    """
+    from kcompile.frontend.keras_file import load_model as read
+
+    if not Path(path).exists():
+        raise ModelError(f"there is no file {os.fspath(path)}.")
+    return read(Path(path))
+
+
+def compile(
+    model: ModelLike,
+    target: str = "onnx",
+    output: PathLike | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    on_stage: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Artifact:
+    """Compile a Keras model, verify what came out, and write it.
+
+    Args:
+        model: a Keras file, or a model made in Python.
+        target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``.
+        output: the file to write: ``.kcb``, or ``.onnx`` for target "onnx"; by default the model's name in the present
+            folder. It is written under another name and renamed at the end, so that it is whole or not there.
+        shapes: extents to fix, by input: ``{"image": (None, 224, 224, 3)}``; None leaves an extent as it is.
+        threads: threads of a session that is loaded without saying how many; by default all CPUs.
+        seed: of the inputs that the artifact is verified on.
+        on_stage: called with the name of each stage as it begins.
+        options: of the target: `opset` for "onnx".
+
+    Raises:
+        ModelError: the model cannot be read.
+        UnsupportedLayer, UnsupportedOp: kcompile or the target lacks a layer or an op; all are named.
+        InputError: `shapes` do not fit the model.
+        TargetError: the target, an option or the output's suffix is wrong.
+        MissingExtra: the target's compiler is not installed.
+        ArtifactError: the output cannot be written.
+        VerificationError: the artifact disagrees with the reference; nothing is written.
+    """
+    from kcompile.codegen.backends import backend
+    from kcompile.codegen.parity import check_graph, require_agreement
+    from kcompile.codegen.shapes import fix_shapes
+
+    chosen = backend(target, **options)
+    path = _output_path(chosen, model, output)
+    clock = _Clock(on_stage)
+    clock.start("reading the model")
+    keras_model, file = _model_of(model)
+    notes = _notes(keras_model, file, threads)
+    graph = fix_shapes(keras_model.trace(), shapes or {})
+    clock.start("compiling")
+    program = chosen.compile(graph, _signature(graph, keras_model), notes)
+    clock.start("verifying")
+    report = check_graph(graph, program.open(1), seed)
+    require_agreement(report, graph, chosen.session, f"what target {target!r} made of {graph.name}")
+    clock.start("writing")
+    _write(path, program, notes, report)
+    return Artifact(path, target, path.stat().st_size, report, clock.stop())
+
+
+def load(path: PathLike, threads: int | None = None, check: bool = False) -> Session:
+    """A session of an ``.onnx`` file, of a bundle, zipped or unpacked, or of a Keras file (by the NumPy reference).
+
+    Args:
+        path: the file or folder.
+        threads: threads of one call; by default what the artifact was compiled for, else all CPUs.
+        check: compare the SHA-256 of a bundle's members too, not only their CRC-32.
+
+    Raises:
+        ArtifactError: there is no such file, or it is damaged, of another machine or of another schema.
+        ModelError: the Keras model cannot be read.
+        MissingExtra: the artifact's engine is not installed.
+    """
+    found = existing(path)
+    if not _is_keras_file(found):
+        return load_artifact(found, threads, check)
+    check_threads(threads)
+    model = load_model(found)
+    graph = model.trace()
+    return ReferenceSession(graph, _signature(graph, model))
+
+
+def verify(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 0) -> "Report":
+    """What an artifact computes, against the reference.
+
+    Args:
+        artifact: an ``.onnx`` file or a bundle.
+        against: the Keras model, whose reference is computed on drawn inputs; without it, the samples that a bundle
+            recorded are run again.
+        seed: of the drawn inputs.
+
+    Raises:
+        VerificationError: they disagree; with `against`, the first Keras layer that is off is named.
+        ArtifactError: the artifact is damaged, or has no samples while `against` is None.
+    """
+    report, explanation = examine(artifact, against, seed)
+    if not report.agrees:
+        lines = [f"  {difference}" for difference in report.differences if not difference.agrees]
+        name = Path(artifact).name
+        raise VerificationError("\n".join([f"{name} disagrees with the reference:", *lines, explanation]).rstrip())
+    return report
+
+
+def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 0) -> "tuple[Report, str]":
+    """The report that `verify` judges and, where it disagrees, a sentence about the cause."""
+    from kcompile.codegen.parity import check_graph, check_samples
+
+    path = existing(artifact)
+    bundle = open_bundle(path) if is_bundle(path) else None
+    if bundle:
+        bundle.check()
+    session = load_bundle(bundle, 1) if bundle else load_artifact(path, 1)
+    if against is None:
+        report = check_samples(session, _recorded(path, bundle))
+        cause = (
+            "This machine computes something else. Give the Keras model with --against to find the layer that is off."
+        )
+        return report, "" if report.agrees else cause
+    model, _ = _model_of(against)
+    graph = _as_compiled(model.trace(), session, path)
+    report = check_graph(graph, session, seed)
+    return report, "" if report.agrees else _cause(graph, session, report)
+
+
+def _cause(graph: Graph, session: Session, report: "Report") -> str:
+    """Why `session` disagrees with `graph`: a layer that its back end gets wrong, or another model."""
+    from kcompile.codegen.backends import backend
+    from kcompile.codegen.parity import check_graph, first_wrong_layer
+
+    chosen = backend("onnx" if session.engine == "onnxruntime" else "tvm")
+    if check_graph(graph, chosen.session(graph)).agrees:
+        return "Compiled anew, the model agrees: the artifact was made from another model, or by another version."
+    return first_wrong_layer(graph, chosen.session, report.samples.inputs)
+
+
+def _as_compiled(graph: Graph, session: Session, path: Path) -> Graph:
+    """`graph` with the extents that were fixed when the artifact was compiled."""
+    from kcompile.codegen.shapes import fix_shapes
+
+    if list(graph.input_types) != list(session.inputs) or list(graph.output_names) != list(session.outputs):
+        takes = f"({', '.join(graph.input_types)}) -> ({', '.join(graph.output_names)})"
+        received = f"({', '.join(session.inputs)}) -> ({', '.join(session.outputs)})"
+        raise VerificationError(f"{path.name} must be made from {graph.name}: {takes}. Received: {received}.")
+    fixed = {
+        name: [dim if isinstance(dim, int) else None for dim in type.shape] for name, type in session.inputs.items()
+    }
+    return fix_shapes(graph, fixed)
+
+
+def _recorded(path: Path, bundle: Bundle | None) -> "Samples":
+    from kcompile.codegen.parity import Samples
+
+    if bundle is None:
+        raise ArtifactError(
+            f"{path.name} holds no recorded samples. Give the Keras model that it was compiled from: "
+            f"kcompile verify {path.name} --against MODEL"
+        )
+    return Samples(*bundle.samples())
+
+
+def _is_keras_file(path: Path) -> bool:
+    if path.suffix.lower() in _KERAS_SUFFIXES:
+        return True
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_HDF5)) == _HDF5
+
+
+def _model_of(model: ModelLike) -> "tuple[Model, str]":
+    """The model, and the name of its file, which is empty for one made in Python."""
+    if isinstance(model, str | os.PathLike):
+        return load_model(model), Path(model).name
+    from kcompile.frontend.model import Model
+
+    if not isinstance(model, Model):
+        raise ModelError(f"`model` must be a path or a kcompile model. Received: {type(model).__name__}.")
+    return model, ""
+
+
+def _signature(graph: Graph, model: "Model") -> Signature:
+    """What the model takes and gives, in the structures that it was built with."""
+    from kcompile.frontend.tracing import map_structure
+
+    names = iter(graph.output_names)
+    structure = _with_lists(map_structure(lambda _: next(names), model.output))
+    keys = dict(zip(sorted(model.input), model.input_names, strict=True)) if isinstance(model.input, Mapping) else {}
+    return replace(graph_signature(graph, structure), keys={key: name for key, name in keys.items() if key != name})
+
+
+def _with_lists(structure: Any) -> Structure:
+    """`structure` with lists for tuples, as JSON has it."""
+    if isinstance(structure, Mapping):
+        items = cast(Mapping[str, Any], structure)
+        return {key: _with_lists(item) for key, item in items.items()}
+    if isinstance(structure, list | tuple):
+        return [_with_lists(item) for item in cast(Sequence[Any], structure)]
+    return structure
+
+
+def _notes(model: "Model", file: str, threads: int | None) -> dict[str, str]:
+    """What an artifact says about its making; what is unknown is left out."""
+    notes = {
+        "kcompile.version": version("kcompile"),
+        "kcompile.source": file,
+        "kcompile.source_sha256": model.provenance.sha256,
+        "kcompile.keras_version": model.provenance.keras_version,
+        THREADS_KEY: str(check_threads(threads)) if threads is not None else "",
+    }
+    return {key: value for key, value in notes.items() if value}
+
+
+def _output_path(chosen: "Backend", model: ModelLike, output: PathLike | None) -> Path:
+    """The file to write, in a folder that is there."""
+    if output is None:
+        stem = Path(model).stem if isinstance(model, str | os.PathLike) else model.name
+        return Path(f"{stem}{chosen.suffixes[0]}")
+    path = Path(output)
+    if path.suffix not in chosen.suffixes:
+        law = f"`output` for target {chosen.target!r} must end in {' or '.join(chosen.suffixes)}"
+        raise TargetError(f"{law}. Received: {path}.")
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder. Give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise ArtifactError(f"there is no folder {path.parent}. Make it first.")
+    return path
+
+
+def _write(path: Path, program: "Program", notes: Mapping[str, str], report: "Report") -> None:
+    """Write the program as a bundle, or as the bare ONNX file that it is."""
+    from kcompile.codegen.bundle import Contents, replacing, write_bundle
+
+    with replacing(path) as file:
+        if path.suffix == ".kcb":
+            write_bundle(file, Contents(program, notes, report))
+        else:
+            file.write(program.members[program.artifact["model"]])
+
+
+class _Clock:
+    """Times stages one after another, and tells who listens when one begins."""
+
+    def __init__(self, listener: Callable[[str], None] | None) -> None:
+        self._listener = listener
+        self._stage = ""
+        self._begin = 0.0
+        self._seconds: dict[str, float] = {}
+
+    def start(self, stage: str) -> None:
+        """Begin `stage`, and with it end the one before."""
+        self.stop()
+        self._stage = stage
+        if self._listener:
+            self._listener(stage)
+
+    def stop(self) -> dict[str, float]:
+        """The seconds of every stage, the present one ended."""
+        now = time.perf_counter()
+        if self._stage:
+            self._seconds[self._stage] = now - self._begin
+        self._stage, self._begin = "", now
+        return dict(self._seconds)

@@ -1,0 +1,170 @@
+"""The back ends under one face: a graph in, a `Program` out, which can be run at once and written to a file."""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
+from typing import Any
+
+from kcompile.errors import MissingExtra, TargetError
+from kcompile.ir import dims
+from kcompile.ir.dims import Dim
+from kcompile.ir.graph import Graph
+from kcompile.ir.ops import Constant
+from kcompile.ir.passes.pipeline import inference
+from kcompile.runtime.bundle import machine_misfit
+from kcompile.runtime.native import NativeSession
+from kcompile.runtime.onnx import SIGNATURE_KEY, OnnxSession
+from kcompile.runtime.reference import graph_signature
+from kcompile.runtime.session import Session
+from kcompile.runtime.signature import Signature
+
+TARGETS = ("onnx", "tvm")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled graph in memory.
+
+    Attributes:
+        signature: what it takes and gives.
+        artifact: its ``kind`` and, by role, the names of its members.
+        members: its files by name.
+        target: the machine that it is for.
+        memory: weight bytes, and the bytes of the arena where they are planned.
+        versions: of the packages that made it.
+        open: makes a session of it with a number of threads.
+        symbols: the names of the values that a native program takes, in order.
+    """
+
+    signature: Signature
+    artifact: Mapping[str, Any]
+    members: Mapping[str, bytes | memoryview]
+    target: Mapping[str, Any]
+    memory: Mapping[str, Dim]
+    versions: Mapping[str, str]
+    open: Callable[[int], Session]
+    symbols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One target: its name as the user wrote it, the suffixes of its files, and its compiler."""
+
+    target: str
+    suffixes: tuple[str, ...]
+    compile: Callable[[Graph, Signature, Mapping[str, str]], Program]
+    """From a traced graph, what the model takes and gives, and notes that the artifact carries."""
+
+    def session(self, graph: Graph) -> Session:
+        """`graph` compiled in memory, for one thread."""
+        return self.compile(graph, graph_signature(graph), {}).open(1)
+
+
+def backend(target: str, **options: Any) -> Backend:
+    """The back end of a target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``.
+
+    Raises:
+        TargetError: the target or an option is unknown.
+        MissingExtra: its compiler is not installed.
+    """
+    if not isinstance(target, str):
+        raise TargetError(f'`target` must be "onnx", "tvm" or "tvm:<machine>". Received: {target!r}.')
+    name, colon, machine = target.partition(":")
+    if name == "onnx" and not colon:
+        return _onnx_backend(**_known(target, options, "opset"))
+    if name == "tvm" and (machine or not colon):
+        return _native_backend(target, machine or "host", **_known(target, options))
+    near = get_close_matches(name, TARGETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise TargetError(f'`target` must be "onnx", "tvm" or "tvm:<machine>". Received: {target!r}.{hint}')
+
+
+def weight_bytes(graph: Graph) -> int:
+    """Bytes of the constants of `graph`, each counted once."""
+    constants = {id(node.op): node.outputs[0].constant for node in graph.nodes if isinstance(node.op, Constant)}
+    return sum(array.nbytes for array in constants.values() if array is not None)
+
+
+def _known(target: str, options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The options that were given, which must be among `names`."""
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        takes = ", ".join(f"`{name}`" for name in names) or "no options"
+        raise TargetError(f"target {target!r} takes {takes}. Received: {', '.join(f'`{name}`' for name in unknown)}.")
+    return given
+
+
+def _extra(target: str, module: str, package: str) -> Any:
+    """The back end's module, which needs an optional package."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if (error.name or "").startswith("kcompile"):
+            raise
+        text = f'target "{target}" needs {package}. Install it with: pip install "kcompile[{target}]"'
+        raise MissingExtra(text) from error
+
+
+def _onnx_backend(opset: int | None = None) -> Backend:
+    engine = _extra("onnx", "kcompile.codegen.onnx.engine", "onnx and onnxruntime")
+    lower_to_onnx = importlib.import_module("kcompile.codegen.onnx").lower_to_onnx
+
+    def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
+        optimized = inference(graph)
+        metadata = {**notes, SIGNATURE_KEY: json.dumps(signature.to_json())}
+        content: bytes = lower_to_onnx(optimized, metadata=metadata, opset=opset)
+        return Program(
+            signature,
+            {"kind": "onnx", "model": "model.onnx"},
+            {"model.onnx": content},
+            {"name": "onnx", "opset": opset or engine.versions()[0]},
+            {"weight_bytes": weight_bytes(optimized)},
+            {"onnx": version("onnx"), "onnxruntime": version("onnxruntime")},
+            lambda threads: OnnxSession(content, threads, signature.name),
+        )
+
+    return Backend("onnx", (".onnx", ".kcb"), compile)
+
+
+def _native_backend(target: str, name: str) -> Backend:
+    lower = _extra("tvm", "kcompile.codegen.tvm.lower", "apache-tvm")
+    targets = importlib.import_module("kcompile.codegen.tvm.targets")
+    machine: Any = targets.machine(name)
+    description = {
+        "name": machine.name,
+        "architecture": machine.triple.partition("-")[0],
+        "flags": sorted(targets.required_flags(machine)),
+        "triple": machine.triple,
+        "cpu": machine.cpu,
+        "features": list(machine.features),
+    }
+    misfit = machine_misfit(description)
+    if misfit:
+        raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")
+
+    def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
+        compiled = lower.compile_graph(inference(graph), machine)
+        library, weights = compiled.library, compiled.weights
+        return Program(
+            signature,
+            {"kind": "native", "library": "model.so", "weights": "weights.bin"},
+            {"model.so": library, "weights.bin": weights},
+            description,
+            {"weight_bytes": len(weights), "arena_bytes": _arena_text(compiled.arena.slots)},
+            {"apache-tvm": version("apache-tvm")},
+            lambda threads: NativeSession(signature, library, weights, compiled.symbols, threads, signature.name),
+            compiled.symbols,
+        )
+
+    return Backend(target, (".kcb",), compile)
+
+
+def _arena_text(slots: Sequence[Sequence[Dim]]) -> Dim:
+    """The arena's size: a number or a polynomial of the symbols where it is one, else a formula with ``max``."""
+    if all(len(slot) == 1 for slot in slots):
+        return dims.add(*(slot[0] for slot in slots))
+    return " + ".join(str(slot[0]) if len(slot) == 1 else f"max({', '.join(map(str, slot))})" for slot in slots)

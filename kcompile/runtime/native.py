@@ -1,0 +1,214 @@
+"""Native programs: a shared library with the entries of ``kc_model.h``, called through ctypes.
+
+A run needs an arena for intermediate results, which a workspace keeps between calls. With one thread, callers that
+come at the same time get workspaces of their own; with more, they take turns with the one that has the pool, since its
+threads are the machine's CPUs already.
+"""
+
+import ctypes
+import hashlib
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from kcompile.errors import ArtifactError, InputError, KCompileError
+from kcompile.ir import dims
+from kcompile.ir.types import Array
+from kcompile.runtime.session import Session
+from kcompile.runtime.signature import Plan, Signature
+
+Content: TypeAlias = bytes | memoryview
+
+ALIGNMENT = 64
+
+_ENTRIES: dict[str, tuple[list[type], type | None]] = {
+    "kc_arena_bytes": ([ctypes.c_void_p, ctypes.c_int32], ctypes.c_int64),
+    "kc_run": ([ctypes.c_void_p] * 6, ctypes.c_int),
+    "kc_pool_bytes": ([ctypes.c_int32], ctypes.c_size_t),
+    "kc_pool_create": ([ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p),
+    "kc_pool_destroy": ([ctypes.c_void_p], None),
+}
+
+_libraries: dict[bytes, ctypes.CDLL] = {}
+_libraries_lock = threading.Lock()
+
+
+class NativeSession(Session):
+    """A program in a shared library.
+
+    Args:
+        signature: what it takes and gives.
+        library: the shared library.
+        weights: the blob that its kernels read, used where it lies.
+        symbols: the names of the values that its entries take, in order.
+        threads: threads of one call.
+        origin: what errors call the program.
+
+    Raises:
+        ArtifactError: the library cannot be loaded here, or lacks an entry.
+    """
+
+    engine = "native"
+
+    def __init__(
+        self,
+        signature: Signature,
+        library: Content,
+        weights: Content,
+        symbols: Sequence[str],
+        threads: int,
+        origin: str = "the program",
+    ) -> None:
+        super().__init__(signature, threads)
+        known = dims.symbols(*(dim for type in signature.inputs.values() for dim in type.shape))
+        if not known.issuperset(symbols):
+            raise ArtifactError(f"{origin} is damaged: no input has the extents {', '.join(symbols)}.")
+        self._library = _loaded(library, origin)
+        self._weights = _aligned(weights)
+        self._symbols = tuple(symbols)
+        self._turn = threading.Lock()
+        self._free: list[_Workspace] = []
+        self._process = os.getpid()
+
+    def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
+        outputs = [np.empty(type.static_shape(), type.dtype) for type in plan.outputs]
+        symbols = np.array([plan.bindings[symbol] for symbol in self._symbols], np.int64)
+        needed = self._library.kc_arena_bytes(symbols.ctypes.data, self.threads)
+        if needed < 0:
+            shapes = ", ".join(f"`{name}`: {array.shape}" for name, array in zip(self.inputs, arrays, strict=True))
+            raise InputError(
+                f"{self.name} cannot run on arrays this large at once. Received: {shapes}. "
+                "Call predict with a smaller batch_size."
+            )
+        with self._workspace() as workspace:
+            failed = self._library.kc_run(
+                _pointers(arrays),
+                _pointers(outputs),
+                self._weights.ctypes.data,
+                workspace.arena(needed),
+                symbols.ctypes.data,
+                workspace.pool,
+            )
+        if failed:
+            raise KCompileError(f"the program of {self.name} refused the extents {dict(plan.bindings)}.")
+        return outputs
+
+    @contextmanager
+    def _workspace(self) -> Generator["_Workspace"]:
+        """A workspace that is nobody else's meanwhile."""
+        if self._process != os.getpid():
+            # A fork copies no threads: the parent's pool and its turn mean nothing here.
+            self._process, self._turn, self._free = os.getpid(), threading.Lock(), []
+        if self.threads > 1:
+            with self._turn:
+                yield from self._borrowed()
+        else:
+            yield from self._borrowed()
+
+    def _borrowed(self) -> Generator["_Workspace"]:
+        try:
+            workspace = self._free.pop()
+        except IndexError:
+            workspace = _Workspace(self._library, self.threads)
+        try:
+            yield workspace
+        finally:
+            self._free.append(workspace)
+
+
+class _Workspace:
+    """Memory for intermediate results, and the threads that share the work (none for one thread)."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        self._arena = _aligned_empty(0)
+        self.pool: int | None = None
+        if threads == 1:
+            return
+        self._memory = _aligned_empty(library.kc_pool_bytes(threads))
+        self.pool = library.kc_pool_create(self._memory.ctypes.data, threads)
+        if not self.pool:
+            raise KCompileError(f"the system has no {threads} threads for a session. Load it with fewer `threads`.")
+        ending = weakref.finalize(self, _end_pool, library, self.pool, self._memory, os.getpid())
+        # When the process ends, a daemon thread may still be running the pool; it goes with the process.
+        ending.atexit = False
+
+    def arena(self, size: int) -> int:
+        """The address of at least `size` bytes."""
+        if self._arena.nbytes < size:
+            self._arena = _aligned_empty(size)
+        return self._arena.ctypes.data
+
+
+def _end_pool(library: ctypes.CDLL, pool: int, memory: Array, process: int) -> None:
+    """End a pool's threads, which live in `memory`, in the process that started them."""
+    if process == os.getpid():
+        library.kc_pool_destroy(pool)
+    del memory
+
+
+def _pointers(arrays: Sequence[Array]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def _aligned_empty(size: int) -> Array:
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+def _aligned(content: Content) -> Array:
+    """`content` as bytes at an aligned address, where it lies if that is one."""
+    array = np.frombuffer(content, np.uint8)
+    if array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = _aligned_empty(array.size)
+    copy[...] = array
+    return copy
+
+
+def _loaded(content: Content, origin: str) -> ctypes.CDLL:
+    """The shared library, loaded once per process and content."""
+    digest = hashlib.sha256(content).digest()
+    with _libraries_lock:
+        if digest not in _libraries:
+            _libraries[digest] = _bound(content, origin)
+        return _libraries[digest]
+
+
+def _bound(content: Content, origin: str) -> ctypes.CDLL:
+    try:
+        library = _open_in_memory(content) if hasattr(os, "memfd_create") else _open_by_file(content)
+        for name, (arguments, result) in _ENTRIES.items():
+            entry = getattr(library, name)
+            entry.argtypes, entry.restype = arguments, result
+    except (OSError, AttributeError) as error:
+        raise ArtifactError(f"the program in {origin} cannot be loaded on this machine: {error}") from None
+    return library
+
+
+def _open_in_memory(content: Content) -> ctypes.CDLL:
+    """Load a library that no file holds, so that nothing is left behind whatever happens."""
+    descriptor = os.memfd_create("kcompile", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    # The descriptor stays open: the loader knows libraries by path, and would take another library under a number that
+    # is used again for this one.
+    try:
+        return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        os.close(descriptor)
+        return _open_by_file(content)
+
+
+def _open_by_file(content: Content) -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory(prefix="kcompile-") as folder:
+        path = Path(folder) / "program.so"
+        path.write_bytes(content)
+        return ctypes.CDLL(str(path))
