@@ -74,7 +74,9 @@ class Trace:
     t.weight("kernel")               a weight of this layer
     t.constant(array)                a number or array
     t.run(sublayer, x, mask=m)       a layer inside this one
+    t.inside(sublayer)               a trace of a layer inside this one, to write its ops in another way than its `call`
     t.masks                          the masks of the call's tensors, None where there is none
+    t.mask_given                     whether the call names the mask itself (``lstm(x, mask=m)``)
     t.result_masks                   where a layer's `call` may leave masks for its `compute_mask`
     t.training                       whether the training graph is being traced
     """
@@ -83,6 +85,7 @@ class Trace:
         self.b = b
         self.training = training
         self.masks: tuple[Value | None, ...] = ()
+        self.mask_given = False
         self.result_masks: Any = None
         self._weights = weights
         self._layer: Layer | None = None
@@ -112,6 +115,12 @@ class Trace:
         assert self._layer is not None
         return any(w.name == name for w in self._layer.own_weights)
 
+    def inside(self, layer: "Layer") -> "Trace":
+        """A trace with the weights of `layer`, which is inside this one."""
+        inner = Trace(self.b, self._weights, self.training)
+        inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
+        return inner
+
     def run(self, layer: "Layer", *args: Any, masks: Sequence[Value | None] | None = None, **kwargs: Any) -> Any:
         """The results of `layer` on IR values; see `run_with_mask`."""
         return self.run_with_mask(layer, *args, masks=masks, **kwargs)[0]
@@ -130,14 +139,14 @@ class Trace:
         leaves = [(key, leaf) for key, part in parts for leaf in flatten(part) if isinstance(leaf, Value)]
         carried = masks if masks is not None else (None,) * len(leaves)
         values = [value for key, value in leaves if key != "mask"]
-        inner = Trace(self.b, self._weights, self.training)
+        inner = self.inside(layer)
         inner.masks = tuple(mask for (key, _), mask in zip(leaves, carried, strict=True) if key != "mask")
         if (mask := kwargs.pop("mask", None)) is not None:
             explicit = tuple(flatten(mask))
             inner.masks = (*explicit, *inner.masks[len(explicit) :])
+            inner.mask_given = True
         if (training := kwargs.pop("training", None)) is not None:
             inner.training = bool(training)
-        inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
         with self.b.source(layer.name):
             try:
                 ensure_built(layer, [v.type.shape for v in values])

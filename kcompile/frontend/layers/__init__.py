@@ -60,6 +60,8 @@ from kcompile.frontend.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from kcompile.frontend.layers.recurrent import GRU, LSTM, RNN, SimpleRNN
+from kcompile.frontend.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from kcompile.frontend.layers.regularization import (
     ActivityRegularization,
     AlphaDropout,
@@ -85,9 +87,13 @@ from kcompile.frontend.layers.reshaping import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from kcompile.frontend.layers.wrappers import Bidirectional, TimeDistributed
 
 __all__ = [
     "ELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "Activation",
     "ActivityRegularization",
     "AdaptiveAveragePooling1D",
@@ -103,6 +109,7 @@ __all__ = [
     "AveragePooling2D",
     "AveragePooling3D",
     "BatchNormalization",
+    "Bidirectional",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
@@ -120,6 +127,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GaussianDropout",
     "GaussianNoise",
     "GlobalAveragePooling1D",
@@ -130,6 +138,7 @@ __all__ = [
     "GlobalMaxPooling3D",
     "GroupNormalization",
     "Identity",
+    "LSTMCell",
     "LayerNormalization",
     "LeakyReLU",
     "Masking",
@@ -147,13 +156,17 @@ __all__ = [
     "Reshape",
     "SeparableConv1D",
     "SeparableConv2D",
+    "SimpleRNN",
+    "SimpleRNNCell",
     "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
     "SpectralNormalization",
+    "StackedRNNCells",
     "Subtract",
     "ThresholdedReLU",
+    "TimeDistributed",
     "UnitNormalization",
     "UpSampling1D",
     "UpSampling2D",

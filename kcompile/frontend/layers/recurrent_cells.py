@@ -1,0 +1,317 @@
+"""Recurrent cells: the weights and the step of each recurrence.
+
+A cell writes a whole sequence as one op (`sequence`); called by itself it runs one step of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from kcompile.errors import ModelError
+from kcompile.frontend import activations, initializers
+from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
+from kcompile.frontend.layers import arguments
+from kcompile.frontend.layers.writing import expand_dims, full, squeeze
+from kcompile.frontend.tracing import Trace, ensure_built, flatten
+from kcompile.ir import ops
+from kcompile.ir.dims import Shape
+from kcompile.ir.graph import Value
+from kcompile.ir.op import Elementwise
+from kcompile.ir.types import Array
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a recurrence runs over a sequence.
+
+    `states` are the first states in the order of the cells, None for zeros; `mask` says which steps count.
+    """
+
+    states: tuple[Value, ...] | None = None
+    mask: Value | None = None
+    reverse: bool = False
+    zero_masked_output: bool = False
+
+    def operands(self) -> list[Value]:
+        """The optional operands of a recurrent op."""
+        return [*(self.states or ()), *([self.mask] if self.mask is not None else [])]
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of a recurrent op."""
+        return {
+            "reverse": self.reverse,
+            "has_initial_state": self.states is not None,
+            "has_mask": self.mask is not None,
+            "zero_masked_output": self.zero_masked_output and self.mask is not None,
+        }
+
+
+class Cell(Layer):
+    """Base of the cells."""
+
+    # The class in snake case, as files name a cell.
+    keras_name: ClassVar[str]
+    gates: ClassVar[int]
+    state_count: ClassVar[int] = 1
+
+    units: int
+    activation: Any
+    recurrent_activation: Any
+    use_bias: bool
+    kernel_initializer: Any
+    recurrent_initializer: Any
+    bias_initializer: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        arguments.positive(self, "units")
+        for argument in ("activation", "recurrent_activation"):
+            if hasattr(self, argument):
+                found = activations.get(getattr(self, argument), f"`{argument}` of layer `{self.name}`")
+                setattr(self, argument, found)
+
+    @property
+    def output_size(self) -> int:
+        """The number of features of the result."""
+        return self.units
+
+    @property
+    def bias_shape(self) -> Shape:
+        """The shape of the bias."""
+        return (self.gates * self.units,)
+
+    def build(self, *input_shapes: Any) -> None:
+        wide = self.gates * self.units
+        self.add_weight("kernel", (input_shapes[0][-1], wide), self.kernel_initializer)
+        self.add_weight("recurrent_kernel", (self.units, wide), self.recurrent_initializer)
+        if self.use_bias:
+            self.add_weight("bias", self.bias_shape, self.bias_initializer)
+
+    def elementwise(self, argument: str) -> Elementwise | None:
+        """An activation as an op."""
+        return activations.as_op(getattr(self, argument), f"`{argument}` of layer `{self.name}`")
+
+    def bias(self, t: Trace, dtype: str) -> Value:
+        """The bias, zeros where there is none."""
+        return t.weight("bias") if self.use_bias else full(t, (self.gates * self.units,), 0.0, dtype)
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        """The output of every step and the last states: ``x: T[N, L, K] -> T[N, L, units]``, ``T[N, units]`` each.
+
+        `t` is the trace of the cell.
+        """
+        raise NotImplementedError
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> tuple[Value, list[Value]]:
+        states = tuple(flatten(kwargs.get("states", args[1:])))
+        outputs, new_states = self.sequence(t, expand_dims(t, args[0], 1), Run(states))
+        return squeeze(t, outputs, 1), list(new_states)
+
+
+@register_layer("keras>SimpleRNNCell")
+@dataclass(eq=False)
+class SimpleRNNCell(Cell):
+    """``h' = activation(x @ kernel + bias + h @ recurrent_kernel)``."""
+
+    keras_name = "simple_rnn_cell"
+    gates = 1
+
+    units: int
+    activation: Any = "tanh"
+    use_bias: bool = True
+    kernel_initializer: Any = "glorot_uniform"
+    recurrent_initializer: Any = "orthogonal"
+    bias_initializer: Any = "zeros"
+    kernel_regularizer: Any = None
+    recurrent_regularizer: Any = None
+    bias_regularizer: Any = None
+    kernel_constraint: Any = None
+    recurrent_constraint: Any = None
+    bias_constraint: Any = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    seed: Any = None
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        op = ops.SimpleRnn(self.elementwise("activation"), **run.attributes())
+        kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
+        outputs, *states = t.multi(op, x, *kernels, self.bias(t, x.type.dtype), *run.operands())
+        return outputs, tuple(states)
+
+
+@dataclass(frozen=True)
+class _ForgetBias:
+    """`initializer`, but ones for the forget gate, so that a new cell remembers; Jozefowicz et al. 2015."""
+
+    initializer: Any
+
+    def __call__(self, shape: tuple[int, ...], dtype: str) -> Array:
+        values = np.array(initializers.get(self.initializer)(shape, dtype))
+        units = shape[0] // 4
+        values[units : 2 * units] = 1
+        return values
+
+
+@register_layer("keras>LSTMCell")
+@dataclass(eq=False)
+class LSTMCell(Cell):
+    """Long short-term memory, with the gates in the order i, f, c, o; Hochreiter and Schmidhuber 1997."""
+
+    keras_name = "lstm_cell"
+    gates = 4
+    state_count = 2
+
+    units: int
+    activation: Any = "tanh"
+    recurrent_activation: Any = "sigmoid"
+    use_bias: bool = True
+    kernel_initializer: Any = "glorot_uniform"
+    recurrent_initializer: Any = "orthogonal"
+    bias_initializer: Any = "zeros"
+    unit_forget_bias: bool = True
+    kernel_regularizer: Any = None
+    recurrent_regularizer: Any = None
+    bias_regularizer: Any = None
+    kernel_constraint: Any = None
+    recurrent_constraint: Any = None
+    bias_constraint: Any = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    seed: Any = None
+
+    def add_weight(
+        self, name: str, shape: Sequence[Any], initializer: Any = "glorot_uniform", trainable: bool = True
+    ) -> None:
+        forget = name == "bias" and self.unit_forget_bias
+        super().add_weight(name, shape, _ForgetBias(initializer) if forget else initializer, trainable)
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        gate = self.elementwise("recurrent_activation")
+        op = ops.Lstm(self.elementwise("activation"), gate, **run.attributes())
+        kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
+        outputs, *states = t.multi(op, x, *kernels, self.bias(t, x.type.dtype), *run.operands())
+        return outputs, tuple(states)
+
+
+@register_layer("keras>GRUCell")
+@dataclass(eq=False)
+class GRUCell(Cell):
+    """Gated recurrent unit, with the gates in the order z, r, h; Cho et al. 2014, arXiv:1406.1078.
+
+    With `reset_after` the reset gate acts on the product with the recurrent kernel, and the bias has a second row for
+    that product, as in cuDNN.
+    """
+
+    keras_name = "gru_cell"
+    gates = 3
+
+    units: int
+    activation: Any = "tanh"
+    recurrent_activation: Any = "sigmoid"
+    use_bias: bool = True
+    kernel_initializer: Any = "glorot_uniform"
+    recurrent_initializer: Any = "orthogonal"
+    bias_initializer: Any = "zeros"
+    kernel_regularizer: Any = None
+    recurrent_regularizer: Any = None
+    bias_regularizer: Any = None
+    kernel_constraint: Any = None
+    recurrent_constraint: Any = None
+    bias_constraint: Any = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    reset_after: bool = True
+    seed: Any = None
+
+    @property
+    def bias_shape(self) -> Shape:
+        wide = 3 * self.units
+        return (2, wide) if self.reset_after else (wide,)
+
+    def _biases(self, t: Trace, dtype: str) -> tuple[Value, Value]:
+        wide = 3 * self.units
+        if not self.use_bias or not self.reset_after:
+            return self.bias(t, dtype), full(t, (wide,), 0.0, dtype)
+        bias = t.weight("bias")
+        rows = [squeeze(t, t(ops.Slice(0, row, row + 1), bias), 0) for row in (0, 1)]
+        return rows[0], rows[1]
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        gate = self.elementwise("recurrent_activation")
+        op = ops.Gru(self.elementwise("activation"), gate, reset_after=self.reset_after, **run.attributes())
+        kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
+        outputs, *states = t.multi(op, x, *kernels, *self._biases(t, x.type.dtype), *run.operands())
+        return outputs, tuple(states)
+
+
+@register_layer("keras>StackedRNNCells")
+@dataclass(eq=False)
+class StackedRNNCells(Layer):
+    """Cells one upon the other: each reads the output of the one before at the same step."""
+
+    cells: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given: Any = self.cells
+        self.require(isinstance(given, list | tuple) and bool(given), "cells", "a list of cells")
+        self.cells = [require_cell(deserialize_layer(cell), self) for cell in given]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "cells": [serialize_layer(cell) for cell in self.cells]}
+
+    @property
+    def sublayers(self) -> dict[str, Layer]:
+        names: dict[str, Layer] = {}
+        for cell in self.cells:
+            name = getattr(cell, "keras_name", "stacked_rnn_cells")
+            count = sum(getattr(other, "keras_name", "stacked_rnn_cells") == name for other in names.values())
+            names[f"cells/{name}_{count}" if count else f"cells/{name}"] = cell
+        return names
+
+    def build(self, *input_shapes: Any) -> None:
+        shape: Shape = input_shapes[0]
+        for cell in self.cells:
+            ensure_built(cell, [shape])
+            shape = (shape[0], cell.output_size)
+
+    @property
+    def output_size(self) -> int:
+        """The number of features of the result."""
+        return int(self.cells[-1].output_size)
+
+    @property
+    def state_count(self) -> int:
+        """The number of states of all cells."""
+        return sum(cell.state_count for cell in self.cells)
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        """The output of the last cell at every step, and the last states of all cells."""
+        left = list(run.states or ())
+        states: list[Value] = []
+        for cell in self.cells:
+            own = tuple(left[: cell.state_count]) if run.states is not None else None
+            left = left[cell.state_count :]
+            inner = Run(own, run.mask, run.reverse, run.zero_masked_output)
+            x, last = cell.sequence(t.inside(cell), x, inner)
+            states += last
+        return x, tuple(states)
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> tuple[Value, list[Value]]:
+        states = tuple(flatten(kwargs.get("states", args[1:])))
+        outputs, new_states = self.sequence(t, expand_dims(t, args[0], 1), Run(states))
+        return squeeze(t, outputs, 1), list(new_states)
+
+
+def require_cell(cell: Layer, owner: Layer) -> Cell | StackedRNNCells:
+    """`cell`, where it is one of those above.
+
+    Raises:
+        ModelError: it is another layer.
+    """
+    if isinstance(cell, Cell | StackedRNNCells):
+        return cell
+    law = f"the cells of layer `{owner.name}` must be LSTMCell, GRUCell, SimpleRNNCell or StackedRNNCells"
+    raise ModelError(f"{law}. Received: {type(cell).__name__}.")
