@@ -1,14 +1,12 @@
 """Run lowered graphs stage by stage on guarded memory, without the planner of the arena and the C runtime."""
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from kcompile.codegen.tvm import kernels
 from kcompile.codegen.tvm.plan import Argument, Plan, Temporary
+from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine, host
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder, Graph, Value
@@ -16,12 +14,9 @@ from kcompile.ir.op import Op
 from kcompile.ir.types import Array, TensorType, bind_shapes
 from tests.codegen.tvm.harness import Compiled
 
-for module in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}."):
-    importlib.import_module(module.name)
-
 
 def graph_of(op: Op, *operands: TensorType | Array, outputs: Sequence[int] | None = None) -> Graph:
-    """A graph of one op: types are inputs ``x0, x1, …`` and arrays are constants; `outputs` says which results count."""
+    """A graph of one op: types are inputs ``x0, x1, …``, arrays are constants; `outputs` says which results count."""
     b = Builder()
     values = [
         b.input(f"x{i}", operand) if isinstance(operand, TensorType) else b.constant(operand)
@@ -38,7 +33,7 @@ class Planned:
         self._plans: dict[Graph, Plan] = {}
         for graph in graphs:
             plan = Plan(machine or host())
-            plan.lower([node for node in graph.nodes if node.outputs[0].constant is None])
+            plan.lower(TVM.expand(graph).nodes)
             self._plans[graph] = plan
         kernels = [stage.kernel for plan in self._plans.values() for stage in plan.stages]
         self._compiled = Compiled(list(dict.fromkeys(kernels)), machine)
@@ -59,7 +54,7 @@ class Planned:
             written: list[Argument] = []
             for argument in stage.arguments:
                 known = _array(argument, memory.get(home(argument)) if not isinstance(argument, np.ndarray) else None)
-                if known is None or isinstance(argument, Temporary) and written:
+                if known is None or (isinstance(argument, Temporary) and written):
                     written.append(argument)
                 else:
                     assert not written, "what is read must stand before what is written"

@@ -43,7 +43,8 @@ def product(factors: Sequence[Index]) -> Index:
 def units(f: Function, extents: Sequence[Index]) -> Generator[list[Index]]:
     """One loop over all positions of `extents`, shared by the threads."""
     with f.parallel(product(extents)) as number:
-        yield f.unravel(number, extents) if extents else []
+        # An axis without elements runs nothing, but must not be divided by.
+        yield f.unravel(number, [extent if extent != 0 else 1 for extent in extents]) if extents else []
 
 
 @contextmanager
