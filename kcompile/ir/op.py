@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
-from kcompile.errors import TypeRuleError
+from kcompile.errors import GraphError, TypeRuleError
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.types import Array, TensorType, type_of
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 Arrays: TypeAlias = tuple[Array, ...]
 Types: TypeAlias = tuple[TensorType, ...]
+Values: TypeAlias = "Sequence[Value]"
+
+# Gradients by results or operands; None where none flows.
+Gradients: TypeAlias = "tuple[Value | None, ...]"
 
 # How much of a tensor its hash reads.
 _SAMPLE_BYTES = 256
@@ -76,6 +80,18 @@ class Op(ABC):
         """The same results from simpler ops, for back ends without a lowering of this one; None where there is none."""
         del b, xs
         return None
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        """The gradient of a number by each operand, written with `b`, from its gradients `dys` by the results.
+
+        At least one of `dys` is a value; None stands for a result that the number does not depend on. None in the
+        answer says that no gradient flows to that operand, as to indices and where the derivative is 0 everywhere.
+
+        Raises:
+            GraphError: the op has no derivative.
+        """
+        del b, xs, ys, dys
+        raise GraphError(f"`{self.op_name}` has no gradient. Keep it out of what training differentiates.")
 
     def bind(self, bindings: Mapping[str, Dim]) -> Self:
         """The op with the symbols in its attributes replaced; ops with shapes as attributes override this."""

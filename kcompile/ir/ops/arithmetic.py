@@ -1,12 +1,16 @@
 """Elementwise arithmetic, comparison and selection. Operands broadcast as in numpy and share one dtype."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kcompile.ir.op import Arrays, Binary, Elementwise, Types, Unary, broadcast_shapes
+from kcompile.ir import expression
+from kcompile.ir.op import Arrays, Binary, Elementwise, Gradients, Types, Unary, Values, broadcast_shapes
 from kcompile.ir.types import Array, TensorType
+
+if TYPE_CHECKING:
+    from kcompile.ir.graph import Builder
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,10 @@ class Add(Binary, name="add"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.add(args[0], args[1]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return expression.unbroadcast(dy, xs[0].type), expression.unbroadcast(dy, xs[1].type)
+
 
 @dataclass(frozen=True)
 class Sub(Binary, name="sub"):
@@ -24,6 +32,10 @@ class Sub(Binary, name="sub"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.subtract(args[0], args[1]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return expression.unbroadcast(dy, xs[0].type), expression.unbroadcast(-dy, xs[1].type)
+
 
 @dataclass(frozen=True)
 class Mul(Binary, name="mul"):
@@ -31,6 +43,10 @@ class Mul(Binary, name="mul"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.multiply(args[0], args[1]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *dys)
+        return expression.unbroadcast(dy * y, xs[0].type), expression.unbroadcast(dy * x, xs[1].type)
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,11 @@ class Div(Binary, name="div"):
         divide = np.divide if args[0].dtype.kind == "f" else np.floor_divide
         return (divide(args[0], args[1]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, quotient, dy = expression.lift(b, xs[1], *ys, *dys)
+        dx = dy / y
+        return expression.unbroadcast(dx, xs[0].type), expression.unbroadcast(-(dx * quotient), xs[1].type)
+
 
 @dataclass(frozen=True)
 class FloorDiv(Binary, name="floor_div"):
@@ -48,6 +69,9 @@ class FloorDiv(Binary, name="floor_div"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.floor_divide(args[0], args[1]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return None, None
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,12 @@ class Mod(Binary, name="mod"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.mod(args[0], args[1]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *dys)
+        return expression.unbroadcast(dy, xs[0].type), expression.unbroadcast(
+            -(dy * x.apply(FloorDiv(), y)), xs[1].type
+        )
+
 
 @dataclass(frozen=True)
 class Pow(Binary, name="pow"):
@@ -65,21 +95,39 @@ class Pow(Binary, name="pow"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.power(args[0], args[1]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, power, dy = expression.lift(b, *xs, *ys, *dys)
+        slope = (y * x ** (y - 1.0)).where(y.differs(0.0), 0.0)
+        growth = power * x.where(x > 0.0, 1.0).log()
+        return expression.unbroadcast(dy * slope, xs[0].type), expression.unbroadcast(dy * growth, xs[1].type)
+
 
 @dataclass(frozen=True)
 class Maximum(Binary, name="maximum"):
-    """The larger operand; NaN if either is."""
+    """The larger operand; NaN if either is. Where they are equal each gets half of the gradient."""
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.maximum(args[0], args[1]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *dys)
+        tie = (dy * 0.5).where(x.equals(y), 0.0)
+        dx, other = dy.where(x > y, tie), dy.where(y > x, tie)
+        return expression.unbroadcast(dx, xs[0].type), expression.unbroadcast(other, xs[1].type)
+
 
 @dataclass(frozen=True)
 class Minimum(Binary, name="minimum"):
-    """The smaller operand; NaN if either is."""
+    """The smaller operand; NaN if either is. Where they are equal each gets half of the gradient."""
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.minimum(args[0], args[1]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *dys)
+        tie = (dy * 0.5).where(x.equals(y), 0.0)
+        dx, other = dy.where(x < y, tie), dy.where(y < x, tie)
+        return expression.unbroadcast(dx, xs[0].type), expression.unbroadcast(other, xs[1].type)
 
 
 @dataclass(frozen=True)
@@ -89,6 +137,10 @@ class Neg(Unary, name="neg"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.negative(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return ((-dy).value,)
+
 
 @dataclass(frozen=True)
 class Abs(Unary, name="abs"):
@@ -96,6 +148,10 @@ class Abs(Unary, name="abs"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.abs(args[0]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return ((dy * x.sign()).value,)
 
 
 @dataclass(frozen=True)
@@ -105,6 +161,10 @@ class Exp(Unary, name="exp"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.exp(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((dy * y).value,)
+
 
 @dataclass(frozen=True)
 class Log(Unary, name="log"):
@@ -112,6 +172,10 @@ class Log(Unary, name="log"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.log(args[0]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return ((dy / x).value,)
 
 
 @dataclass(frozen=True)
@@ -121,6 +185,10 @@ class Sqrt(Unary, name="sqrt"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.sqrt(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((dy * 0.5 / y).value,)
+
 
 @dataclass(frozen=True)
 class Sign(Unary, name="sign"):
@@ -128,6 +196,9 @@ class Sign(Unary, name="sign"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.sign(args[0]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return (None,)
 
 
 @dataclass(frozen=True)
@@ -137,6 +208,9 @@ class Floor(Unary, name="floor"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.floor(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return (None,)
+
 
 @dataclass(frozen=True)
 class Ceil(Unary, name="ceil"):
@@ -144,6 +218,9 @@ class Ceil(Unary, name="ceil"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.ceil(args[0]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return (None,)
 
 
 @dataclass(frozen=True)
@@ -153,6 +230,9 @@ class Round(Unary, name="round"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.round(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return (None,)
+
 
 @dataclass(frozen=True)
 class Sin(Unary, name="sin"):
@@ -160,6 +240,10 @@ class Sin(Unary, name="sin"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.sin(args[0]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return ((dy * x.apply(Cos())).value,)
 
 
 @dataclass(frozen=True)
@@ -169,16 +253,24 @@ class Cos(Unary, name="cos"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.cos(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return ((-(dy * x.apply(Sin()))).value,)
+
 
 @dataclass(frozen=True)
 class Clip(Unary, name="clip"):
-    """``min(max(x, min), max)``; NaN stays NaN. Use ``inf`` for an open side."""
+    """``min(max(x, min), max)``; NaN stays NaN. Use ``inf`` for an open side. The derivative at the bounds is 0."""
 
     min: float
     max: float
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.clip(args[0], args[0].dtype.type(self.min), args[0].dtype.type(self.max)),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return (dy.where((x > self.min) & (x < self.max), 0.0).value,)
 
 
 @dataclass(frozen=True)
@@ -192,6 +284,10 @@ class Cast(Elementwise, name="cast", operands=("x",)):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (args[0].astype(self.dtype),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return (dy.cast(xs[0].type.dtype).value if dy.type.is_float else None,)
 
 
 @dataclass(frozen=True)
@@ -215,6 +311,9 @@ class Compare(Elementwise, name="compare", operands=("x", "y")):
         }[self.relation]
         return (compare(args[0], args[1]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return None, None
+
 
 class _Logical(Binary):
     """Binary ops on bool."""
@@ -222,6 +321,9 @@ class _Logical(Binary):
     def infer(self, types: Types) -> Types:
         self.require(all(t.dtype == "bool" for t in types), "operands must be bool", types)
         return super().infer(types)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return None, None
 
 
 @dataclass(frozen=True)
@@ -251,6 +353,9 @@ class Not(Unary, name="not"):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.logical_not(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return (None,)
+
 
 @dataclass(frozen=True)
 class Where(Elementwise, name="where", operands=("condition", "x", "y")):
@@ -264,3 +369,8 @@ class Where(Elementwise, name="where", operands=("condition", "x", "y")):
     def kernel(self, args: Arrays) -> Arrays:
         chosen: Array = np.where(args[0], args[1], args[2])
         return (chosen,)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        condition, dy = expression.lift(b, xs[0], *dys)
+        dx, other = dy.where(condition, 0.0), dy.where(~condition, 0.0)
+        return None, expression.unbroadcast(dx, xs[1].type), expression.unbroadcast(other, xs[2].type)

@@ -4,6 +4,7 @@ from kcompile.ir.graph import Graph
 from kcompile.ir.passes import batch_norm, linear, simplify
 from kcompile.ir.passes.constants import fold_constants
 from kcompile.ir.passes.cse import share_common
+from kcompile.ir.passes.fusion import fusion_skips
 from kcompile.ir.passes.manager import Pass, run
 from kcompile.ir.passes.rewrite import Skip, skips
 
@@ -22,5 +23,6 @@ def inference(graph: Graph) -> Graph:
 
 
 def explain(graph: Graph) -> list[Skip]:
-    """What the passes for inference would have folded in `graph` but for the reasons given."""
-    return skips(inference(graph), (*simplify.RULES, *batch_norm.RULES, *linear.RULES))
+    """What would have been folded or fused in `graph` but for the reasons given."""
+    final = inference(graph)
+    return skips(final, (*simplify.RULES, *batch_norm.RULES, *linear.RULES)) + fusion_skips(final)
