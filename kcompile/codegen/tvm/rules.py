@@ -1,7 +1,7 @@
 """The table of lowerings with every family's rules entered."""
 
 from kcompile.codegen.tvm import fusion
-from kcompile.codegen.tvm.kernels import copy, elementwise, move, norm, pooling, reduce
+from kcompile.codegen.tvm.kernels import copy, dense, elementwise, move, norm, pooling, reduce
 from kcompile.codegen.tvm.plan import TVM
 
-__all__ = ["TVM", "copy", "elementwise", "fusion", "move", "norm", "pooling", "reduce"]
+__all__ = ["TVM", "copy", "dense", "elementwise", "fusion", "move", "norm", "pooling", "reduce"]

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kcompile.codegen.tvm.compiler import tirx, tvm
-from kcompile.codegen.tvm.expr import Expr, Index, constant, index, prim_type
+from kcompile.codegen.tvm.expr import Expr, Index, index, prim_type
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.ir.dims import Dim
 
@@ -241,7 +241,7 @@ class Function:
     def tiles(self, extent: Index, size: int) -> Iterator[tuple[Index, int]]:
         """``(start, length)`` of pieces that cover `extent`; the body is written once per distinct length.
 
-        Pieces are `size` long; the rest is one shorter piece if the extent is known, else pieces of 1.
+        Pieces are `size` long; the rest is one shorter piece if the extent is known, else pieces of 4 and of 1.
         """
         if not isinstance(extent, int):
             yield from self._open_tiles(extent, size)
@@ -256,7 +256,7 @@ class Function:
         """``(start, lanes)`` of vectors that cover `extent`; the body is written once per distinct width.
 
         Vectors have `lanes` elements (the machine's for float32 unless given); the rest is covered by halves, quarters
-        and so on if the extent is known, else by single elements.
+        and so on if the extent is known, else by fours and single elements.
         """
         widest = lanes or self.machine.lanes
         if not isinstance(extent, int):
@@ -288,13 +288,12 @@ class Function:
         return _sequence(self._blocks[0])
 
     def _open_tiles(self, extent: Expr, size: int) -> Iterator[tuple[Index, int]]:
-        count = self.let(extent // size)
-        if size > 1:
+        done: Index = 0
+        for length in sorted({size, min(size, 4), 1}, reverse=True):
+            count = self.name_index((extent - done) // length)
             with self.loop(count) as i:
-                yield i * size, size
-        done = self.let(count * size) if size > 1 else constant(0, "int32")
-        with self.loop(extent - done) as i:
-            yield done + i, 1
+                yield done + i * length, length
+            done = self.name_index(done + count * length)
 
     def _allocate(self, size: int, dtype: str) -> Any:
         buffer = tirx.decl_buffer((size,), dtype, name=f"a{self._next()}", scope="local")

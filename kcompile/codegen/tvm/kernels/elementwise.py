@@ -47,6 +47,28 @@ class Elementwise(Kernel, family="elementwise"):
                 compute([*lead, i], row * extents[-1] + i, lanes)
 
 
+def regroup(chain: Chain, ends: Sequence[int]) -> Chain | None:
+    """The same chain with neighbouring axes of the result merged, or None if a broadcast forbids it.
+
+    The first group of axes ends before ``ends[0]``, the next before ``ends[1]`` and so on; an empty group has extent 1.
+    """
+    result: Shape = chain.result.shape
+    starts = [0, *ends[:-1]]
+
+    def merged(t: TensorType) -> TensorType | None:
+        shape = (1,) * (len(result) - t.rank) + t.shape
+        groups = [shape[start:end] for start, end in zip(starts, ends, strict=True)]
+        full = [result[start:end] for start, end in zip(starts, ends, strict=True)]
+        if all(g == f or set(g) <= {1} for g, f in zip(groups, full, strict=True)):
+            return TensorType(t.dtype, tuple(dims.mul(*group) for group in groups))
+        return None
+
+    operands = [merged(operand) for operand in chain.operands]
+    whole = merged(chain.result)
+    known = [operand for operand in operands if operand]
+    return Chain(tuple(known), whole, chain.steps) if whole and len(known) == len(operands) else None
+
+
 def collapse(chain: Chain) -> Chain:
     """The same chain on as few axes as its broadcasts allow, at least one."""
     rank = chain.result.rank

@@ -1,0 +1,149 @@
+"""Products of rows with a matrix of weights: dense layers, and convolutions that see one pixel at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.expr import Expr, Index, index
+from kcompile.codegen.tvm.kernels.elementwise import regroup
+from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, choose, pack
+from kcompile.codegen.tvm.plan import TVM, Plan, Tail
+from kcompile.codegen.tvm.tir import Function, Kernel
+from kcompile.codegen.tvm.vector import Chain
+from kcompile.errors import UnsupportedOp
+from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim
+from kcompile.ir.graph import Node, Value
+from kcompile.ir.types import Array
+
+# Weights of at most this many bytes stay in the second-level cache, so that each row tile may run through all of them.
+_SMALL_WEIGHTS = 64_000
+# Row tiles that are enough to share among threads.
+_MANY_TILES = 8
+# Row tiles of the rest of an open extent.
+_REST_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Matrix(Kernel, family="matrix"):
+    """``y[o, r, :] = epilogue(x[o, r, :] @ w + bias)``.
+
+    Arguments: x ``[outer, rows, K]``, w packed, the bias ``[M]`` if `bias`, the epilogue's operands,
+    y ``[outer, rows, M]``. The epilogue's result has these three axes.
+    """
+
+    dtype: str
+    outer: Dim
+    rows: Dim
+    length: int
+    columns: int
+    tile: tuple[int, int]
+    grid: bool
+    bias: bool
+    epilogue: Chain
+
+    def build(self, f: Function) -> None:
+        _MatrixFunction(f, self).write()
+
+
+class _MatrixFunction:
+    def __init__(self, f: Function, spec: Matrix) -> None:
+        self._f = f
+        self._spec = spec
+        self._x = f.pointer("x", spec.dtype)
+        self._w = f.pointer("w", spec.dtype)
+        self._bias = f.pointer("bias", spec.dtype) if spec.bias else None
+        self._epilogue = Epilogue(f, spec.epilogue)
+        self._y = f.pointer("y", spec.epilogue.result.dtype)
+        self._outer, self._rows = f.extent(spec.outer), f.extent(spec.rows)
+        panels, narrow = divmod(spec.columns, spec.tile[1])
+        self._panels = Panels(panels, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
+
+    def write(self) -> None:
+        """Threads share tiles: with `grid`, those of one panel after another, else row tiles with all panels."""
+        f, tiles = self._f, self._f.name_index((self._rows + (self._spec.tile[0] - 1)) // self._spec.tile[0])
+        if not self._spec.grid:
+            with f.parallel(product([self._outer, tiles])) as unit:
+                outer, tile = f.unravel(unit, [self._outer, tiles])
+                for start, count in self._rows_of(tile):
+                    for panel, columns in self._panels.all(f):
+                        self._tile(outer, start, count, panel, columns)
+            return
+        with f.parallel(product([self._panels.count, self._outer, tiles])) as unit:
+            panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
+            for columns in self._panels.one(f, panel):
+                for start, count in self._rows_of(tile):
+                    self._tile(outer, start, count, panel, columns)
+
+    def _rows_of(self, tile: Index) -> Iterator[tuple[Index, int]]:
+        """The pieces of a row tile; the last one is shorter."""
+        f, size = self._f, self._spec.tile[0]
+        full, rest = self._rows // size, self._rows % size
+        if full != 0:
+            with f.when(index(tile) < full):
+                yield tile * size, size
+        if rest != 0:
+            with f.when(index(tile).equals(full)):
+                first = f.name_index(tile * size)
+                for start, count in f.tiles(f.name_index(rest), _REST_ROWS if isinstance(rest, Expr) else rest):
+                    yield first + start, count
+
+    def _tile(self, outer: Index, start: Index, count: int, panel: Index, columns: Block) -> None:
+        f, spec = self._f, self._spec
+        row = f.name_index(outer * self._rows + start)
+        first = panel * spec.tile[1]
+        tile = Tile(f, count, columns, spec.dtype)
+        tile.start(self._bias, first)
+        x = Rows(self._x, f.name_index(row * spec.length), spec.length)
+        weights = Panel(self._w, f.name_index(panel * (spec.length * spec.tile[1])), columns.columns)
+        tile.multiply(x, weights, spec.length)
+
+        def position(i: Index, column: Index) -> list[Index]:
+            return [outer, start + i, first + column]
+
+        tile.store(self._y, f.name_index(row * spec.columns + first), spec.columns, self._epilogue, position)
+
+
+@TVM.register(ops.Dense)
+def dense(plan: Plan, node: Node) -> None:
+    """``x @ kernel + bias`` with known weights."""
+    x, kernel, *bias = node.inputs
+    emit_matrix(plan, node, x, constant_of(kernel, node), bias[0] if bias else None, outer_axes=0)
+
+
+def emit_matrix(plan: Plan, node: Node, x: Value, matrix: Array, bias: Value | None, outer_axes: int) -> None:
+    """The rows of x, which has `outer_axes` axes of images and then axes of rows, times `matrix`."""
+    length, columns = matrix.shape
+    lead = x.type.shape[:-1]
+    tail = plan.tail(node)
+    rank = tail.result.type.rank
+    chain = regroup(tail.chain, [outer_axes, rank - 1, rank])
+    if chain is None:
+        plan.tails[node] = tail
+        tail = Tail(Chain((node.outputs[0].type,), node.outputs[0].type), (), node.outputs[0])
+        chain = regroup(tail.chain, [outer_axes, rank - 1, rank])
+        assert chain
+    outer, rows = dims.mul(*lead[:outer_axes]), dims.mul(*lead[outer_axes:])
+    known = rows if isinstance(rows, int) and outer_axes else None
+    tile = choose(plan.machine, known, columns, length * x.type.itemsize)
+    small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
+    grid = not (small and known and known >= _MANY_TILES * tile[0])
+    matrix_kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain)
+    weights = [pack(matrix, tile[1]), *([bias] if bias else [])]
+    plan.emit(matrix_kernel, x, *weights, *tail.operands, tail.result)
+
+
+def constant_of(value: Value, node: Node) -> Array:
+    """The array of an operand that has to be known at compile time.
+
+    Raises:
+        UnsupportedOp: it is computed by the model.
+    """
+    array = value.constant
+    if array is None:
+        raise UnsupportedOp(
+            f"target 'tvm' needs weights that are known at compile time. Received: a computed operand of "
+            f"`{node.op.op_name}` at {node.source or 'the graph itself'}."
+        )
+    return array

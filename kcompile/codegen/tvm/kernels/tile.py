@@ -1,0 +1,216 @@
+"""Register tiles: products of a few rows of x with a panel of packed weights, summed in registers.
+
+A tile has R rows (pixels, samples) and C columns (filters); every step along the sum takes one element of each row and
+one row of the panel, so R + C loads serve R · C multiplications.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.expr import Expr, Index, constant, index
+from kcompile.codegen.tvm.targets import Machine
+from kcompile.codegen.tvm.tir import Accumulators, Function, Pointer, split
+from kcompile.ir.types import Array
+
+# Multiply-adds that must be under way at once to hide their latency.
+_IN_FLIGHT = 8
+# Rows whose distance is a multiple of this share the few lines of a set of the first-level cache.
+_CACHE_STRIDE = 4096
+_CACHE_WAYS = 12
+_MOST_ROWS = 28
+
+
+@dataclass(frozen=True)
+class Block:
+    """The columns of a panel: its width and the widths of its vectors."""
+
+    columns: int
+    widths: tuple[int, ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """The first column of each vector."""
+        return [sum(self.widths[:i]) for i in range(len(self.widths))]
+
+
+def block(columns: int, lanes: int) -> Block:
+    """The columns as vectors of at most `lanes` elements."""
+    return Block(columns, tuple(split(columns, lanes)))
+
+
+@dataclass(frozen=True)
+class Panels:
+    """`full` panels of columns as wide as `wide`, and one as wide as `narrow` if that has columns."""
+
+    full: int
+    wide: Block
+    narrow: Block
+
+    @property
+    def count(self) -> int:
+        """The number of panels."""
+        return self.full + (1 if self.narrow.columns else 0)
+
+    def all(self, f: Function) -> Iterator[tuple[Index, Block]]:
+        """Every panel; the body is written once per width."""
+        if self.full:
+            with f.loop(self.full) as panel:
+                yield panel, self.wide
+        if self.narrow.columns:
+            yield self.full, self.narrow
+
+    def one(self, f: Function, panel: Index) -> Iterator[Block]:
+        """The panel numbered `panel`; the body is written once per width."""
+        if self.full:
+            with f.when(index(panel) < self.full):
+                yield self.wide
+        if self.narrow.columns:
+            with f.when(index(panel).equals(self.full)):
+                yield self.narrow
+
+
+def sum_dtype(dtype: str) -> str:
+    """The dtype that products of `dtype` are summed in."""
+    return "float32" if dtype == "float16" else dtype
+
+
+def choose(machine: Machine, rows: int | None, columns: int, row_bytes: int = 0) -> tuple[int, int]:
+    """The tile, as (rows, columns), of least modelled time for a product with `rows` (None: many) and `columns`.
+
+    The model counts cycles per step of the sum: two multiply-adds, or two loads, at a time.
+    """
+    best: tuple[float, int, int] | None = None
+    most = _CACHE_WAYS if row_bytes and row_bytes % _CACHE_STRIDE == 0 else _MOST_ROWS
+    for vectors in range(1, 5):
+        width = vectors * machine.lanes
+        if vectors > 1 and width > columns + machine.lanes - 1:
+            continue
+        for count in range(1, most + 1):
+            if count * vectors + vectors + 1 > machine.registers or (rows is not None and count > rows):
+                continue
+            time = _time(machine, rows or 10**6, columns, count, vectors)
+            if best is None or time < best[0] - 1e-9:
+                best = (time, count, min(width, columns))
+    assert best
+    return best[1:]
+
+
+def _time(machine: Machine, rows: int, columns: int, tile_rows: int, vectors: int) -> float:
+    blocks, narrow = divmod(columns, vectors * machine.lanes)
+    narrow_vectors = len(split(narrow, machine.lanes))
+
+    def step(count: int, wide: int) -> float:
+        return max(count * wide / 2, (count + wide) / 2 * 1.05, 4.0) + 0.15
+
+    def across(count: int) -> float:
+        return blocks * step(count, vectors) + (step(count, narrow_vectors) if narrow else 0.0)
+
+    tiles, rest = divmod(rows, tile_rows)
+    return tiles * across(tile_rows) + (across(rest) if rest else 0.0)
+
+
+def pack(matrix: Array, columns: int) -> Array:
+    """``[K, M]`` as panels one after another: ``[M / columns][K][columns]``, the last one as narrow as it is."""
+    panels = [matrix[:, start : start + columns].ravel() for start in range(0, matrix.shape[1], columns)]
+    return np.concatenate(panels) if panels else np.zeros(0, matrix.dtype)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of x from the offset `at` on: elements to sum over are `along` apart, rows `between`."""
+
+    pointer: Pointer
+    at: Index
+    between: Index
+    along: Index = 1
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A block of columns of the weights from the offset `at` on, whose lines are `line` apart."""
+
+    pointer: Pointer
+    at: Index
+    line: Index
+
+
+class Tile:
+    """Accumulators for `rows` rows of a block of columns."""
+
+    def __init__(self, f: Function, rows: int, columns: Block, dtype: str) -> None:
+        self._f = f
+        self._rows = rows
+        self._block = columns
+        self._dtype = sum_dtype(dtype)
+        vectors = rows * len(columns.widths)
+        # Few accumulators would wait for each other: the sum is then split into several chains.
+        self._chains = max(1, _IN_FLIGHT // vectors)
+        self._sums: list[Accumulators] = [
+            f.accumulators(rows * self._chains, width, self._dtype) for width in columns.widths
+        ]
+
+    def start(self, bias: Pointer | None, offset: Index) -> None:
+        """Set the sums to the bias, or to 0."""
+        for sums, first, width in zip(self._sums, self._block.starts, self._block.widths, strict=True):
+            zero = constant(0, self._dtype)
+            value = bias.load(offset + first, width).cast(self._dtype) if bias else zero
+            for row in range(self._rows):
+                for chain in range(self._chains):
+                    sums[row * self._chains + chain] = zero if chain else value
+
+    def multiply(self, x: Rows, weights: Panel, length: Index, rows: Sequence[int] | None = None) -> None:
+        """Add the products of the first `length` elements of `rows` of x with as many lines of the panel."""
+        rows = range(self._rows) if rows is None else rows
+        chains = min(self._chains, length) if isinstance(length, int) else self._chains
+        with self._f.loop(length // chains) as k:
+            for chain in range(chains):
+                self._step(x, weights, k * chains + chain, rows, chain)
+        done = self._f.name_index(length - length % chains)
+        with self._f.loop(length - done) as k:
+            self._step(x, weights, done + k, rows, 0)
+
+    def _step(self, x: Rows, weights: Panel, k: Index, rows: Sequence[int], chain: int) -> None:
+        f, block = self._f, self._block
+        line = f.name_index(weights.at + k * weights.line)
+        loaded = [
+            f.let(weights.pointer.load(line + first, width).cast(self._dtype))
+            for first, width in zip(block.starts, block.widths, strict=True)
+        ]
+        at = f.name_index(x.at + k * x.along)
+        for row in rows:
+            element = f.let(x.pointer.load(at + row * x.between).cast(self._dtype))
+            for sums, weight in zip(self._sums, loaded, strict=True):
+                sums.add(row * self._chains + chain, weight * element)
+
+    def store(
+        self, y: Pointer, at: Index, step: int, epilogue: Epilogue, position: Callable[[Index, Index], list[Index]]
+    ) -> None:
+        """Store the sums, after the epilogue, at ``at + row * step``; `position` says where (row, column) stands."""
+        if not epilogue.costly or self._rows == 1:
+            for row in range(self._rows):
+                for total, first in zip(self._totals(row), self._block.starts, strict=True):
+                    y.store(at + row * step + first, epilogue(total, position(row, first)))
+            return
+        columns = self._block.columns
+        parked = self._f.stack(self._rows * columns, self._dtype)
+        for row in range(self._rows):
+            for total, first in zip(self._totals(row), self._block.starts, strict=True):
+                parked.store(row * columns + first, total)
+        with self._f.loop(self._rows) as row:
+            for first, width in zip(self._block.starts, self._block.widths, strict=True):
+                value = parked.load(row * columns + first, width)
+                y.store(at + row * step + first, epilogue(value, position(row, first)))
+
+    def _totals(self, row: int) -> list[Expr]:
+        """The sum of each vector, its chains added in pairs."""
+        totals: list[Expr] = []
+        for sums in self._sums:
+            parts = [sums[row * self._chains + chain] for chain in range(self._chains)]
+            while len(parts) > 1:
+                pairs = [self._f.let(a + b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+                parts = pairs + parts[len(pairs) * 2 :]
+            totals.append(parts[0])
+        return totals
