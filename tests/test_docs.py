@@ -1,7 +1,7 @@
 """Every code block and command in README.md and docs/ runs as it stands there.
 
-Python blocks of one page run in order in one process; ``console`` blocks run line by line in a shell, in the same folder,
-and what they print must hold every line that the page shows (``...`` stands for anything).
+Python blocks of one page run in order in one process; ``console`` blocks run line by line in a shell, in the same
+folder, and what they print must hold every line that the page shows (``...`` stands for anything).
 """
 
 import os
