@@ -43,6 +43,7 @@ class Emitter:
         self._taken = {*inputs, *reserved}
         self._constants: dict[str, str] = {}
         self._permuted: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._transposes: dict[tuple[str, tuple[int, ...]], str] = {}
         self._extents: dict[Dim, str] = {}
         self._symbols: dict[str, tuple[str, int]] = {}
         for name, type_ in inputs.items():
@@ -173,9 +174,21 @@ class Emitter:
         total = tuple(first[axis] for axis in perm)
         if total == tuple(range(len(total))):
             return base
-        result = self.node("Transpose", base, perm=total)
-        self._permuted[result] = (base, total)
-        return result
+        if (base, total) not in self._transposes:
+            result = self.node("Transpose", base, perm=total)
+            self._transposes[base, total] = result
+            self._permuted[result] = (base, total)
+        return self._transposes[base, total]
+
+    def concat(self, xs: Sequence[str], axis: int) -> str:
+        """The tensors one after another; transposes that all of them share follow after instead."""
+        permuted = [self._permuted.get(x) for x in xs]
+        perms = {entry[1] for entry in permuted if entry}
+        if len(perms) == 1 and all(permuted):
+            (perm,) = perms
+            joined = self.node("Concat", *(entry[0] for entry in permuted if entry), axis=perm[axis])
+            return self.transpose(joined, perm)
+        return self.node("Concat", *xs, axis=axis)
 
     def reshape(self, x: str, shape: Sequence[int]) -> str:
         """``x`` under a shape with at most one -1."""

@@ -70,14 +70,14 @@ def _kernels() -> dict[str, list[tuple[int, int, dict[str, list[str]]]]]:
 @cache
 def has_kernel(op_type: str, dtype: str, opset: int, operand: int = 0) -> bool:
     """Whether the engine has a kernel of `op_type` whose input number `operand` is of `dtype`."""
-    if dtype == "float16" and has_kernel(op_type, "float32", opset, operand):
-        return True  # the engine puts casts around such a node itself
     schema = onnx.defs.get_schema(op_type, opset)
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     name = f"tensor({onnx.TensorProto.DataType.Name(kind).lower()})"
     parameter = schema.inputs[min(operand, len(schema.inputs) - 1)]
     if name not in parameter.types:
         return False
+    if dtype == "float16" and has_kernel(op_type, "float32", opset, operand):
+        return True  # the engine puts casts around such a node itself
     return any(
         first <= schema.since_version <= last and name in constraints.get(parameter.type_str, [name])
         for first, last, constraints in _kernels().get(op_type, [])

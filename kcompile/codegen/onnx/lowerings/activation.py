@@ -8,7 +8,6 @@ from kcompile.ir.graph import Node
 from kcompile.ir.op import Op
 
 SAME_MEANING: dict[type[Op], str] = {
-    ops.Relu: "Relu",
     ops.Sigmoid: "Sigmoid",
     ops.Tanh: "Tanh",
     ops.Softplus: "Softplus",
@@ -17,6 +16,12 @@ SAME_MEANING: dict[type[Op], str] = {
 
 for _class, _op_type in SAME_MEANING.items():
     ONNX.register(_class)(same_meaning(_op_type))
+
+
+@ONNX.register(ops.Relu)
+def relu(e: Emitter, op: ops.Relu, node: Node) -> str:
+    dtype, x = node.inputs[0].type.dtype, e.name(node.inputs[0])
+    return e.node("Relu", x) if e.has_kernel("Relu", dtype) else e.typed("Max", dtype, x, e.scalar(0, dtype))
 
 
 @ONNX.register(ops.LeakyRelu)

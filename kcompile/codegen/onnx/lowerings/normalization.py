@@ -8,12 +8,15 @@ from kcompile.codegen.onnx.table import ONNX
 from kcompile.ir import ops
 from kcompile.ir.graph import Node
 
+# An attribute holds float32: float64 needs epsilon as an operand.
+_ATTRIBUTE_DTYPES = ("float16", "float32")
+
 
 @ONNX.register(ops.BatchNorm)
 def batch_norm(e: Emitter, op: ops.BatchNorm, node: Node) -> str:
     type_ = node.inputs[0].type
     axis = op.axis % type_.rank
-    if axis == 1:
+    if axis == 1 and type_.dtype in _ATTRIBUTE_DTYPES:
         return e.typed("BatchNormalization", type_.dtype, *e.inputs(node), epsilon=op.epsilon)
     gamma, beta, mean, variance = (value.constant for value in node.inputs[1:])
     if gamma is None or beta is None or mean is None or variance is None:
@@ -26,5 +29,7 @@ def batch_norm(e: Emitter, op: ops.BatchNorm, node: Node) -> str:
 
 @ONNX.register(ops.LayerNorm)
 def layer_norm(e: Emitter, op: ops.LayerNorm, node: Node) -> str:
+    if node.inputs[0].type.dtype not in _ATTRIBUTE_DTYPES:
+        return lower_decomposed(e, node)[0]
     axis = -node.inputs[1].type.rank
     return e.typed("LayerNormalization", node.inputs[0].type.dtype, *e.inputs(node), axis=axis, epsilon=op.epsilon)

@@ -61,7 +61,7 @@ def transpose(e: Emitter, op: ops.Transpose, node: Node) -> str:
 
 @ONNX.register(ops.Concat)
 def concat(e: Emitter, op: ops.Concat, node: Node) -> str:
-    return e.node("Concat", *e.inputs(node), axis=op.axis)
+    return e.concat(e.inputs(node), op.axis % node.inputs[0].type.rank)
 
 
 @ONNX.register(ops.Slice)
