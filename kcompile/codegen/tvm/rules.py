@@ -1,7 +1,20 @@
 """The table of lowerings with every family's rules entered."""
 
 from kcompile.codegen.tvm import fusion
-from kcompile.codegen.tvm.kernels import copy, dense, elementwise, move, norm, pooling, reduce
+from kcompile.codegen.tvm.kernels import copy, dense, elementwise, gather, move, norm, pad, pooling, reduce, resize
 from kcompile.codegen.tvm.plan import TVM
 
-__all__ = ["TVM", "copy", "dense", "elementwise", "fusion", "move", "norm", "pooling", "reduce"]
+__all__ = [
+    "TVM",
+    "copy",
+    "dense",
+    "elementwise",
+    "fusion",
+    "gather",
+    "move",
+    "norm",
+    "pad",
+    "pooling",
+    "reduce",
+    "resize",
+]
