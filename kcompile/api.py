@@ -106,7 +106,6 @@ def compile(
     """
     from kcompile.codegen.backends import backend
     from kcompile.codegen.parity import check_graph, require_agreement
-    from kcompile.codegen.shapes import fix_shapes
 
     chosen = backend(target, **options)
     path = _output_path(chosen, model, output)
@@ -114,7 +113,7 @@ def compile(
     clock.start("reading the model")
     keras_model, file = _model_of(model)
     notes = _notes(keras_model, file, threads)
-    graph = fix_shapes(keras_model.trace(), shapes or {})
+    graph = trace(keras_model, shapes)
     clock.start("compiling")
     program = chosen.compile(graph, _signature(graph, keras_model), notes)
     clock.start("verifying")
@@ -123,6 +122,17 @@ def compile(
     clock.start("writing")
     _write(path, program, notes, report)
     return Artifact(path, target, path.stat().st_size, report, clock.stop())
+
+
+def trace(model: "Model", shapes: Mapping[str, Sequence[int | None]] | None = None) -> Graph:
+    """The graph of a model, with the extents of `shapes` fixed as `compile` fixes them.
+
+    Raises:
+        InputError: `shapes` do not fit the model.
+    """
+    from kcompile.codegen.shapes import fix_shapes
+
+    return fix_shapes(model.trace(), shapes or {})
 
 
 def load(path: PathLike, threads: int | None = None, check: bool = False) -> Session:
@@ -139,7 +149,7 @@ def load(path: PathLike, threads: int | None = None, check: bool = False) -> Ses
         MissingExtra: the artifact's engine is not installed.
     """
     found = existing(path)
-    if not _is_keras_file(found):
+    if not is_keras_file(found):
         return load_artifact(found, threads, check)
     check_threads(threads)
     model = load_model(found)
@@ -225,7 +235,8 @@ def _recorded(path: Path, bundle: Bundle | None) -> "Samples":
     return Samples(*bundle.samples())
 
 
-def _is_keras_file(path: Path) -> bool:
+def is_keras_file(path: Path) -> bool:
+    """Whether `path` holds a Keras model rather than an artifact, by its suffix or its first bytes."""
     if path.suffix.lower() in _KERAS_SUFFIXES:
         return True
     if path.is_dir():

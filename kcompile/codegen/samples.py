@@ -4,7 +4,7 @@ An input that selects rows of a table gets numbers within it, one that is compar
 that number at the end of some rows, a mask is true for at least the first step, anything else is standard normal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Value
 from kcompile.ir.types import Array, TensorType
 from kcompile.runtime.extents import smallest_extents
+from kcompile.runtime.signature import Signature
 
 # Ops whose results are elements of their first operand, perhaps in another dtype.
 _MOVES = (
@@ -31,6 +32,7 @@ _MOVES = (
 )
 
 _ROWS = 2
+_SPARE = 5
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,34 @@ def draw_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
     return {name: _draw(rng, type.bind(bindings), roles.get(name, Role())) for name, type in graph.input_types.items()}
 
 
+def draw_for(
+    signature: Signature, batch: int, shapes: Mapping[str, Sequence[int | None]], seed: int = 0
+) -> dict[str, Array]:
+    """Inputs by name for a model of which only the signature is known: integers are 0 or 1, so that any table has them.
+
+    Args:
+        batch: the rows.
+        shapes: extents to take, by input; the others are as small as the model allows with some to spare.
+
+    Raises:
+        InputError: `shapes` do not fit.
+    """
+    rng = np.random.default_rng(seed)
+    least = {symbol: value + _SPARE for symbol, value in signature.minimums.items()}
+    if signature.batch:
+        least[signature.batch] = batch
+    drawn: dict[str, Array] = {}
+    for name, type in signature.inputs.items():
+        given = shapes.get(name) or (None,) * type.rank
+        extents = [
+            least.get(str(dim), _SPARE) if extent is None and isinstance(dim, str) else extent or dim
+            for dim, extent in zip(type.shape, given, strict=True)
+        ]
+        role = Role(limit=None if type.is_float else 2)
+        drawn[name] = _draw(rng, type.with_shape(extents), role)
+    return drawn
+
+
 def sample_extents(graph: Graph) -> dict[str, Dim]:
     """A value for every symbol of the inputs: 2 for the batch, else a few more than the smallest legal one."""
     shapes = [type.shape for type in graph.input_types.values()]
@@ -57,7 +87,7 @@ def sample_extents(graph: Graph) -> dict[str, Dim]:
     for dim in (dim for shape in shapes for dim in shape if isinstance(dim, str) and dim.isidentifier()):
         is_batch = all(shape and shape[0] == dim for shape in shapes)
         # Odd, so that halves are rounded, and different, so that no axis is taken for another.
-        extents.setdefault(dim, _ROWS if is_batch else least.get(dim, 1) + 5 + 2 * len(extents))
+        extents.setdefault(dim, _ROWS if is_batch else least.get(dim, 1) + _SPARE + 2 * len(extents))
     return extents
 
 

@@ -83,12 +83,19 @@ class Session(ABC):
         Raises:
             InputError: names, dtypes or shapes do not fit; all problems are named.
         """
+        return arrange(self.signature.structure, self.predict_named(x, batch_size))
+
+    def predict_named(self, x: Any, batch_size: int | None = 32) -> dict[str, Array]:
+        """As `predict`, with the outputs by name.
+
+        Raises:
+            InputError: names, dtypes or shapes do not fit; all problems are named.
+        """
         size = 32 if batch_size is None else batch_size
         if not isinstance(size, int) or size < 1:
             raise InputError(f"`batch_size` must be an integer from 1 on. Received: {batch_size!r}.")
         arrays = _converted(self.inputs, _by_name(self.inputs, self.signature.keys, x))
-        results = self._split(arrays, size)
-        return arrange(self.signature.structure, dict(zip(self.outputs, results, strict=True)))
+        return dict(zip(self.outputs, self._split(arrays, size), strict=True))
 
     def _split(self, arrays: list[Array], size: int) -> list[Array]:
         plan = self.signature.fit(arrays)

@@ -1,0 +1,142 @@
+"""``kcompile inspect``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kcompile import api
+from kcompile.cli import options
+from kcompile.cli.output import Progress, facts, heading, say, say_json, size, table
+from kcompile.ir.dims import Dim
+from kcompile.ir.graph import Graph
+from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
+
+
+@click.command("inspect")
+@click.argument("path", metavar="MODEL_OR_ARTIFACT", type=options.EXISTING)
+@click.option("--ir", "show_ir", is_flag=True, help="Print a model's graph before and after the passes.")
+@click.option("--explain", "show_skips", is_flag=True, help="Say which rewrites of a model were not made, and why.")
+@options.shape
+@options.as_json
+def command(
+    path: Path,
+    show_ir: bool,
+    show_skips: bool,
+    shapes: tuple[tuple[str, tuple[int | None, ...]], ...],
+    as_json: bool,
+) -> None:
+    """Show what a Keras file or an artifact holds.
+
+    Of a model: its layers with their results, parameters and multiply-accumulates (MACs) for one row, and the memory
+    that it needs. Of an artifact: inputs and outputs, target, memory, members, and what the verification saw.
+    """
+    if not api.is_keras_file(path):
+        if show_ir or show_skips or shapes:
+            raise click.UsageError("--ir, --explain and --shape are for models: an artifact holds machine code.")
+        _show_artifact(path, as_json)
+        return
+    with Progress(as_json) as progress:
+        progress.stage("reading the model")
+        model = api.load_model(path)
+        graph = api.trace(model, options.named_shapes(shapes, model.input_names))
+    if show_ir or show_skips:
+        _show_graph(graph, show_ir, show_skips)
+    else:
+        _show_model(model, graph, as_json)
+
+
+def _show_graph(graph: Graph, show_ir: bool, show_skips: bool) -> None:
+    from kcompile.ir.passes.pipeline import explain, inference
+
+    if show_ir:
+        after = inference(graph)
+        say(heading("# as traced"))
+        say(str(graph))
+        say(heading(f"# after {', '.join(after.notes) or 'passes that changed nothing'}"))
+        say(str(after))
+    if show_skips:
+        skips = [str(skip) for skip in explain(graph)]
+        say("\n".join(dict.fromkeys(skips)) or "Every rewrite that a pattern allows was made.")
+
+
+def _show_model(model: Any, graph: Graph, as_json: bool) -> None:
+    from kcompile.cli.anatomy import anatomy
+
+    found = anatomy(model, graph)
+    if as_json:
+        say_json(found.to_json())
+        return
+    rows = [[r.layer, r.kind, r.output, f"{r.parameters:,}", _count(r.macs)] for r in found.layers]
+    say(table(["layer", "type", "result", "parameters", "MACs"], rows, "<<<>>"))
+    say()
+    at = ", ".join(f"{symbol}={value}" for symbol, value in found.extents.items())
+    say(
+        facts(
+            [
+                ("model", found.name + (f" (Keras {found.keras_version})" if found.keras_version else "")),
+                ("inputs", _named(found.inputs)),
+                ("outputs", _named(found.outputs)),
+                ("parameters", f"{found.parameters:,}"),
+                ("MACs of one row", _count(found.macs)),
+                ("weights", f"{size(found.weight_bytes[0])}, {size(found.weight_bytes[1])} after the passes"),
+                ("intermediates", f"{size(found.peak_bytes)} at once" + (f", at {at}" if at else "")),
+                ("ops", f"{found.nodes[0]}, {found.nodes[1]} after the passes"),
+            ]
+        )
+    )
+
+
+def _show_artifact(path: Path, as_json: bool) -> None:
+    if is_bundle(path):
+        bundle = open_bundle(path)
+        if as_json:
+            say_json(dict(bundle.manifest))
+        else:
+            _show_bundle(bundle)
+        return
+    session = api.load(path, threads=1)
+    notes: dict[str, str] = getattr(session, "metadata", {})
+    if as_json:
+        say_json({"kind": session.engine, "signature": session.signature.to_json(), "notes": notes})
+        return
+    kept = [(name, value) for name, value in notes.items() if name != "kcompile.signature"]
+    named = {name: str(type) for name, type in session.inputs.items()}
+    results = {name: str(type) for name, type in session.outputs.items()}
+    say(facts([("model", session.name), ("inputs", _named(named)), ("outputs", _named(results))]))
+    say(facts([("file", size(path.stat().st_size)), *kept]))
+
+
+def _show_bundle(bundle: Bundle) -> None:
+    manifest, signature = bundle.manifest, bundle.signature
+    target, memory = manifest["target"], manifest["memory"]
+    machine = ", ".join(str(target[key]) for key in ("triple", "cpu", "opset") if target.get(key))
+    arena = memory.get("arena_bytes")
+    seen = [f"`{d['output']}` off by {d['relative']:.1e} of its largest" for d in manifest["verification"]["outputs"]]
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    say(
+        facts(
+            [
+                ("model", signature.name),
+                ("inputs", _named({name: str(type) for name, type in signature.inputs.items()})),
+                ("outputs", _named({name: str(type) for name, type in signature.outputs.items()})),
+                ("target", target["name"] + (f" ({machine})" if machine else "")),
+                ("weights", size(memory["weight_bytes"])),
+                ("arena", size(arena) if isinstance(arena, int) else f"{arena} bytes" if arena else ""),
+                ("verified", "; ".join(seen)),
+                ("made by", versions),
+                *manifest["notes"].items(),
+            ]
+        )
+    )
+    say()
+    rows = [[name, size(record["bytes"]), record["sha256"]] for name, record in manifest["members"].items()]
+    say(table(["member", "size", "sha256"], rows, "<><"))
+
+
+def _named(types: Any) -> str:
+    return ", ".join(f"{name}: {type}" for name, type in types.items())
+
+
+def _count(number: Dim) -> str:
+    return f"{number:,}" if isinstance(number, int) else number

@@ -1,0 +1,132 @@
+"""The ``kcompile`` command: its sub-commands, and how errors become exit codes."""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from kcompile.errors import KCompileError, VerificationError
+
+FAILED, USAGE, DISAGREES, INTERRUPTED = 1, 2, 3, 130
+
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    the model, the artifact or the machine does not allow it
+  2    the command line is wrong
+  3    the verification failed
+  130  interrupted (Ctrl-C); nothing half-written is left
+
+\b
+Environment:
+  NO_COLOR        no colours, also on a terminal
+  KCOMPILE_DEBUG  show Python tracebacks, as --debug does
+"""
+
+# Each command lives in the module of its name, which is imported when it is called.
+COMMANDS = {
+    "compile": "Compile a Keras model, verify the result and write it.",
+    "inspect": "Show what a model or an artifact holds.",
+    "run": "Run an artifact on arrays in a file.",
+    "bench": "Time an artifact.",
+    "verify": "Compare an artifact with the reference.",
+    "layers": "List the layers and what each target can express.",
+}
+
+
+class _Commands(click.Group):
+    """Commands by name; a line that begins with no command compiles."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"kcompile.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "-h", "--version"}
+        first = next((i for i, word in enumerate(args) if word != "--debug"), len(args))
+        if first < len(args) and args[first] not in own and args[first] not in COMMANDS:
+            _check_is_no_misspelt_command(ctx, args[first])
+            args = [*args[:first], "compile", *args[first:]]
+        return super().parse_args(ctx, args)
+
+
+def _check_is_no_misspelt_command(ctx: click.Context, word: str) -> None:
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    if near and not Path(word).suffix and not Path(word).exists():
+        raise click.UsageError(f"No such command or model {word!r}. Did you mean {near[0]!r}?", ctx)
+
+
+@click.group(
+    cls=_Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="MODEL | COMMAND [ARGS]...",
+)
+@click.option("--debug", is_flag=True, help="Show Python tracebacks of errors.")
+@click.version_option(version("kcompile"), message="kcompile %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Compile Keras models to verified artifacts, and run them.
+
+    \b
+      kcompile model.h5 --target onnx -o model.onnx     one verified ONNX file
+      kcompile model.keras --target tvm -o model.kcb    one verified native bundle for this machine
+
+    A model without a command is compiled: see `kcompile compile --help`.
+    """
+    if debug:
+        os.environ["KCOMPILE_DEBUG"] = "1"
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command line."""
+    try:
+        result = cli.main(arguments, prog_name="kcompile", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        _show(f"{error.format_message()} {_hint(error)}".rstrip())
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except KCompileError as error:
+        if os.environ.get("KCOMPILE_DEBUG"):
+            traceback.print_exc()
+        _show(str(error))
+        return DISAGREES if isinstance(error, VerificationError) else FAILED
+    except BrokenPipeError:
+        # The reader of the output has seen enough; Python would complain once more while closing it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _show(text: str) -> None:
+    """Print an error."""
+    color = False if os.environ.get("NO_COLOR") else None
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True, color=color)
+
+
+def _hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"See `{context.command_path} --help`." if context else ""
