@@ -6,13 +6,14 @@ from typing import Any, Self
 
 from kcompile.errors import ModelError
 from kcompile.frontend.inputs import is_input
-from kcompile.frontend.layer import Layer
+from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.model import Model
 from kcompile.frontend.topology import Topology, cut, topology
 from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
 from kcompile.ir.graph import Value
 
 
+@register_layer("keras>Functional", "keras>Model")
 class Functional(Model):
     """A model that computes `outputs` from `inputs`; see `Model`.
 

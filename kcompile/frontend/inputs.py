@@ -17,7 +17,7 @@ OpenShape = Sequence[int | None]
 BATCH = "N"
 
 
-@register_layer("keras>InputLayer", "InputLayer")
+@register_layer("keras>InputLayer")
 @dataclass(eq=False)
 class InputLayer(Layer):
     """The entry of a tensor into a model.

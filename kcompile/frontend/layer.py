@@ -145,6 +145,11 @@ class Layer(ABC):
         return self.dtype if not self.dtype.startswith("mixed_") else "float32"
 
     @property
+    def compute_dtype(self) -> str:
+        """The dtype of the results: that of the policy's computations."""
+        return self.dtype.removeprefix("mixed_")
+
+    @property
     def weights(self) -> list[Weight]:
         """All weights: the layer's own, then those of layers inside, depth first."""
         inner = [weight for layer in self.sublayers.values() for weight in layer.weights]
@@ -258,17 +263,20 @@ def deserialize_layer(spec: Any) -> Layer:
     """
     if isinstance(spec, Layer):
         return spec
-    parts: Any = spec
-    if not isinstance(parts, Mapping) or not isinstance(parts.get("config"), Mapping):  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("config"), Mapping):  # pyright: ignore[reportUnknownMemberType]
         raise ModelError(f"a layer must be an object or a config with `class_name` and `config`. Received: {spec!r}.")
-    names = [parts.get("registered_name"), parts.get("class_name")]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    for name in names:  # pyright: ignore[reportUnknownVariableType]
-        cls = LAYERS.get(str(name)) or LAYERS.get(f"keras>{name}")
-        if cls is not None:
-            return cls.from_config(parts["config"])
-    raise UnsupportedLayer(
-        f"kcompile cannot compile layer class {names[1]!r}. Register a converter with @kcompile.register_layer."
-    )
+    parts: Mapping[str, Any] = spec  # pyright: ignore[reportUnknownVariableType]
+    # A reader of files leaves here the class that it chose, and a list that holds the layer once a spec has made it.
+    shared: list[Layer] = parts.get("made", [])
+    names = [parts.get("registered_name"), parts.get("class_name")]
+    found = (LAYERS.get(str(name)) or LAYERS.get(f"keras>{name}") for name in names)
+    cls = parts.get("layer_class") or next(filter(None, found), None)
+    if cls is None:
+        law = f"kcompile cannot compile layer class {names[1]!r}"
+        raise UnsupportedLayer(f"{law}. Register a converter with @kcompile.register_layer.")
+    if not shared:
+        shared.append(cls.from_config(parts["config"]))
+    return shared[0]
 
 
 _names: Counter[str] = Counter()

@@ -6,13 +6,14 @@ from typing import Any, Self
 from kcompile.errors import ModelError
 from kcompile.frontend.functional import Functional
 from kcompile.frontend.inputs import InputLayer, OpenShape, is_input
-from kcompile.frontend.layer import Layer
+from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.model import Model
 from kcompile.frontend.topology import Topology
 from kcompile.frontend.tracing import KerasTensor, Trace
 from kcompile.ir.graph import Value
 
 
+@register_layer("keras>Sequential")
 class Sequential(Model):
     """Layers that each take the result of the one before.
 

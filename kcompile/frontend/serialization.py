@@ -3,7 +3,6 @@
 A config of another form is brought into this one first, by `keras_file.normalize`.
 """
 
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,41 +12,15 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend.functional import Functional
-from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
-from kcompile.frontend.model import Model
+from kcompile.frontend.layer import Layer, deserialize_layer, serialize_layer
 from kcompile.frontend.sequential import Sequential
 from kcompile.frontend.tracing import Call, KerasTensor, flatten, map_structure
-
-register_layer("keras>Functional", "keras>Model")(Functional)
-register_layer("keras>Sequential")(Sequential)
 
 F = TypeVar("F", bound=Functional)
 S = TypeVar("S", bound=Sequential)
 
 # Which result of a graph: the layer's name, the number of its call, the number of the call's result.
 History = tuple[str, int, int]
-
-
-def model_from_json(text: str) -> Model:
-    """The model that a JSON text describes, with new weights.
-
-    Raises:
-        ModelError: the text is no JSON, or no config of a model.
-        UnsupportedLayer: it uses layers that are not registered.
-    """
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"a model's config must be JSON. Received: {text[:60]!r} ({error}).") from None
-    return model_from_spec(config)
-
-
-def model_from_spec(spec: Any) -> Model:
-    """The model that ``{"class_name": ..., "config": ...}`` describes."""
-    model = deserialize_layer(spec)
-    if not isinstance(model, Model):
-        raise ModelError(f"a model's config must describe a model. Received: {type(model).__name__}.")
-    return model
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -109,8 +82,7 @@ def _serialize_arguments(argument: Any, numbers: Mapping[int, int]) -> Any:
     if isinstance(argument, Mapping):
         return {str(key): _serialize_arguments(value, numbers) for key, value in argument.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(argument, list | tuple):
-        items = [_serialize_arguments(item, numbers) for item in argument]  # pyright: ignore[reportUnknownVariableType]
-        return items if isinstance(argument, list) else {"class_name": "__tuple__", "config": {"value": items}}
+        return [_serialize_arguments(item, numbers) for item in argument]  # pyright: ignore[reportUnknownVariableType]
     return argument
 
 
@@ -206,8 +178,6 @@ def _deserialize_arguments(argument: Any, where: str) -> Any:
     match items["class_name"]:
         case "__keras_tensor__":
             return _reference(config.get("keras_history"), where)  # pyright: ignore[reportUnknownMemberType]
-        case "__tuple__":
-            return tuple(_deserialize_arguments(config.get("value"), where))  # pyright: ignore[reportUnknownMemberType]
         case "__numpy__" | "__tensor__":
             return np.asarray(config.get("value"), config.get("dtype", "float32"))  # pyright: ignore[reportUnknownMemberType]
         case other:

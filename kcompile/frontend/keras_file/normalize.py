@@ -1,0 +1,199 @@
+"""Configs of any age in one form: that of Keras 3, in the words of kcompile's layers.
+
+All that a file uses and kcompile lacks is collected and refused at once; nothing named in a file is ever imported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+from kcompile.errors import ModelError, UnsupportedLayer
+from kcompile.frontend.keras_file.names import KERAS_LAYERS, MODEL_CLASSES, canonical_class
+from kcompile.frontend.keras_file.nodes import modern_graph
+from kcompile.frontend.keras_file.old_spellings import MEANINGLESS, MEANINGLESS_SUFFIXES, NEUTRAL, modern
+from kcompile.frontend.keras_file.version import KerasVersion
+from kcompile.frontend.layer import LAYERS, Layer
+
+Spec: TypeAlias = dict[str, Any]
+
+_KERAS_PACKAGES = ("keras", "tensorflow", "tf_keras")
+
+
+@dataclass(frozen=True)
+class _Unsupported:
+    """A layer without a converter."""
+
+    name: str
+    description: str
+    """``keras.layers.Foo``, ``custom: package.Name`` or ``Lambda: code``."""
+    path: str
+    registration: str
+    """What to register a converter under."""
+
+
+@dataclass
+class _Normalizer:
+    version: KerasVersion
+    custom: Mapping[str, type[Layer]]
+    unsupported: list[_Unsupported] = field(default_factory=list[_Unsupported])
+    problems: list[str] = field(default_factory=list[str])
+    # What `deserialize_layer` needs to give one layer for all specs that share an id.
+    shared: dict[int, list[Layer]] = field(default_factory=dict[int, list[Layer]])
+
+    def layer(self, spec: Any, path: str) -> Spec:
+        """The spec of a layer or model at `path`."""
+        class_name, config = _parts(spec, path)
+        named: Any = config if isinstance(config, Mapping) else {}
+        name = named.get("name") or spec.get("name") or class_name.lower()
+        here = f"{path}/{name}" if path else str(name)
+        made: Spec = {"class_name": class_name, "name": name}
+        if isinstance(shared := spec.get("shared_object_id"), int):
+            made["made"] = self.shared.setdefault(shared, [])
+        cls = self.resolve(spec, class_name, str(name))
+        if cls is None and class_name in MODEL_CLASSES:
+            return {**made, **self.model(MODEL_CLASSES[class_name], config, str(name), here)}
+        if cls is None:
+            self.unsupported.append(_described(spec, class_name, str(name), here))
+            return {**made, "config": {}}
+        if not isinstance(config, Mapping):
+            raise ModelError(f"the config of layer `{here}` must be a dict. Received: {config!r}.")
+        known = canonical_class(class_name)
+        inner: Spec = {key: self.nested(value, here) for key, value in config.items()}  # pyright: ignore
+        inner = {**modern(known, inner, self.version), "name": name}
+        return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
+
+    def nested(self, value: Any, here: str) -> Any:
+        """An argument's value, with the layers in it normalised."""
+        if isinstance(value, list):
+            return [self.nested(item, here) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        is_spec = isinstance(value, Mapping) and isinstance(value.get("config"), Mapping)  # pyright: ignore
+        if not is_spec or not isinstance(value.get("class_name"), str):
+            return value
+        known = canonical_class(value["class_name"]) in KERAS_LAYERS or value["class_name"] in MODEL_CLASSES
+        if not known and self.resolve(value, value["class_name"], "") is None:
+            return value
+        return self.layer(value, here)
+
+    def resolve(self, spec: Mapping[str, Any], class_name: str, name: str) -> type[Layer] | None:
+        """The class that is registered for a spec: the user's own first, then kcompile's."""
+        registered, module = spec.get("registered_name"), spec.get("module")
+        own = module is None or str(module).split(".")[0] in _KERAS_PACKAGES
+        names = [registered, class_name if own else f"{module}>{class_name}", class_name]
+        names += [f"{class_name}:{name}"] if class_name == "Lambda" else []
+        for candidate in filter(None, names):
+            if cls := self.custom.get(str(candidate)) or LAYERS.get(str(candidate)):
+                return cls
+        return LAYERS.get(f"keras>{canonical_class(class_name)}") if own and class_name not in MODEL_CLASSES else None
+
+    def model(self, kind: str, config: Any, name: str, here: str) -> Spec:
+        """The spec of a model, without its name."""
+        if isinstance(config, list):  # Sequential in Keras 2.2.2 and before
+            config = {"name": name, "layers": config}  # pyright: ignore[reportUnknownVariableType]
+        layers: Any = config.get("layers") if isinstance(config, Mapping) else None  # pyright: ignore
+        if not isinstance(layers, list):
+            raise ModelError(
+                f"the config of model `{here}` must hold a list of layers. Received: {type(layers).__name__}."
+            )
+        keep = {"trainable", "build_input_shape", "input_layers", "output_layers"}
+        made: Spec = {key: value for key, value in config.items() if key in keep}  # pyright: ignore
+        made["name"] = name
+        entries: list[Any] = list(layers)  # pyright: ignore[reportUnknownArgumentType]
+        if kind == "Sequential":
+            made["layers"] = [self.layer(entry, here) for entry in self._with_input(entries, here)]
+        else:
+            made = modern_graph({**made, "layers": [self.entry(entry, here) for entry in entries]}, _models(entries))
+        return {"class_name": kind, "layer_class": LAYERS[f"keras>{kind}"], "config": made}
+
+    def entry(self, entry: Any, here: str) -> Spec:
+        """A layer of a functional graph, with its connections."""
+        made = self.layer(entry, here)
+        nodes = entry.get("inbound_nodes", [])
+        if not isinstance(nodes, list) or not isinstance(entry.get("name", made["name"]), str):
+            raise ModelError(f"`inbound_nodes` of layer `{here}/{made['name']}` must be a list. Received: {nodes!r}.")
+        return {**made, "name": entry.get("name", made["name"]), "inbound_nodes": nodes}
+
+    def _with_input(self, entries: list[Any], here: str) -> list[Any]:
+        """The layers of a Sequential model, where the first states the input's shape, with an InputLayer before it."""
+        if not entries:
+            return entries
+        class_name, config = _parts(entries[0], here)
+        if class_name == "InputLayer" or not isinstance(config, Mapping) or "batch_input_shape" not in config:
+            return entries
+        dtype: Any = config.get("dtype")  # pyright: ignore[reportUnknownMemberType]
+        entry: Spec = {
+            "name": f"{config.get('name')}_input",  # pyright: ignore[reportUnknownMemberType]
+            "batch_input_shape": config["batch_input_shape"],
+            "dtype": dtype if isinstance(dtype, str) else "float32",
+        }
+        return [{"class_name": "InputLayer", "config": entry}, *entries]
+
+    def known_only(self, cls: type[Layer], class_name: str, config: Spec, here: str) -> Spec:
+        """The arguments that the class takes; one that it lacks must be without effect."""
+        if cls.from_config.__func__ is not Layer.from_config.__func__:  # pyright: ignore[reportFunctionMemberAccess]
+            return config
+        known = {f.name for f in fields(cls) if f.init}
+        for key, value in config.items():
+            neutral = value in (None, False, "", [], {}) or NEUTRAL.get((class_name, key)) == value
+            if key not in known and not neutral and key not in MEANINGLESS and not key.endswith(MEANINGLESS_SUFFIXES):
+                self.problems.append(
+                    f"layer `{here}` ({class_name}) has `{key}`={value!r}, which kcompile does not know."
+                )
+        return {key: value for key, value in config.items() if key in known}
+
+
+def normalize(spec: Any, version: KerasVersion, where: str, custom: Mapping[str, type[Layer]] | None = None) -> Spec:
+    """A model's spec in the form that `deserialize_layer` takes.
+
+    Args:
+        where: the file's name, for errors.
+        custom: converters for this file alone, by registered name or class name.
+
+    Raises:
+        UnsupportedLayer: layers have no converter; all are named.
+        ModelError: the spec is no model's, or layers have arguments of unknown meaning.
+    """
+    normalizer = _Normalizer(version, custom or {})
+    made = normalizer.layer(spec, "")
+    if normalizer.unsupported:
+        raise UnsupportedLayer(_unsupported_text(normalizer.unsupported, where))
+    if normalizer.problems:
+        raise ModelError(f"{where} uses arguments that kcompile does not know:\n  " + "\n  ".join(normalizer.problems))
+    return made
+
+
+def _parts(spec: Any, path: str) -> tuple[str, Any]:
+    class_name: Any = spec.get("class_name") if isinstance(spec, Mapping) else None  # pyright: ignore
+    if not isinstance(class_name, str) or "config" not in spec:
+        place = f"in `{path}`" if path else "of a model"
+        raise ModelError(f"the config {place} must hold `class_name` and `config`. Received: {str(spec)[:80]}.")
+    return class_name, spec["config"]
+
+
+def _models(entries: list[Any]) -> dict[str, str]:
+    """The layers of a graph that are models, with their kinds."""
+    models = [entry for entry in entries if entry["class_name"] in MODEL_CLASSES]
+    return {str(entry.get("name") or entry["config"]["name"]): MODEL_CLASSES[entry["class_name"]] for entry in models}
+
+
+def _described(spec: Mapping[str, Any], class_name: str, name: str, path: str) -> _Unsupported:
+    registered, module = spec.get("registered_name"), spec.get("module")
+    if class_name == "Lambda":
+        return _Unsupported(name, "Lambda: code that kcompile never runs", path, f"Lambda:{name}")
+    if canonical_class(class_name) in KERAS_LAYERS and str(module or "keras").startswith(_KERAS_PACKAGES):
+        return _Unsupported(name, f"keras.layers.{class_name}", path, f"keras>{canonical_class(class_name)}")
+    full = f"{module}.{class_name}" if module else class_name
+    return _Unsupported(name, f"custom: {full}", path, str(registered or class_name))
+
+
+def _unsupported_text(layers: list[_Unsupported], where: str) -> str:
+    width = max(len(layer.name) for layer in layers) + 2
+    room = max(len(layer.description) for layer in layers) + 2
+    count = f"{len(layers)} layers" if len(layers) > 1 else "a layer"
+    lines = [f"{where} uses {count} kcompile cannot compile:"]
+    for layer in layers:
+        quoted = f"`{layer.name}`"
+        lines.append(f"  {quoted:{width}}  {f'({layer.description})':{room}}  at {layer.path}")
+    registrations = dict.fromkeys(layer.registration for layer in layers)
+    decorators = ", ".join(f'@kcompile.register_layer("{name}")' for name in registrations)
+    lines.append(f"  Register a converter with {decorators}, or see `kcompile layers`.")
+    return "\n".join(lines)

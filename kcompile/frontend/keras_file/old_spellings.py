@@ -1,0 +1,109 @@
+"""Arguments of single layers as Keras 2 wrote them, in the words and with the meanings of Keras 3."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from kcompile.frontend.keras_file.version import KerasVersion
+
+Config: TypeAlias = dict[str, Any]
+
+# Arguments without a meaning at inference, or that repeat what the graph says.
+MEANINGLESS = frozenset(
+    {
+        "autocast",
+        "batch_input_shape",
+        "build_config",
+        "fused",
+        "implementation",
+        "input_dim",
+        "input_length",
+        "input_shape",
+        "input_spec",
+        "key_shape",
+        "noise_shape",
+        "query_shape",
+        "rank",
+        "renorm_clipping",
+        "renorm_momentum",
+        "seed",
+        "shared_object_id",
+        "synchronized",
+        "unroll",
+        "use_cudnn_on_gpu",
+        "value_shape",
+        "virtual_batch_size",
+    }
+)
+MEANINGLESS_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
+
+# Values that say the same as the absence of the argument.
+NEUTRAL: dict[tuple[str, str], Any] = {("DepthwiseConv2D", "groups"): 1, ("DepthwiseConv1D", "groups"): 1}
+
+
+def modern(class_name: str, config: Config, version: KerasVersion) -> Config:
+    """`config` of a layer in Keras 3's words."""
+    made = {key: _activation(key, value, version) for key, value in config.items()}
+    if "dtype" in made:
+        made = _dtype(made, keep=class_name == "InputLayer" or not version.dtype_is_the_inputs)
+    change = _CHANGES.get(class_name)
+    return change(made, version) if change else made
+
+
+def _activation(key: str, value: Any, version: KerasVersion) -> Any:
+    # Keras 3 gave the name to another function: relu6(x + 3) / 6 in place of clip(0.2 x + 0.5, 0, 1).
+    if key.endswith("activation") and value == "hard_sigmoid" and not version.is_3:
+        return "hard_sigmoid_v2"
+    return value
+
+
+def _dtype(config: Config, keep: bool) -> Config:
+    name = policy_name(config["dtype"])
+    made = {key: value for key, value in config.items() if key != "dtype"}
+    return {**made, "dtype": name} if keep and name is not None else made
+
+
+def policy_name(dtype: Any) -> Any:
+    """The name of a dtype or of a dtype policy, which files hold as a text or as a config."""
+    match dtype:
+        case {"class_name": "DTypePolicy" | "Policy" | "PolicyV1" | "FloatDTypePolicy", "config": {"name": name}}:
+            return name
+        case _:
+            return dtype
+
+
+def _batch_normalization(config: Config, version: KerasVersion) -> Config:
+    axis = config.get("axis")
+    return {**config, "axis": axis[0]} if isinstance(axis, list) and len(axis) == 1 else config  # pyright: ignore
+
+
+def _embedding(config: Config, version: KerasVersion) -> Config:
+    # Some versions of Keras 2 wrote the dtype of the indices, others the dtype of the table.
+    if version.is_3 or not str(config.get("dtype", "")).startswith(("int", "uint")):
+        return config
+    return {**config, "dtype": "float32"}
+
+
+def _gru(config: Config, version: KerasVersion) -> Config:
+    return config if version.is_3 else {"reset_after": False, **config}
+
+
+def _leaky_relu(config: Config, version: KerasVersion) -> Config:
+    return _renamed(config, alpha="negative_slope")
+
+
+def _input(config: Config, version: KerasVersion) -> Config:
+    return _renamed(config, batch_input_shape="batch_shape")
+
+
+def _renamed(config: Config, **names: str) -> Config:
+    return {names.get(key, key): value for key, value in config.items()}
+
+
+_CHANGES: dict[str, Callable[[Config, KerasVersion], Config]] = {
+    "BatchNormalization": _batch_normalization,
+    "Embedding": _embedding,
+    "GRU": _gru,
+    "GRUCell": _gru,
+    "InputLayer": _input,
+    "LeakyReLU": _leaky_relu,
+}

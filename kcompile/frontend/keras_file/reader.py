@@ -1,0 +1,164 @@
+"""Models from the files that Keras writes, with nothing but h5py, zipfile and json.
+
+Nothing that a file holds or names is executed or imported, and no more is read than its config declares.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kcompile.errors import ModelError
+from kcompile.frontend.keras_file import archive, h5_weights, hdf5, store_weights
+from kcompile.frontend.keras_file.architecture import built_model, model_from_json, parsed_config
+from kcompile.frontend.keras_file.version import KerasVersion
+from kcompile.frontend.layer import Layer
+from kcompile.frontend.model import Model, Provenance
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_ZIP_MAGIC = b"PK\x03\x04"
+
+
+def load_model(
+    path: str | Path,
+    custom_objects: Mapping[str, type[Layer]] | None = None,
+    weights: str | Path | None = None,
+) -> Model:
+    """The model in a ``.keras`` or ``.h5`` file, or the architecture in a ``.json`` file with `weights` from another.
+
+    Args:
+        custom_objects: converters for this file alone, by registered name or class name.
+        weights: a file of weights; for a ``.json`` file they are new without it.
+
+    Raises:
+        UnsupportedLayer: the file uses layers without a converter; all are named.
+        ModelError: the file is damaged, or is no model of Keras's.
+    """
+    path = Path(path)
+    magic = _magic(path)
+    if magic.startswith(_HDF5_MAGIC):
+        model = _load_h5(path, custom_objects)
+    elif magic.startswith(_ZIP_MAGIC):
+        model = _load_keras(path, custom_objects)
+    elif magic.lstrip()[:1] == b"{":
+        model = _load_json(path, custom_objects, new_weights=weights is None)
+    else:
+        raise ModelError(f"{path.name} is neither a .keras (zip), .h5 (HDF5) nor .json file.")
+    if weights is not None:
+        load_weights(model, Path(weights))
+    return model
+
+
+def load_weights(model: Model, path: Path) -> None:
+    """Take the weights from a ``.weights.h5``, ``.h5`` or ``.keras`` file.
+
+    Raises:
+        ModelError: weights are missing, left over or of other shapes; all are named.
+    """
+    if _magic(path).startswith(_ZIP_MAGIC):
+        with archive.opened(path) as zipped:
+            _assign_archive(model, zipped, path)
+        return
+    with hdf5.opened(path, path.name) as root:
+        _assign_h5(model, root, path.name)
+
+
+def _magic(path: Path) -> bytes:
+    if path.is_dir():
+        law = "a model must be one file (.keras or .h5)"
+        raise ModelError(f'{law}. Received: the folder {path}. Save the model with `model.save("m.keras")`.')
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _load_h5(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
+    where = path.name
+    with hdf5.opened(path, where) as root:
+        text = hdf5.attribute(root, "model_config")
+        stored = hdf5.child(root, "model_weights", where)
+        states = [hdf5.attribute(group, "keras_version") for group in (root, stored) if group is not None]
+        version = next((str(state) for state in states if state), "")
+        if text is None:
+            raise ModelError(_without_architecture(root, where))
+        config = parsed_config(text, where)
+        model = built_model(config, KerasVersion.parse(version, otherwise=2), where, custom)
+        if stored is None:
+            raise ModelError(f"{where} holds an architecture but no weights (no `model_weights`).")
+        _check_size(model, path)
+        _assign_h5(model, root, where)
+        model.provenance = Provenance(_sha256(path), version, str(hdf5.attribute(root, "backend") or ""))
+    return model
+
+
+def _without_architecture(root: hdf5.Group, where: str) -> str:
+    if store_weights.is_store(root) or hdf5.names(root, "layer_names") is not None or "nb_layers" in root.attrs:
+        law = f"{where} holds weights but no architecture (no `model_config`)"
+        return f'{law}. Save the whole model with `model.save("m.keras")`.'
+    return f"{where} is no file of Keras's: it holds neither `model_config` nor `layer_names`."
+
+
+def _load_keras(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
+    where = path.name
+    with archive.opened(path) as zipped:
+        text = archive.text(zipped, archive.CONFIG, where)
+        if not text:
+            found = ", ".join(zipped.namelist()[:5]) or "nothing"
+            raise ModelError(f"{where} must hold `{archive.CONFIG}`. Received: an archive with {found}.")
+        metadata = parsed_config(archive.text(zipped, archive.METADATA, where) or "{}", where)
+        version = str(metadata.get("keras_version") or "") if isinstance(metadata, Mapping) else ""
+        model = built_model(parsed_config(text, where), KerasVersion.parse(version), where, custom)
+        _check_size(model, path)
+        _assign_archive(model, zipped, path)
+        model.provenance = Provenance(_sha256(path), version)
+    return model
+
+
+def _load_json(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights: bool) -> Model:
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path.name} must be UTF-8 text ({error}).") from None
+    model = model_from_json(text, custom, path.name, new_weights)
+    model.provenance = Provenance(_sha256(path), model.provenance.keras_version, model.provenance.backend)
+    return model
+
+
+def _assign_h5(model: Model, root: hdf5.Group, where: str) -> None:
+    if hdf5.names(root, "layer_names") is None and store_weights.is_store(root):
+        _refuse(store_weights.assign(model, root, where), where)
+        return
+    stored = hdf5.child(root, "model_weights", where)
+    group = root if stored is None else stored
+    if hdf5.names(group, "layer_names") is None:
+        raise ModelError(f"{where} is no file of weights of Keras's: it holds no `layer_names` and no `layers`.")
+    _refuse(h5_weights.assign(model, group, where), where)
+
+
+def _assign_archive(model: Model, zipped: Any, path: Path) -> None:
+    expected = sum(weight.value.nbytes for weight in model.weights)
+    with archive.weights(zipped, path, expected) as file, hdf5.opened(file, path.name) as root:
+        _refuse(store_weights.assign(model, root, path.name), path.name)
+
+
+def _refuse(problems: list[str], where: str) -> None:
+    if problems:
+        shown = "\n  ".join(problems[:40])
+        rest = f"\n  ... and {len(problems) - 40} more" if len(problems) > 40 else ""
+        raise ModelError(f"the weights in {where} must be those of the model:\n  {shown}{rest}")
+
+
+def _check_size(model: Model, path: Path) -> None:
+    """Refuse a config that declares weights which the file cannot hold, however well it were compressed."""
+    declared = sum(weight.value.nbytes for weight in model.weights)
+    size = path.stat().st_size
+    if declared > 1100 * size:
+        law = f"{path.name} must hold the weights that its config declares ({declared:,} bytes)"
+        raise ModelError(f"{law}. Received: a file of {size:,} bytes.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""The weights of ``.keras`` and ``.weights.h5`` files, which follow the tree of layers."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kcompile.frontend.keras_file import hdf5
+from kcompile.frontend.keras_file.layout import by_class, joined, places, stored_name, stored_weights
+from kcompile.frontend.layer import Layer
+from kcompile.frontend.model import Model
+
+# Where Keras 2.13 put the layers of a model.
+_CONTAINER_2_13 = "_layer_checkpoint_dependencies"
+
+# State of layers that has no meaning at inference.
+_IGNORED = ("seed_generator", "_seed_generator", "random_generator", "_random_generator")
+
+
+def is_store(root: hdf5.Group) -> bool:
+    """Whether a file holds weights in the layout of Keras 3."""
+    return any(name in root for name in ("layers", _CONTAINER_2_13))
+
+
+def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
+    """Give the model the weights of a file; the problems are returned."""
+    old = "layers" not in root and _CONTAINER_2_13 in root
+    container = _CONTAINER_2_13 if old else "layers"
+    problems: list[str] = []
+    used: set[str] = set()
+
+    def naming(path: str, layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
+        return _twice_numbered(layers) if old else _named(hdf5.child(root, path, where), path, layers, where)
+
+    for place in places(model, naming, container):
+        for number, weight in enumerate(stored_weights(place.layer)):
+            path, dataset = _find(root, place.path, number, where)
+            used.add(path)
+            name = f"`{joined(place.source, weight.name)}`"
+            if dataset is None:
+                problems.append(f"{name}: the file holds no `{path}`.")
+            elif (received := hdf5.shape_of(dataset)) != weight.shape:
+                problems.append(f"{name} must have shape {weight.shape}. Received: {received} at `{path}`.")
+            else:
+                weight.assign(hdf5.array(dataset, weight.shape, f"{name} in {where}"))
+    extra = [path for path in _arrays(root, container) if path not in used]
+    return [*problems, *(f"`{path}` of the file: the model has no such weight." for path in extra)]
+
+
+def _find(root: hdf5.Group, place: str, number: int, where: str) -> tuple[str, Any]:
+    """The array of a place; an attribute that is private in some versions is found under either name."""
+    parts = place.split("/")
+    tail = parts[-1][1:] if parts[-1].startswith("_") else f"_{parts[-1]}"
+    for path in (place, "/".join([*parts[:-1], tail])):
+        full = joined(path, "vars", str(number))
+        if (found := hdf5.child(root, full, where)) is not None:
+            return full, found
+    return joined(place, "vars", str(number)), None
+
+
+def _named(group: hdf5.Group, path: str, layers: Sequence[Layer], where: str) -> Iterator[tuple[str, Layer]]:
+    """Layers with the names under which they are stored: where the file notes the layers' own names, it is by these."""
+    if group is None:
+        return by_class(path, layers)
+    own: dict[str, str] = {}
+    for key in group:
+        arrays = hdf5.child(group, f"{key}/vars", where)
+        name = hdf5.attribute(arrays, "name") if arrays is not None else None
+        own[str(name)] = str(key)
+    if len(own) < len(group) or {layer.name for layer in layers} != set(own):
+        return by_class(path, layers)
+    return iter([(own[layer.name], layer) for layer in layers])
+
+
+def _twice_numbered(layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
+    """Keras 2.13 met each layer with weights twice, and counted it twice."""
+    counts: Counter[str] = Counter()
+    for layer in layers:
+        name = stored_name(layer)
+        yield (f"{name}_{counts[name]}" if counts[name] else name), layer
+        counts[name] += 2 if layer.weights else 1
+
+
+def _arrays(root: hdf5.Group, container: str) -> list[str]:
+    """The paths of all arrays of layers, without what has no meaning at inference."""
+    found: list[str] = []
+
+    def visit(path: str, node: Any) -> None:
+        if hdf5.is_dataset(node) and not set(path.split("/")) & set(_IGNORED):
+            found.append(f"{container}/{path}")
+
+    if hdf5.is_group(root.get(container)):
+        root[container].visititems(visit)
+    return found
