@@ -9,6 +9,12 @@ from kcompile.frontend.layers.activation import (
     Softmax,
     ThresholdedReLU,
 )
+from kcompile.frontend.layers.attention import (
+    AdditiveAttention,
+    Attention,
+    GroupQueryAttention,
+    MultiHeadAttention,
+)
 from kcompile.frontend.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -22,6 +28,7 @@ from kcompile.frontend.layers.convolution import (
     SeparableConv2D,
 )
 from kcompile.frontend.layers.core import Dense, Embedding, Identity, Masking
+from kcompile.frontend.layers.einsum import EinsumDense
 from kcompile.frontend.layers.merging import (
     Add,
     Average,
@@ -87,6 +94,7 @@ from kcompile.frontend.layers.reshaping import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from kcompile.frontend.layers.scaling import Normalization, Rescaling
 from kcompile.frontend.layers.wrappers import Bidirectional, TimeDistributed
 
 __all__ = [
@@ -103,7 +111,9 @@ __all__ = [
     "AdaptiveMaxPooling2D",
     "AdaptiveMaxPooling3D",
     "Add",
+    "AdditiveAttention",
     "AlphaDropout",
+    "Attention",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -125,6 +135,7 @@ __all__ = [
     "DepthwiseConv2D",
     "Dot",
     "Dropout",
+    "EinsumDense",
     "Embedding",
     "Flatten",
     "GRUCell",
@@ -137,6 +148,7 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
     "GroupNormalization",
+    "GroupQueryAttention",
     "Identity",
     "LSTMCell",
     "LayerNormalization",
@@ -147,12 +159,15 @@ __all__ = [
     "MaxPooling3D",
     "Maximum",
     "Minimum",
+    "MultiHeadAttention",
     "Multiply",
+    "Normalization",
     "PReLU",
     "Permute",
     "RMSNormalization",
     "ReLU",
     "RepeatVector",
+    "Rescaling",
     "Reshape",
     "SeparableConv1D",
     "SeparableConv2D",
