@@ -6,6 +6,9 @@
 https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2 has it.
 """
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,10 +18,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.op import Arrays, Op, Types
+from kcompile.ir.ops.linear import product
 from kcompile.ir.types import Array
 
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
+
+# Patches that are multiplied at a time: about half of a core's own cache.
+_BLOCK_BYTES = 1 << 19
+
 Padding: TypeAlias = Literal["valid", "same"] | Pairs
 
 
@@ -79,14 +87,50 @@ def _from_channels_last(x: Array, data_format: DataFormat) -> Array:
     return x if data_format == "channels_last" else np.moveaxis(x, -1, 1)
 
 
+def _padded(x: Array, pairs: Pairs, fill: float = 0.0) -> Array:
+    """``x: [N, *spatial, C]`` with `fill` around its spatial axes."""
+    widths = ((0, 0), *pairs, (0, 0))
+    return np.pad(x, widths, constant_values=x.dtype.type(fill)) if any(map(any, pairs)) else x
+
+
 def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
-    """``x: [N, *spatial, C] -> [N, *out, C, *window]``, a view."""
+    """``x: [N, *spatial, C] -> [N, *out, *window, C]``, a view."""
     axes = tuple(range(1, x.ndim - 1))
     reach = tuple((size - 1) * rate + 1 for size, rate in zip(window, dilation, strict=True))
+    if any(extent < size for extent, size in zip(x.shape[1:-1], reach, strict=True)):
+        return np.empty((x.shape[0], *(0,) * len(axes), *window, x.shape[-1]), x.dtype)
     view = sliding_window_view(x, reach, axis=axes)
     steps = tuple(slice(None, None, step) for step in strides)
     rates = tuple(slice(None, None, rate) for rate in dilation)
-    return view[(slice(None), *steps, slice(None), *rates)]
+    return np.moveaxis(view[(slice(None), *steps, slice(None), *rates)], x.ndim - 1, -1)
+
+
+def _correlated(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
+    """Cross-correlation without padding and groups: products of patches with the kernel, a cache-sized block each."""
+    window, filters = kernel.shape[:-2], kernel.shape[-1]
+    view, matrix = _windows(x, window, strides, dilation), kernel.reshape(-1, filters)
+    y = np.empty((*view.shape[: x.ndim - 1], filters), x.dtype)
+    row = max(math.prod(view.shape[2:]) * x.itemsize, 1)
+    lines = max(_BLOCK_BYTES // row, 1)
+    images = max(lines // max(view.shape[1], 1), 1)
+    for n in range(0, view.shape[0], images):
+        for first in range(0, view.shape[1], lines):
+            block = (slice(n, n + images), slice(first, first + lines))
+            patches = view[block].reshape(y[block].size // filters, matrix.shape[0])
+            y[block] = product(patches, matrix).reshape(y[block].shape)
+    return y
+
+
+def _depthwise(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
+    """Cross-correlation of each channel with filters of its own, position by position of the window."""
+    *window, _, filters = kernel.shape
+    by_channel = kernel.reshape(*window, x.shape[-1], -1)
+    view = _windows(x, tuple(window), strides, dilation)
+    lead = view.shape[: x.ndim - 1]
+    y = np.zeros((*lead, *by_channel.shape[-2:]), x.dtype)
+    for position in np.ndindex(*window):
+        y += view[(..., *position, slice(None), None)] * by_channel[position]
+    return y.reshape(*lead, filters)
 
 
 @dataclass(frozen=True)
@@ -130,18 +174,13 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
         x, kernel = _to_channels_last(args[0], self.data_format), args[1]
         window = kernel.shape[:-2]
         pairs = explicit_padding(self.padding, x.shape[1:-1], window, self.strides, self.rates)
-        padded = np.pad(x, ((0, 0), *pairs, (0, 0)))
-        view = _windows(padded, window, self.strides, self.rates)
-        per_group, filters = kernel.shape[-2], kernel.shape[-1]
-        matrix = np.moveaxis(kernel, -2, 0).reshape(-1, self.groups, filters // self.groups)
-        lead = view.shape[: x.ndim - 1]
-        if per_group == 1:  # depthwise: no channels to sum over
-            patches = view.reshape(*lead, self.groups, -1)
-            y = np.einsum("...gk,kgf->...gf", patches, matrix, optimize=True)
+        x = _padded(x, pairs)
+        if self.groups == x.shape[-1] > 1:
+            y = _depthwise(x, kernel, self.strides, self.rates)
         else:
-            patches = view.reshape(int(np.prod(lead)), self.groups, -1)
-            y = np.matmul(patches.swapaxes(0, 1), matrix.swapaxes(0, 1)).swapaxes(0, 1)
-        y = y.reshape(*lead, filters)
+            blocks = zip(np.split(x, self.groups, -1), np.split(kernel, self.groups, -1), strict=True)
+            parts = [_correlated(*block, self.strides, self.rates) for block in blocks]
+            y = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         if len(args) > 2:
             y = y + args[2]
         return (_from_channels_last(y, self.data_format),)
@@ -200,19 +239,20 @@ class ConvTranspose(Op, name="conv_transpose", operands=("x", "kernel", "bias?")
                 x.shape[1:-1], self.strides, window, self.rates, self.output_padding, strict=True
             )
         ]
-        grouped = x.reshape(*x.shape[:-1], self.groups, -1)
-        by_group = kernel.reshape(*window, per_group, self.groups, -1)
         y = np.zeros((x.shape[0], *full, self.groups, per_group), x.dtype)
-        for position in np.ndindex(*window):
-            part = np.einsum("...gc,fgc->...gf", grouped, by_group[position], optimize=True)
-            index = tuple(
-                slice(p * r, p * r + (d - 1) * s + 1, s)
-                for p, r, d, s in zip(position, self.rates, x.shape[1:-1], self.strides, strict=True)
-            )
-            if x.size:
-                y[(slice(None), *index)] += part
-        crop = tuple(slice(low, extent - high) for extent, (low, high) in zip(full, self.padding, strict=True))
-        y = y.reshape(x.shape[0], *full, -1)[(slice(None), *crop)]
+        for g, (part, weights) in enumerate(zip(*(np.split(a, self.groups, -1) for a in (x, kernel)), strict=True)):
+            rows = part.reshape(math.prod(part.shape[:-1]), part.shape[-1])
+            for position in np.ndindex(*window):
+                index = tuple(
+                    slice(p * r, p * r + (d - 1) * s + 1 if d else 0, s)
+                    for p, r, d, s in zip(position, self.rates, x.shape[1:-1], self.strides, strict=True)
+                )
+                y[(slice(None), *index, g)] += product(rows, weights[position].T).reshape(*part.shape[:-1], per_group)
+        crop = tuple(
+            slice(low, extent + min(extra, 0) - high)
+            for extent, extra, (low, high) in zip(full, self.output_padding, self.padding, strict=True)
+        )
+        y = y.reshape(x.shape[0], *full, self.groups * per_group)[(slice(None), *crop)]
         if len(args) > 2:
             y = y + args[2]
         return (_from_channels_last(y, self.data_format),)
@@ -244,11 +284,15 @@ class _Pool(Op, operands=("x",)):
         channels = channels_of(x.shape, self.data_format)
         return (x.with_shape(activation_shape(x.shape[0], extents, channels, self.data_format)),)
 
-    def _padded_windows(self, x: Array, fill: float) -> Array:
+    def _reduced(self, x: Array, reduce: Callable[[Array, Array], Array], fill: float) -> Array:
+        """`reduce` over the windows of ``x: [N, *spatial, C]``, one axis after the other, `fill` being the padding."""
         rates = (1,) * len(self.strides)
-        pairs = explicit_padding(self.padding, x.shape[1:-1], self.pool_size, self.strides, rates)
-        padded = np.pad(x, ((0, 0), *pairs, (0, 0)), constant_values=x.dtype.type(fill))
-        return _windows(padded, self.pool_size, self.strides, rates)
+        x = _padded(x, explicit_padding(self.padding, x.shape[1:-1], self.pool_size, self.strides, rates), fill)
+        for axis, (size, stride) in enumerate(zip(self.pool_size, self.strides, strict=True), 1):
+            reach = max((x.shape[axis] - size) // stride, -1) * stride + 1
+            parts = (x[(slice(None),) * axis + (slice(i, max(i + reach, 0), stride),)] for i in range(size))
+            x = functools.reduce(reduce, parts)
+        return x
 
 
 @dataclass(frozen=True)
@@ -258,9 +302,7 @@ class MaxPool(_Pool, name="max_pool"):
     def kernel(self, args: Arrays) -> Arrays:
         x = _to_channels_last(args[0], self.data_format)
         lowest = -np.inf if x.dtype.kind == "f" else float(np.iinfo(x.dtype).min)
-        windows = self._padded_windows(x, lowest)
-        y = windows.max(axis=tuple(range(-len(self.strides), 0)))
-        return (_from_channels_last(y, self.data_format),)
+        return (_from_channels_last(self._reduced(x, np.maximum, lowest), self.data_format),)
 
 
 @dataclass(frozen=True)
@@ -269,7 +311,5 @@ class AvgPool(_Pool, name="avg_pool"):
 
     def kernel(self, args: Arrays) -> Arrays:
         x = _to_channels_last(args[0], self.data_format)
-        axes = tuple(range(-len(self.strides), 0))
-        total = self._padded_windows(x, 0.0).sum(axis=axes, dtype=x.dtype)
-        count = self._padded_windows(np.ones_like(x[:1, ..., :1]), 0.0).sum(axis=axes, dtype=x.dtype)
-        return (_from_channels_last(total / count, self.data_format),)
+        count = self._reduced(np.ones_like(x[:1, ..., :1]), np.add, 0.0)
+        return (_from_channels_last(self._reduced(x, np.add, 0.0) / count, self.data_format),)
