@@ -206,14 +206,22 @@ def inline(b: Builder, body: Graph, arguments: Sequence[Value]) -> tuple[Value, 
     return tuple(values[v] for v in body.outputs)
 
 
+def nodes_of(values: Sequence[Value]) -> tuple[Node, ...]:
+    """The nodes that `values` need, each after its operands."""
+    return tuple(_topological(values, None))
+
+
 def _unchanged(value: Value) -> Value:
     return value
 
 
 def _topological(
-    outputs: Sequence[Value], inputs: frozenset[Value], resolve: Callable[[Value], Value] = _unchanged
+    outputs: Sequence[Value], inputs: frozenset[Value] | None, resolve: Callable[[Value], Value] = _unchanged
 ) -> Iterator[Node]:
-    """Nodes that `outputs` need, operands first, without recursion; `resolve` says which value is really read."""
+    """Nodes that `outputs` need, operands first, without recursion; `resolve` says which value is really read.
+
+    Where `inputs` are given, nothing else may be read that no node computes.
+    """
     done: set[Node] = set()
     open_nodes: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(v.producer, False) for v in reversed(outputs) if v.producer]
@@ -232,7 +240,7 @@ def _topological(
         stack.append((node, True))
         for value in reversed(node.inputs):
             read = resolve(value)
-            if read.producer is None and read not in inputs:
+            if read.producer is None and inputs is not None and read not in inputs:
                 raise GraphError(f"`{read.name}` is read but is no input of the graph ({node!r}).")
             if read.producer and read.producer not in done:
                 stack.append((read.producer, False))

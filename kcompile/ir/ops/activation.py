@@ -5,14 +5,16 @@ the frontend writes them with the ops of `arithmetic`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kcompile.ir.op import Arrays, Binary, Op, Types, Unary, normalize_axis
+from kcompile.ir import expression
+from kcompile.ir.op import Arrays, Binary, Gradients, Op, Types, Unary, Values, normalize_axis
 from kcompile.ir.ops.arithmetic import Add, Clip, Exp, Log, Maximum, Minimum, Mul, Sub
+from kcompile.ir.ops.error_function import erf
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
@@ -26,10 +28,14 @@ def scalar_like(b: "Builder", x: "Value", number: float) -> "Value":
 
 @dataclass(frozen=True)
 class Relu(Unary, name="relu"):
-    """``max(x, 0)``."""
+    """``max(x, 0)``; the derivative at 0 is 0, as in Keras."""
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.maximum(args[0], args[0].dtype.type(0)),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return (dy.where(y > 0.0, 0.0).value,)
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,14 @@ class LeakyRelu(Unary, name="leaky_relu"):
         x = args[0]
         return (np.where(x >= 0, x, x * x.dtype.type(self.negative_slope)),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return (dy.where(x >= 0.0, dy * self.negative_slope).value,)
+
 
 @dataclass(frozen=True)
 class PRelu(Binary, name="prelu", operands=("x", "alpha")):
-    """``x`` where ``x >= 0``, else ``alpha * x``; alpha broadcasts against x."""
+    """``x`` where ``x >= 0``, else ``alpha * x``; alpha broadcasts against x. Derivatives at 0 are 0, as in Keras."""
 
     def kernel(self, args: Arrays) -> Arrays:
         x, alpha = args
@@ -54,6 +64,12 @@ class PRelu(Binary, name="prelu", operands=("x", "alpha")):
     def decompose(self, b: "Builder", xs: "Sequence[Value]") -> "tuple[Value, ...]":
         zero = scalar_like(b, xs[0], 0.0)
         return (b(Add(), b(Relu(), xs[0]), b(Mul(), xs[1], b(Minimum(), xs[0], zero))),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, alpha, dy = expression.lift(b, *xs, *dys)
+        below = dy.where(x < 0.0, 0.0)
+        dx = dy.where(x > 0.0, below * alpha)
+        return expression.unbroadcast(dx, xs[0].type), expression.unbroadcast(below * x, xs[1].type)
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,10 @@ class Elu(Unary, name="elu"):
     def kernel(self, args: Arrays) -> Arrays:
         x = args[0]
         return (np.where(x > 0, x, x.dtype.type(self.alpha) * np.expm1(np.minimum(x, x.dtype.type(0)))),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *ys, *dys)
+        return (dy.where(x > 0.0, dy * (y + self.alpha)).value,)
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,11 @@ class Selu(Unary, name="selu"):
     def decompose(self, b: "Builder", xs: "Sequence[Value]") -> "tuple[Value, ...]":
         return (b(Mul(), b(Elu(self.ALPHA), xs[0]), scalar_like(b, xs[0], self.SCALE)),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *ys, *dys)
+        scaled = dy * self.SCALE
+        return (scaled.where(x > 0.0, dy * (y + self.SCALE * self.ALPHA)).value,)
+
 
 @dataclass(frozen=True)
 class Celu(Unary, name="celu"):
@@ -94,6 +119,10 @@ class Celu(Unary, name="celu"):
     def decompose(self, b: "Builder", xs: "Sequence[Value]") -> "tuple[Value, ...]":
         scaled = b(Mul(), xs[0], scalar_like(b, xs[0], 1.0 / self.alpha))
         return (b(Mul(), b(Elu(1.0), scaled), scalar_like(b, xs[0], self.alpha)),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *ys, *dys)
+        return (dy.where(x > 0.0, dy * (y / self.alpha + 1.0)).value,)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -114,6 +143,10 @@ class Sigmoid(Unary, name="sigmoid"):
     def kernel(self, args: Arrays) -> Arrays:
         return (_sigmoid(args[0]),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((dy * (y * (1.0 - y))).value,)
+
 
 @dataclass(frozen=True)
 class HardSigmoid(Unary, name="hard_sigmoid"):
@@ -130,6 +163,10 @@ class HardSigmoid(Unary, name="hard_sigmoid"):
         scaled = b(Mul(), xs[0], scalar_like(b, xs[0], self.alpha))
         return (b(Clip(0.0, 1.0), b(Add(), scaled, scalar_like(b, xs[0], self.beta))),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((dy * self.alpha).where((y > 0.0) & (y < 1.0), 0.0).value,)
+
 
 @dataclass(frozen=True)
 class Silu(Unary, name="silu"):
@@ -140,6 +177,11 @@ class Silu(Unary, name="silu"):
 
     def decompose(self, b: "Builder", xs: "Sequence[Value]") -> "tuple[Value, ...]":
         return (b(Mul(), xs[0], b(Sigmoid(), xs[0])),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *ys, *dys)
+        gate = x.apply(Sigmoid())
+        return ((dy * (gate + y * (1.0 - gate))).value,)
 
 
 @dataclass(frozen=True)
@@ -152,6 +194,12 @@ class HardSilu(Unary, name="hard_silu"):
     def decompose(self, b: "Builder", xs: "Sequence[Value]") -> "tuple[Value, ...]":
         return (b(Mul(), xs[0], b(HardSigmoid(), xs[0])),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        gate = x.apply(HardSigmoid())
+        slope = (x * HardSigmoid().alpha).where((gate > 0.0) & (gate < 1.0), 0.0)
+        return ((dy * (gate + slope)).value,)
+
 
 @dataclass(frozen=True)
 class Tanh(Unary, name="tanh"):
@@ -159,6 +207,10 @@ class Tanh(Unary, name="tanh"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.tanh(args[0]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((dy * (1.0 - y * y)).value,)
 
 
 @dataclass(frozen=True)
@@ -173,6 +225,10 @@ class Softplus(Unary, name="softplus"):
         minus_abs = b(Minimum(), x, b(Sub(), zero, x))
         return (b(Add(), b(Maximum(), x, zero), b(Log(), b(Add(), one, b(Exp(), minus_abs)))),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return ((dy * x.apply(Sigmoid())).value,)
+
 
 @dataclass(frozen=True)
 class Softsign(Unary, name="softsign"):
@@ -180,6 +236,10 @@ class Softsign(Unary, name="softsign"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (args[0] / (args[0].dtype.type(1) + np.abs(args[0])),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((dy * (1.0 - y.abs()).square()).value,)
 
 
 @dataclass(frozen=True)
@@ -192,8 +252,10 @@ class Mish(Unary, name="mish"):
     def decompose(self, b: "Builder", xs: "Sequence[Value]") -> "tuple[Value, ...]":
         return (b(Mul(), xs[0], b(Tanh(), b(Softplus(), xs[0]))),)
 
-
-_erf: Callable[[Array], Array] = np.frompyfunc(math.erf, 1, 1)
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        curve = x.apply(Softplus()).apply(Tanh())
+        return ((dy * (curve + x * (1.0 - curve * curve) * x.apply(Sigmoid()))).value,)
 
 
 @dataclass(frozen=True)
@@ -201,7 +263,11 @@ class Erf(Unary, name="erf"):
     """The error function, ``2 / sqrt(pi) * integral of exp(-t^2) from 0 to x``."""
 
     def kernel(self, args: Arrays) -> Arrays:
-        return (np.asarray(_erf(args[0])).astype(args[0].dtype),)
+        return (erf(args[0]),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return ((dy * (-(x * x)).exp() * (2.0 / math.sqrt(math.pi))).value,)
 
 
 @dataclass(frozen=True)
@@ -226,6 +292,17 @@ class Gelu(Unary, name="gelu"):
             curve = b(Erf(), b(Mul(), x, scalar_like(b, x, math.sqrt(0.5))))
         return (b(Mul(), b(Mul(), x, half), b(Add(), one, curve)),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        if self.approximate:
+            square = x * x
+            curve = (x * (1.0 + 0.044715 * square) * math.sqrt(2 / math.pi)).apply(Tanh())
+            bend = x * (1.0 - curve * curve) * (1.0 + 3 * 0.044715 * square) * math.sqrt(2 / math.pi)
+            return ((dy * 0.5 * (1.0 + curve + bend)).value,)
+        share = 0.5 * (1.0 + (x * math.sqrt(0.5)).apply(Erf()))
+        density = (x * x * -0.5).exp() * (1.0 / math.sqrt(2 * math.pi))
+        return ((dy * (share + x * density)).value,)
+
 
 @dataclass(frozen=True)
 class Softmax(Op, name="softmax", operands=("x",)):
@@ -241,6 +318,10 @@ class Softmax(Op, name="softmax", operands=("x",)):
         powers = np.exp(args[0] - args[0].max(axis=self.axis, keepdims=True, initial=-np.inf))
         return (powers / powers.sum(axis=self.axis, keepdims=True),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((y * (dy - (dy * y).sum((self.axis,), keepdims=True))).value,)
+
 
 @dataclass(frozen=True)
 class LogSoftmax(Op, name="log_softmax", operands=("x",)):
@@ -255,3 +336,7 @@ class LogSoftmax(Op, name="log_softmax", operands=("x",)):
     def kernel(self, args: Arrays) -> Arrays:
         shifted = args[0] - args[0].max(axis=self.axis, keepdims=True, initial=-np.inf)
         return (shifted - np.log(np.exp(shifted).sum(axis=self.axis, keepdims=True)),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        y, dy = expression.lift(b, *ys, *dys)
+        return ((dy - y.exp() * dy.sum((self.axis,), keepdims=True)).value,)

@@ -1,12 +1,17 @@
 """Reductions over axes, and ops that run along one axis."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from kcompile.ir import expression
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Op, Types, normalize_axis
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, normalize_axis
+
+if TYPE_CHECKING:
+    from kcompile.ir.expression import Expression
+    from kcompile.ir.graph import Builder
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,10 @@ class _Reduce(Op, operands=("x",)):
                 shape.append(1)
         return (types[0].with_shape(shape),)
 
+    def _kept(self, y: "Expression", x: "Expression") -> "Expression":
+        """A result, or its gradient, with the reduced axes as extents of 1."""
+        return y if self.keepdims else y.keep(self.axes, x.type.rank)
+
 
 @dataclass(frozen=True)
 class ReduceSum(_Reduce, name="reduce_sum"):
@@ -34,6 +43,10 @@ class ReduceSum(_Reduce, name="reduce_sum"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (args[0].sum(axis=self.axes, keepdims=self.keepdims, dtype=args[0].dtype),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        return (self._kept(dy, x).broadcast_to(x.shape).value,)
 
 
 @dataclass(frozen=True)
@@ -43,9 +56,25 @@ class ReduceMean(_Reduce, name="reduce_mean"):
     def kernel(self, args: Arrays) -> Arrays:
         return (args[0].mean(axis=self.axes, keepdims=self.keepdims, dtype=args[0].dtype),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, dy = expression.lift(b, *xs, *dys)
+        elements = expression.count(b, [x.shape[axis] for axis in self.axes], x.type.dtype)
+        return (self._kept(dy / elements, x).broadcast_to(x.shape).value,)
+
+
+class _Extremum(_Reduce):
+    """Base: elements that equal the extremum share its gradient evenly."""
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *ys, *dys)
+        chosen = x.equals(self._kept(y, x))
+        number = chosen.cast(x.type.dtype).sum(self.axes, keepdims=True)
+        share = self._kept(dy, x) / number
+        return (share.broadcast_to(x.shape).where(chosen, 0.0).value,)
+
 
 @dataclass(frozen=True)
-class ReduceMax(_Reduce, name="reduce_max"):
+class ReduceMax(_Extremum, name="reduce_max"):
     """The largest element over `axes`."""
 
     def kernel(self, args: Arrays) -> Arrays:
@@ -53,7 +82,7 @@ class ReduceMax(_Reduce, name="reduce_max"):
 
 
 @dataclass(frozen=True)
-class ReduceMin(_Reduce, name="reduce_min"):
+class ReduceMin(_Extremum, name="reduce_min"):
     """The smallest element over `axes`."""
 
     def kernel(self, args: Arrays) -> Arrays:
@@ -66,6 +95,12 @@ class ReduceProd(_Reduce, name="reduce_prod"):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (args[0].prod(axis=self.axes, keepdims=self.keepdims, dtype=args[0].dtype),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients import ReduceProdGradient
+
+        x, dy = expression.lift(b, *xs, *dys)
+        return ((x.apply(ReduceProdGradient(self.axes)) * self._kept(dy, x)).value,)
 
 
 @dataclass(frozen=True)
@@ -84,6 +119,9 @@ class ArgReduce(Op, name="arg_reduce", operands=("x",)):
         find = np.argmax if self.which == "max" else np.argmin
         return (find(args[0], axis=self.axis).astype(np.int32),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return (None,)
+
 
 @dataclass(frozen=True)
 class CumSum(Op, name="cumsum", operands=("x",)):
@@ -97,6 +135,12 @@ class CumSum(Op, name="cumsum", operands=("x",)):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.cumsum(args[0], axis=self.axis, dtype=args[0].dtype),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.shape import Reverse
+
+        (dy,) = expression.lift(b, *dys)
+        return (dy.apply(Reverse((self.axis,))).apply(self).apply(Reverse((self.axis,))).value,)
 
 
 @dataclass(frozen=True)
@@ -113,3 +157,9 @@ class Sort(Op, name="sort", operands=("x",)):
     def kernel(self, args: Arrays) -> Arrays:
         rising = np.sort(args[0], axis=self.axis)
         return (np.flip(rising, self.axis) if self.descending else rising,)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients import SortGradient
+
+        x, dy = expression.lift(b, *xs, *dys)
+        return (x.apply(SortGradient(self.axis, self.descending), dy).value,)

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from kcompile.ir import dims
+from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.op import Arrays, Op, Types, bind_shape, broadcast_shapes, normalize_axis
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, bind_shape, broadcast_shapes, normalize_axis
 from kcompile.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from kcompile.ir.graph import Builder
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Reshape(Op, name="reshape", operands=("x",)):
     def bind(self, bindings: Mapping[str, Dim]) -> Self:
         return replace(self, shape=bind_shape(self.shape, bindings))
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return (dy.reshape(xs[0].type.shape).value,)
+
 
 @dataclass(frozen=True)
 class Transpose(Op, name="transpose", operands=("x",)):
@@ -42,6 +50,10 @@ class Transpose(Op, name="transpose", operands=("x",)):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (args[0].transpose(self.perm),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return (dy.transpose([self.perm.index(axis) for axis in range(len(self.perm))]).value,)
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,13 @@ class Concat(Op, name="concat", operands=("*xs",)):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.concatenate(args, axis=self.axis),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        stops = list(accumulate((x.type.shape[self.axis] for x in xs), dims.add))
+        starts: list[Dim] = [0, *stops]
+        axis = self.axis % dy.type.rank
+        return tuple(dy.apply(Slice(axis, *bounds)).value for bounds in zip(starts, stops, strict=False))
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,13 @@ class Slice(Op, name="slice", operands=("x",)):
         start, stop = bind_shape((self.start, self.stop), bindings)
         return replace(self, start=start, stop=stop)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients import SliceGradient
+
+        (dy,) = expression.lift(b, *dys)
+        gradient = SliceGradient(self.axis, self.start, self.stop, xs[0].type.shape[self.axis], self.step)
+        return (dy.apply(gradient).value,)
+
 
 @dataclass(frozen=True)
 class Pad(Op, name="pad", operands=("x",)):
@@ -112,6 +138,16 @@ class Pad(Op, name="pad", operands=("x",)):
             return (np.pad(args[0], widths, mode=self.mode),)
         return (np.pad(args[0], widths, constant_values=args[0].dtype.type(self.value)),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients import PadGradient
+
+        (dx,) = expression.lift(b, *dys)
+        if self.mode != "constant":
+            return (dx.apply(PadGradient(self.low, self.high, self.mode)).value,)
+        for axis, (low, dim) in enumerate(zip(self.low, xs[0].type.shape, strict=True)):
+            dx = dx if dim == dx.shape[axis] else dx.apply(Slice(axis, low, dims.add(low, dim)))
+        return (dx.value,)
+
 
 @dataclass(frozen=True)
 class Reverse(Op, name="reverse", operands=("x",)):
@@ -127,6 +163,10 @@ class Reverse(Op, name="reverse", operands=("x",)):
     def kernel(self, args: Arrays) -> Arrays:
         return (np.flip(args[0], self.axes),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return (dy.apply(self).value,)
+
 
 @dataclass(frozen=True)
 class Tile(Op, name="tile", operands=("x",)):
@@ -141,6 +181,12 @@ class Tile(Op, name="tile", operands=("x",)):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.tile(args[0], self.repeats),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        pairs = zip(self.repeats, xs[0].type.shape, strict=True)
+        apart = dy.reshape([extent for pair in pairs for extent in pair])
+        return (apart.sum(range(0, 2 * len(self.repeats), 2)).value,)
 
 
 @dataclass(frozen=True)
@@ -161,6 +207,10 @@ class BroadcastTo(Op, name="broadcast_to", operands=("x",)):
     def bind(self, bindings: Mapping[str, Dim]) -> Self:
         return replace(self, shape=bind_shape(self.shape, bindings))
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return (expression.unbroadcast(dy, xs[0].type),)
+
 
 @dataclass(frozen=True)
 class Gather(Op, name="gather", operands=("x", "indices")):
@@ -180,3 +230,10 @@ class Gather(Op, name="gather", operands=("x", "indices")):
 
     def kernel(self, args: Arrays) -> Arrays:
         return (np.take(args[0], args[1].astype(np.int64), axis=self.axis, mode="clip"),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients import ScatterAdd
+
+        (dy,) = expression.lift(b, *dys)
+        scatter = ScatterAdd(xs[0].type.shape[self.axis], self.axis % xs[0].type.rank)
+        return b(scatter, xs[1], dy.value), None
