@@ -59,7 +59,7 @@ def compile_graph(graph: Graph, machine: Machine) -> Compiled:
         MissingExtra: a linker is missing.
     """
     graph = expanded(graph)
-    plan = Plan(machine)
+    plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses))
     plan.lower(graph.nodes)
     memory = _Memory(graph, plan)
     functions = _functions(plan, machine)

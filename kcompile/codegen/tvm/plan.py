@@ -55,9 +55,10 @@ class Tail:
 
 @dataclass
 class Plan:
-    """The stages of a graph for `machine`."""
+    """The stages of a graph for `machine`; `unused` are results that nothing reads, so that kernels may leave them out."""
 
     machine: Machine
+    unused: frozenset[Value] = frozenset()
     stages: list[Stage] = field(default_factory=list[Stage])
     aliases: dict[Value, Value] = field(default_factory=dict[Value, Value])
     source: str = ""
