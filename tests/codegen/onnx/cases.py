@@ -1,6 +1,8 @@
 """For every op, graphs of it alone: open and known extents, every dtype that it takes, every attribute."""
 
+import itertools
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -28,35 +30,54 @@ def _weight(*shape: int, dtype: str = "float32") -> Array:
     return (np.random.default_rng(sum(shape)).standard_normal(shape) * 0.5).astype(dtype)
 
 
+RELATIONS: tuple[Literal["==", "!=", "<", "<=", ">", ">="], ...] = ("==", "!=", "<", "<=", ">", ">=")
+
 Case = tuple[Op, tuple[TensorType | Array, ...]]
 
 
-def elementwise() -> Iterator[Case]:
-    """Arithmetic and activations."""
+def arithmetic() -> Iterator[Case]:
+    """Elementwise arithmetic and comparison of every dtype."""
     for dtype in (*FLOATS, *INTEGERS):
         x, y = of(dtype, "N", 1, 3), of(dtype, 4, 3)
         for op in (ops.Add(), ops.Sub(), ops.Mul(), ops.Div(), ops.FloorDiv(), ops.Mod(), ops.Maximum(), ops.Minimum()):
             yield op, (x, y)
-        for op in (
-            ops.Neg(),
-            ops.Abs(),
-            ops.Sign(),
-            ops.Relu(),
-            ops.Clip(-1.0, 3.0) if dtype[0] != "u" else ops.Clip(1.0, 3.0),
-        ):
+        for op in (ops.Neg(), ops.Abs(), ops.Sign(), ops.Relu(), ops.Clip(1.0, 3.0)):
             yield op, (x,)
-        for relation in ("==", "!=", "<", "<=", ">", ">="):
+        for relation in RELATIONS:
             yield ops.Compare(relation), (x, y)
         yield ops.Where(), (of("bool", 4, 1), x, y)
+    for dtype in FLOATS:
+        yield ops.Pow(), (of(dtype, "N", 3), np.array([2, -1, 3], dtype))
+        for op in (ops.Log(), ops.Sqrt(), ops.Exp(), ops.Floor(), ops.Ceil(), ops.Round(), ops.Sin(), ops.Cos()):
+            yield op, (of(dtype, "N", 2, 5),)
+        yield ops.Clip(-np.inf, 0.5), (of(dtype, "N", 2),)
+        yield ops.Clip(-0.5, np.inf), (of(dtype, "N", 2),)
+    for dtype in ("int32", "int64", "uint8"):
+        yield ops.Pow(), (of(dtype, "N", 3), np.array([2, 0, 1], dtype))
+
+
+def casts() -> Iterator[Case]:
+    """From every dtype to every other; what a negative number is as an unsigned one is nobody's business."""
+    for dtype in (*FLOATS, *INTEGERS, "bool"):
         for other in (*FLOATS, *INTEGERS, "bool"):
-            if not (other.startswith("u") and dtype[0] != "u"):
-                yield ops.Cast(other), (x,)
+            if not (other.startswith("u") and not dtype.startswith(("u", "b"))):
+                yield ops.Cast(other), (of(dtype, "N", 3),)
+
+
+def logic() -> Iterator[Case]:
+    """Ops on bool."""
+    for op in (ops.And(), ops.Or()):
+        yield op, (of("bool", "N", 3), of("bool", 3))
+    yield ops.Not(), (of("bool", "N", 3),)
+    for relation in RELATIONS:
+        yield ops.Compare(relation), (of("bool", "N", 3), of("bool", 3))
+    yield ops.Where(), (of("bool", "N", 3), of("bool", 3), of("bool", "N", 1))
+
+
+def activations() -> Iterator[Case]:
+    """Activations of every float dtype that has kernels."""
     for dtype in FLOATS:
         x = of(dtype, "N", 2, 5)
-        for op in (ops.Exp(), ops.Floor(), ops.Ceil(), ops.Round(), ops.Sin(), ops.Cos()):
-            yield op, (x,)
-        yield ops.Clip(-np.inf, 0.5), (x,)
-        yield ops.Clip(-0.5, np.inf), (x,)
         for op in (ops.Sigmoid(), ops.Tanh(), ops.Softplus(), ops.Softsign(), ops.Elu(0.8), ops.Selu(), ops.Celu(1.3)):
             yield op, (x,)
         for op in (ops.HardSigmoid(), ops.HardSigmoid(0.2), ops.Silu(), ops.HardSilu(), ops.Mish(), ops.LeakyRelu(0.2)):
@@ -70,12 +91,6 @@ def elementwise() -> Iterator[Case]:
     for dtype in ("float16", "float32"):
         yield ops.Erf(), (of(dtype, "N", 3),)
         yield ops.Gelu(), (of(dtype, "N", 3),)
-    for op in (ops.And(), ops.Or()):
-        yield op, (of("bool", "N", 3), of("bool", 3))
-    yield ops.Not(), (of("bool", "N", 3),)
-    for relation in ("==", "!=", "<", ">="):
-        yield ops.Compare(relation), (of("bool", "N", 3), of("bool", 3))
-    yield ops.Where(), (of("bool", "N", 3), of("bool", 3), of("bool", "N", 1))
 
 
 def moves() -> Iterator[Case]:
@@ -136,7 +151,7 @@ def reductions() -> Iterator[Case]:
 
 
 def linear() -> Iterator[Case]:
-    """Products, normalizations and attention."""
+    """Products and normalizations."""
     for dtype in (*FLOATS, "int32"):
         for lead in (("N",), ("N", "T"), (), (2, "N", 3)):
             yield ops.Dense(), (of(dtype, *lead, 4), _weight(4, 5, dtype=dtype), _weight(5, dtype=dtype))
@@ -152,41 +167,38 @@ def linear() -> Iterator[Case]:
         yield ops.BatchNorm(1e-3, 2), (of(dtype, "N", 2, 3, 5), *per_channel)
         yield ops.LayerNorm(1e-3), (of(dtype, "N", "T", 6), _weight(6, dtype=dtype), _weight(6, dtype=dtype))
         yield ops.LayerNorm(1e-5), (of(dtype, "N", 4, 6), _weight(4, 6, dtype=dtype), _weight(4, 6, dtype=dtype))
-        for causal in (False, True):
-            query, key, value = of(dtype, "N", "Q", 4, 3), of(dtype, "N", "K", 2, 3), of(dtype, "N", "K", 2, 5)
-            yield ops.Attention(0.5, causal), (query, key, value)
-            yield ops.Attention(0.5, causal), (query, key, value, of("bool", "N", 1, "Q", "K"))
-            yield ops.Attention(0.5, causal), (query, key, value, of("bool", "N", 1, 1, "K"))
-            same = of(dtype, "N", "T", 2, 4)
-            yield ops.Attention(0.5, causal), (same, same, same)
-            yield ops.Attention(0.5, causal), (same, same, same, of("bool", "N", 1, 1, "T"))
 
 
-def images() -> Iterator[Case]:
-    """Convolutions, pooling and resampling."""
-    for extents in ((7, 10), ("H", "W")):
-        for padding in ("valid", "same"):
-            for strides, dilation, groups in (((1, 1), (), 1), ((2, 3), (), 2), ((1, 1), (2, 1), 4)):
-                kernel, bias = _weight(3, 2, 4 // groups, 8), _weight(8)
-                conv = ops.Conv(strides, padding, dilation, groups)
-                yield conv, (f32("N", *extents, 4), kernel, bias)
-                first = ops.Conv(strides, padding, dilation, groups, "channels_first")
-                yield first, (f32("N", 4, *extents), kernel)
-            for size, strides in (((2, 2), (2, 2)), ((3, 2), (1, 2)), ((3, 3), (2, 2))):
-                for kind in (ops.MaxPool, ops.AvgPool):
-                    yield kind(size, strides, padding), (f32("N", *extents, 3),)
-                    yield kind(size, strides, padding, "channels_first"), (f32("N", 3, *extents),)
+def attention() -> Iterator[Case]:
+    """Attention with and without masks, and with fewer heads of keys than of queries."""
+    for dtype, causal in itertools.product(("float32", "float64"), (False, True)):
+        query, key, value = of(dtype, "N", "Q", 4, 3), of(dtype, "N", "K", 2, 3), of(dtype, "N", "K", 2, 5)
+        op = ops.Attention(0.5, causal)
+        yield op, (query, key, value)
+        yield op, (query, key, value, of("bool", "N", 1, "Q", "K"))
+        yield op, (query, key, value, of("bool", "N", 1, 1, "K"))
+        same = of(dtype, "N", "T", 2, 4)
+        yield op, (same, same, same)
+        yield op, (same, same, same, of("bool", "N", 1, 1, "T"))
+
+
+def convolutions() -> Iterator[Case]:
+    """Convolutions of known and of open extents."""
+    for extents, padding in itertools.product(((7, 10), ("H", "W")), ("valid", "same", ((1, 0), (2, 1)))):
+        for strides, dilation, groups in (((1, 1), (), 1), ((2, 2), (), 2), ((1, 1), (2, 1), 4)):
+            kernel, bias = _weight(3, 2, 4 // groups, 8), _weight(8)
+            last = ops.Conv(strides, padding, dilation, groups)
+            yield last, (f32("N", *extents, 4), kernel, bias)
+            first = ops.Conv(strides, padding, dilation, groups, "channels_first")
+            yield first, (f32("N", 4, *extents), kernel)
     for padding in ("valid", "same", ((2, 0),)):
         yield ops.Conv((2,), padding), (f32("N", "T", 4), _weight(3, 4, 5))
         yield ops.Conv((1,), padding, (2,)), (f32("N", 9, 4), f32(3, 4, 5))
-        yield ops.MaxPool((3,), (2,), padding), (f32("N", "T", 4),)
-        yield ops.AvgPool((3,), (2,), padding), (f32("N", 9, 4),)
-        yield ops.AvgPool((3,), (2,), padding), (f32("N", "T", 4),)
     yield ops.Conv((1, 2, 1), "same"), (f32("N", 4, 5, 6, 2), _weight(2, 3, 3, 2, 3))
-    yield ops.MaxPool((2, 2, 2), (2, 2, 2)), (f32("N", 4, 5, 6, 2),)
-    yield ops.AvgPool((2, 2, 2), (2, 2, 2), "same"), (f32("N", 4, 5, 6, 2),)
-    for dtype in ("float64", "int8", "uint8", "int32", "float16"):
-        yield ops.MaxPool((2, 2), (2, 2), "same"), (of(dtype, "N", 5, 5, 2),)
+
+
+def transposed_convolutions() -> Iterator[Case]:
+    """Convolutions backwards."""
     for strides, padding, extra, dilation, groups in (
         ((2, 2), ((0, 0), (0, 0)), (0, 0), (), 1),
         ((2, 3), ((1, 0), (0, 1)), (0, 1), (), 1),
@@ -199,13 +211,33 @@ def images() -> Iterator[Case]:
         yield op, (f32("N", 4, 5, 4), kernel, bias)
         yield op, (f32("N", "H", "W", 4), kernel)
     yield ops.ConvTranspose((2,), ((0, 1),), (0,)), (f32("N", "T", 4), _weight(3, 5, 4))
-    for size in ((8, 12), (3, 3), (6, 15), (5, 7), (10, 4), (4, 6)):
-        for interpolation in ("nearest", "bilinear"):
-            yield ops.Resize(size, interpolation), (f32("N", 4, 6, 2),)
-            yield ops.Resize(size, interpolation, "channels_first"), (f32("N", 2, 4, 6),)
-            yield ops.Resize(size, interpolation), (f32("N", "H", "W", 2),)
-    for interpolation in ("nearest", "bilinear"):
-        yield ops.Resize(("2*H", "3*W"), interpolation), (f32("N", "H", "W", 2),)
+
+
+def pools() -> Iterator[Case]:
+    """Pooling of known and of open extents."""
+    for extents, padding in itertools.product(((7, 10), ("H", "W")), ("valid", "same")):
+        for size, strides in (((2, 2), (2, 2)), ((3, 2), (1, 2)), ((3, 3), (2, 2))):
+            for kind in (ops.MaxPool, ops.AvgPool):
+                yield kind(size, strides, padding), (f32("N", *extents, 3),)
+                yield kind(size, strides, padding, "channels_first"), (f32("N", 3, *extents),)
+    for padding in ("valid", "same", ((2, 0),)):
+        yield ops.MaxPool((3,), (2,), padding), (f32("N", "T", 4),)
+        yield ops.AvgPool((3,), (2,), padding), (f32("N", 9, 4),)
+        yield ops.AvgPool((3,), (2,), padding), (f32("N", "T", 4),)
+    yield ops.MaxPool((2, 2, 2), (2, 2, 2)), (f32("N", 4, 5, 6, 2),)
+    yield ops.AvgPool((2, 2, 2), (2, 2, 2), "same"), (f32("N", 4, 5, 6, 2),)
+    for dtype in ("float64", "int8", "uint8", "int32", "float16"):
+        yield ops.MaxPool((2, 2), (2, 2), "same"), (of(dtype, "N", 5, 5, 2),)
+
+
+def resizes() -> Iterator[Case]:
+    """Resampling of known and of open extents."""
+    for size, interpolation in itertools.product(((8, 12), (3, 3), (6, 15), (5, 7)), ("nearest", "bilinear")):
+        yield ops.Resize(size, interpolation), (f32("N", 4, 6, 2),)
+        yield ops.Resize(size, interpolation, "channels_first"), (f32("N", 2, 4, 6),)
+        yield ops.Resize(size, interpolation), (f32("N", "H", "W", 2),)
+    yield ops.Resize(("2*H", "3*W")), (f32("N", "H", "W", 2),)
+    yield ops.Resize(("2*H", "3*W"), "bilinear"), (f32("N", "H", "W", 2),)
     yield ops.Resize(("2*T",)), (f32("N", "T", 2),)
     yield ops.Resize((7,), "bilinear"), (f32("N", 4, 2),)
     yield ops.Resize((4, 6, 4)), (f32("N", 2, 3, 4, 2),)
@@ -220,7 +252,10 @@ def constants() -> Iterator[Case]:
     yield ops.Full((), 7, "int32"), ()
 
 
-FAMILIES = (elementwise, moves, reductions, linear, images, constants)
+FAMILIES = (
+    *(arithmetic, casts, logic, activations, moves, reductions, linear, attention),
+    *(convolutions, transposed_convolutions, pools, resizes, constants),
+)
 
 
 def graph_of(case: Case) -> Graph:

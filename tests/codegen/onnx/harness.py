@@ -9,22 +9,11 @@ from onnx.reference import ReferenceEvaluator
 
 from kcompile.codegen.onnx import emit, serialize
 from kcompile.ir.evaluate import evaluate
-from kcompile.ir.graph import Builder, Graph, Value
-from kcompile.ir.op import Op
+from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array, TensorType
 
 # Relative and absolute bounds by dtype: a handful of roundings for float32 and float16, none for moves and integers.
 BOUNDS = {"float16": (2e-3, 2e-3), "float32": (1e-5, 2e-6), "float64": (1e-12, 1e-13)}
-
-
-def graph_of(op: Op, *types: TensorType | Array) -> Graph:
-    """A graph of one op; an array stands for a constant operand."""
-    b = Builder("one")
-    with b.source("layer"):
-        operands: list[Value] = [
-            b.input(f"x{i}", t) if isinstance(t, TensorType) else b.constant(t, f"w{i}") for i, t in enumerate(types)
-        ]
-        return b.build(b.multi(op, *operands))
 
 
 def draw(type_: TensorType, rng: np.random.Generator, **symbols: int) -> Array:

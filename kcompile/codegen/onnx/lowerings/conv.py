@@ -6,8 +6,9 @@ from kcompile.codegen.onnx.emitter import Emitter
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
+from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node
-from kcompile.ir.ops.conv import DataFormat, Pairs, explicit_padding, spatial_of
+from kcompile.ir.ops.conv import DataFormat, Pairs, same_padding, spatial_of
 
 
 def channels_first(e: Emitter, x: str, rank: int, data_format: DataFormat) -> str:
@@ -20,27 +21,33 @@ def restored(e: Emitter, y: str, rank: int, data_format: DataFormat) -> str:
     return y if data_format == "channels_first" else e.transpose(y, (0, *range(2, rank), 1))
 
 
-def _fixed_pads(op: ops.Conv | ops.MaxPool | ops.AvgPool, node: Node, rates: tuple[int, ...]) -> Pairs | None:
-    """The padding as pairs; None where it depends on an extent that is open: "same" with a stride above 1."""
-    types = tuple(value.type for value in node.inputs)
-    spatial = spatial_of(types[0].shape, op.data_format)
+def _same_pair(extent: Dim, window: int, stride: int, rate: int) -> tuple[int, int] | None:
+    """The padding "same" of one axis; None where it depends on an extent that is open."""
+    reach = (window - 1) * rate
+    if isinstance(extent, int):
+        return same_padding(extent, window, stride, rate)
+    if stride == 1:
+        return reach // 2, reach - reach // 2
+    # At most one element is needed, at the end, and does no harm where it is not.
+    return (0, reach) if reach <= 1 else None
+
+
+def _padding(
+    op: ops.Conv | ops.MaxPool | ops.AvgPool, node: Node, window: tuple[int, ...], rates: tuple[int, ...]
+) -> dict[str, Any]:
+    """The attributes that say `padding`; the engine itself computes what depends on an open extent."""
+    if op.padding == "valid":
+        return {}
     if op.padding != "same":
-        return explicit_padding(op.padding, (), (1,) * len(spatial), op.strides, rates)
-    if any(isinstance(extent, str) and stride > 1 for extent, stride in zip(spatial, op.strides, strict=True)):
-        return None
-    window = types[1].static_shape()[:-2] if isinstance(op, ops.Conv) else op.pool_size
-    # With stride 1 the padding is that of any extent.
-    known = tuple(1 if isinstance(extent, str) else extent for extent in spatial)
-    return explicit_padding("same", known, window, op.strides, rates)
-
-
-def _padding(op: ops.Conv | ops.MaxPool | ops.AvgPool, node: Node, rates: tuple[int, ...]) -> dict[str, Any]:
-    pads = _fixed_pads(op, node, rates)
-    if pads is None and any(rate > 1 for rate in rates):
-        raise UnsupportedOp('ONNX Runtime has no "same" padding for dilation with strides over an open extent')
-    if pads is None:
-        return {"auto_pad": "SAME_UPPER"}
-    return {"pads": _flat(pads)} if any(map(any, pads)) else {}
+        return {"pads": _flat(op.padding)}
+    spatial = spatial_of(node.inputs[0].type.shape, op.data_format)
+    pairs = [_same_pair(*axis) for axis in zip(spatial, window, op.strides, rates, strict=True)]
+    known = tuple(pair for pair in pairs if pair)
+    if len(known) == len(pairs):
+        return {"pads": _flat(known)} if any(map(any, known)) else {}
+    if any(rate > 1 or stride > size for size, stride, rate in zip(window, op.strides, rates, strict=True)):
+        raise UnsupportedOp('ONNX Runtime pads no open extent as "same" for strides with dilation or above the window')
+    return {"auto_pad": "SAME_UPPER"}
 
 
 def _flat(pairs: Pairs) -> list[int]:
@@ -77,7 +84,7 @@ def conv(e: Emitter, op: ops.Conv, node: Node) -> str:
         strides=op.strides,
         dilations=op.rates,
         group=op.groups,
-        **_padding(op, node, op.rates),
+        **_padding(op, node, window, op.rates),
     )
 
 
@@ -108,7 +115,7 @@ def conv_transpose(e: Emitter, op: ops.ConvTranspose, node: Node) -> str:
 def _pool(e: Emitter, op_type: str, op: ops.MaxPool | ops.AvgPool, node: Node) -> str:
     type_ = node.inputs[0].type
     x = channels_first(e, e.name(node.inputs[0]), type_.rank, op.data_format)
-    padding = _padding(op, node, (1,) * len(op.strides))
+    padding = _padding(op, node, op.pool_size, (1,) * len(op.strides))
     y = e.typed(op_type, type_.dtype, x, kernel_shape=op.pool_size, strides=op.strides, **padding)
     return restored(e, y, type_.rank, op.data_format)
 

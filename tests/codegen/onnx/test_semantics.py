@@ -1,0 +1,127 @@
+"""Where ONNX and the IR could differ: special numbers, rounding, division, clamping, exact indices."""
+
+import numpy as np
+import pytest
+
+from kcompile.codegen.onnx import emit
+from kcompile.errors import UnsupportedOp
+from kcompile.ir import ops
+from kcompile.ir.graph import Builder
+from kcompile.ir.op import Op
+from kcompile.ir.types import Array, TensorType
+from tests.codegen.onnx.cases import f32, graph_of, of
+from tests.codegen.onnx.harness import check, draw
+
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -2.5, 0.5, 2.5, -0.5, 3.0, 1e30, -1e-30], np.float32)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        *(ops.Relu(), ops.Clip(-1.0, 2.0), ops.Sign(), ops.Round(), ops.Floor(), ops.Ceil(), ops.Abs(), ops.Sqrt()),
+        *(ops.LeakyRelu(0.1), ops.Elu(), ops.Sigmoid(), ops.Tanh(), ops.Softplus(), ops.Exp(), ops.HardSigmoid()),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_special_numbers_pass_as_in_the_reference(op: Op, dtype: str) -> None:
+    graph = graph_of((op, (of(dtype, "N"),)))
+    check(graph, {"x0": np.tile(SPECIAL, 5).astype(dtype)})
+
+
+@pytest.mark.parametrize("op", [ops.Maximum(), ops.Minimum(), ops.Div(), ops.FloorDiv(), ops.Mod()], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_special_numbers_pass_in_pairs(op: Op, dtype: str) -> None:
+    x, y = np.meshgrid(SPECIAL, SPECIAL)
+    graph = graph_of((op, (of(dtype, "N"), of(dtype, "N"))))
+    check(graph, {"x0": x.reshape(-1).astype(dtype), "x1": y.reshape(-1).astype(dtype)})
+
+
+@pytest.mark.parametrize("op", [ops.Div(), ops.FloorDiv(), ops.Mod()], ids=str)
+@pytest.mark.parametrize("dtype", ["int32", "int64", "int8", "uint8"])
+def test_integers_divide_downwards_and_by_zero_without_a_trap(op: Op, dtype: str) -> None:
+    numbers = np.arange(0 if dtype == "uint8" else -7, 8).astype(dtype)
+    x, y = (a.reshape(-1) for a in np.meshgrid(numbers, numbers))
+    check(graph_of((op, (of(dtype, "N"), of(dtype, "N")))), {"x0": x, "x1": y})
+    for divisor in numbers:
+        check(graph_of((op, (of(dtype, "N"), np.asarray(divisor)))), {"x0": numbers})
+
+
+def test_tenths_divide_as_in_the_reference(rng: np.random.Generator) -> None:
+    x = rng.integers(-50, 50, 500).astype(np.float32) / np.float32(10)
+    graph = graph_of((ops.FloorDiv(), (f32("N"), np.float32([0.1]))))
+    check(graph, {"x0": x})
+
+
+def test_gather_clamps_indices_that_leave_the_table() -> None:
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    indices = np.array([[-9, -1, 0], [3, 4, 2**31 - 1]])
+    for dtype in ("int32", "int64"):
+        check(graph_of((ops.Gather(0), (table, of(dtype, "N", 3)))), {"x1": indices.astype(dtype)})
+
+
+def _pairs(limit: int) -> list[tuple[int, int]]:
+    return [(extent, size) for extent in range(1, limit) for size in range(1, limit)]
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_resize_samples_the_same_elements_at_every_ratio(interpolation: str, rng: np.random.Generator) -> None:
+    for extent, size in _pairs(14):
+        graph = graph_of((ops.Resize((size, size), interpolation), (f32("N", extent, extent, 1),)))
+        check(graph, {"x0": draw(f32(1, extent, extent, 1), rng)})
+
+
+def test_resize_of_open_extents_samples_the_same_elements(rng: np.random.Generator) -> None:
+    for size in (4, 6, 9, 10):
+        graph = graph_of((ops.Resize((size, size)), (f32("N", "H", "W", 1),)))
+        for extent in range(1, 30):
+            check(graph, {"x0": draw(f32(1, extent, extent, 1), rng)})
+
+
+@pytest.mark.parametrize("kind", [ops.MaxPool, ops.AvgPool])
+def test_same_padding_of_open_extents_is_that_of_known_ones(kind: type, rng: np.random.Generator) -> None:
+    for window, stride in ((2, 2), (3, 2), (3, 1), (2, 3), (5, 2)):
+        graph = graph_of((kind((window,) * 2, (stride,) * 2, "same"), (f32("N", "H", "W", 2),)))
+        for extent in range(1, 9):
+            check(graph, {"x0": draw(f32(2, extent, extent + 1, 2), rng)})
+
+
+def test_same_padding_of_open_convolutions_is_that_of_known_ones(rng: np.random.Generator) -> None:
+    for window, stride, rate in ((1, 2, 1), (2, 2, 1), (2, 3, 1), (3, 2, 1), (4, 3, 1), (3, 1, 2), (2, 1, 3)):
+        kernel = draw(f32(window, window, 2, 3), rng)
+        graph = graph_of((ops.Conv((stride,) * 2, "same", (rate,) * 2), (f32("N", "H", "W", 2), kernel)))
+        for extent in range(1, 9):
+            check(graph, {"x0": draw(f32(2, extent, extent + 1, 2), rng)})
+
+
+def test_attention_of_a_row_without_visible_keys_is_even(rng: np.random.Generator) -> None:
+    types = (f32("N", "T", 2, 4), f32("N", "T", 2, 4), f32("N", "T", 2, 4), of("bool", "N", 1, 1, "T"))
+    for causal in (False, True):
+        graph = graph_of((ops.Attention(0.5, causal), types))
+        inputs = {name: draw(type_, rng, N=3, T=5) for name, type_ in graph.input_types.items()}
+        inputs["x3"][0] = False
+        inputs["x3"][1, ..., :3] = False
+        check(graph, inputs)
+
+
+def test_same_padding_that_the_engine_gets_wrong_is_refused() -> None:
+    for op in (ops.Conv((4, 1), "same"), ops.Conv((2, 1), "same", (2, 1))):
+        with pytest.raises(UnsupportedOp, match="pads no open extent"):
+            emit(graph_of((op, (f32("N", "H", 8, 2), np.ones((3, 3, 2, 2), np.float32)))), metadata={})
+
+
+def test_ops_that_the_engine_cannot_run_are_all_named() -> None:
+    b = Builder("model")
+    x = b.input("x", TensorType("float64", ("N", 8, 8, 2)))
+    kernel: Array = np.ones((3, 3, 2, 2))
+    with b.source("encoder/conv1"):
+        x = b(ops.Conv((1, 1)), x, b.constant(kernel))
+    with b.source("encoder/erf"):
+        x = b(ops.Erf(), x)
+    with pytest.raises(UnsupportedOp) as caught:
+        emit(b.build({"y": x}), metadata={})
+    assert str(caught.value) == (
+        'target "onnx" cannot express 2 op(s) of this model:\n'
+        "  `conv` at encoder/conv1: ONNX Runtime has no float64 kernel of Conv\n"
+        "  `erf` at encoder/erf: ONNX Runtime has no float64 kernel of Erf"
+    )
