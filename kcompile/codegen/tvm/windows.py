@@ -1,17 +1,20 @@
 """Windows that slide over channels-last activations: which input elements an output position reads."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from kcompile.codegen.tvm.expr import Index, index_max, index_min
+from kcompile.codegen.tvm.expr import Index, index, index_max, index_min
 from kcompile.codegen.tvm.tir import Function
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.ops.conv import Padding, explicit_padding
+from kcompile.ir.ops.conv import Padding, explicit_padding, same_padding
 from kcompile.ir.types import TensorType
+
+# Parts of a sequence that threads share.
+_SEGMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,12 @@ class Windows:
         channels = x.shape[-1]
         if not isinstance(channels, int):
             raise UnsupportedOp(f"target 'tvm' needs a known number of channels. Received: {x}.")
-        return cls(x.shape[0], x.shape[1:-1], y.shape[1:-1], channels, size, strides, dilation, padding)
+        spatial = x.shape[1:-1]
+        axes = list(zip(spatial, size, strides, dilation, strict=True))
+        if padding == "same" and all(isinstance(extent, int) or stride == 1 for extent, _, stride, _ in axes):
+            # With stride 1 the padding does not depend on the extent, so an open one may be taken for 1.
+            padding = tuple(same_padding(e if isinstance(e, int) else 1, w, s, d) for e, w, s, d in axes)
+        return cls(x.shape[0], spatial, y.shape[1:-1], channels, size, strides, dilation, padding)
 
     @property
     def pixels(self) -> Dim:
@@ -51,20 +59,31 @@ class Windows:
     @property
     def low(self) -> tuple[int, ...] | None:
         """The padding before each axis, where it is known."""
-        if self.padding == "same" and not all(isinstance(dim, int) for dim in self.spatial):
+        if self.padding == "same":
             return None
-        spatial = tuple(dim if isinstance(dim, int) else 0 for dim in self.spatial)
-        return tuple(low for low, _ in explicit_padding(self.padding, spatial, self.size, self.strides, self.dilation))
+        return tuple(low for low, _ in explicit_padding(self.padding, (), self.size, self.strides, self.dilation))
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether every result sees exactly the one pixel, or the one whole image, that stands where it stands."""
+        moves = any(size != 1 or stride != 1 for size, stride in zip(self.size, self.strides, strict=True))
+        alone = not moves and self.out == self.spatial
+        whole = self.size == self.spatial and set(self.out) <= {1} and set(self.dilation) <= {1}
+        return self.low is not None and not any(self.low) and (alone or whole)
 
     def inside(self, axis: int) -> bool:
         """Whether every window lies inside the input along `axis`, as far as that is known."""
-        extent, out = self.spatial[axis], self.out[axis]
-        low = self.low[axis] if self.low else 1
-        if low == 0 and not isinstance(extent, int):
-            return self.padding == "valid" or (self.padding != "same" and self.padding[axis] == (0, 0))
-        if low or not isinstance(extent, int) or not isinstance(out, int):
-            return False
-        return (out - 1) * self.strides[axis] + (self.size[axis] - 1) * self.dilation[axis] < extent
+        if self.padding == "same" or self.padding == "valid":
+            return self.padding == "valid"
+        return self.padding[axis] == (0, 0)
+
+
+def segments_of(windows: Windows, tile: int) -> int:
+    """Into how many parts to cut a row of results, so that threads have enough to share where there is one row only."""
+    if len(windows.size) > 1:
+        return 1
+    out = windows.out[-1]
+    return max(1, min(_SEGMENTS, out // (2 * tile))) if isinstance(out, int) else _SEGMENTS
 
 
 class OpenWindows:
@@ -121,3 +140,95 @@ class OpenWindows:
                 taps.append(tap)
                 offset = tap * (self._windows.dilation[axis] * self.strides[axis]) + offset
             yield taps, offset
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`count` neighbouring results along the last axis, from `start` on.
+
+    Attributes:
+        inside: for each tap of the last axis, which of the results have it inside the input; None if all have all.
+        bounds: the taps of the one result, where only the run time knows them.
+    """
+
+    start: Index
+    count: int
+    inside: tuple[tuple[int, ...], ...] | None = None
+    bounds: tuple[Index, Index] | None = None
+
+
+class Row:
+    """The results along the last axis, cut into pieces of at most `size` for register tiles."""
+
+    def __init__(self, f: Function, windows: OpenWindows, spec: Windows, size: int) -> None:
+        self._f = f
+        self._windows = windows
+        self._spec = spec
+        self._size = size
+        self._axis = len(spec.size) - 1
+        self._out = windows.out[-1]
+
+    def pieces(self, segment: Index = 0, segments: int = 1) -> Iterator[Piece]:
+        """The pieces of one of `segments` parts of the row; the body is written once per kind of piece."""
+        out, low, extent = self._out, self._windows.low[-1], self._windows.spatial[-1]
+        if isinstance(out, int) and isinstance(low, int) and isinstance(extent, int):
+            yield from self._known(out, low, extent, segment, segments)
+        else:
+            yield from self._open(segment, segments)
+
+    def _known(self, out: int, low: int, extent: int, segment: Index, segments: int) -> Iterator[Piece]:
+        cuts = [(start, min(self._size, out - start)) for start in range(0, out, self._size)]
+        edges = [self._inside(start, count, low, extent) for start, count in cuts]
+        plain = [i for i, (edge, cut) in enumerate(zip(edges, cuts, strict=True)) if not edge and cut[1] == self._size]
+        first, last = (plain[0], plain[-1] + 1) if plain else (0, 0)
+        with self._only(segment, 0, segments):
+            for (start, count), edge in zip(cuts[:first], edges[:first], strict=True):
+                yield Piece(start, count, edge)
+        if plain:
+            yield from self._tiles(first * self._size, last - first, segment, segments)
+        with self._only(segment, segments - 1, segments):
+            for (start, count), edge in zip(cuts[last:], edges[last:], strict=True):
+                yield Piece(start, count, edge)
+
+    def _inside(self, start: int, count: int, low: int, extent: int) -> tuple[tuple[int, ...], ...] | None:
+        stride, rate = self._spec.strides[-1], self._spec.dilation[-1]
+        inside = tuple(
+            tuple(i for i in range(count) if 0 <= (start + i) * stride - low + tap * rate < extent)
+            for tap in range(self._spec.size[-1])
+        )
+        return None if all(len(rows) == count for rows in inside) else inside
+
+    def _open(self, segment: Index, segments: int) -> Iterator[Piece]:
+        """Results at the borders one by one, those between them in tiles and then one by one."""
+        f, stride = self._f, self._spec.strides[-1]
+        reach = (self._spec.size[-1] - 1) * self._spec.dilation[-1] + 1
+        low, extent = self._windows.low[-1], self._windows.spatial[-1]
+        if self._spec.inside(self._axis):
+            left, right = 0, self._out
+        else:
+            left = f.name_index(index_min((low + (stride - 1)) // stride, self._out))
+            right = f.name_index(index_max(index_min((extent + low - reach) // stride + 1, self._out), left))
+        tiles = f.name_index((right - left) // self._size)
+        yield from self._tiles(left, tiles, segment, segments)
+        rest = f.name_index(left + tiles * self._size)
+        with self._only(segment, segments - 1, segments):
+            for begin, end in ((0, left), (rest, self._out)):
+                with f.loop(end - begin) as i:
+                    start = f.name_index(begin + i)
+                    yield Piece(start, 1, bounds=self._windows.bounds(self._axis, start))
+
+    def _tiles(self, start: Index, count: Index, segment: Index, segments: int) -> Iterator[Piece]:
+        """`count` whole tiles, of which each segment takes its share."""
+        share = -(-count // segments)
+        first = self._f.name_index(index_min(segment * share, count)) if segments > 1 else 0
+        mine = self._f.name_index(index_min(share, count - first)) if segments > 1 else count
+        with self._f.loop(mine) as i:
+            yield Piece(start + (first + i) * self._size, self._size)
+
+    @contextmanager
+    def _only(self, segment: Index, chosen: int, segments: int) -> Generator[None]:
+        if segments == 1:
+            yield
+        else:
+            with self._f.when(index(segment).equals(chosen)):
+                yield

@@ -12,7 +12,7 @@ from kcompile.codegen.tvm.plan import TVM, Plan, Tail
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.errors import UnsupportedOp
-from kcompile.ir import dims, ops
+from kcompile.ir import ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.types import Array
@@ -108,30 +108,30 @@ class _MatrixFunction:
 @TVM.register(ops.Dense)
 def dense(plan: Plan, node: Node) -> None:
     """``x @ kernel + bias`` with known weights."""
-    x, kernel, *bias = node.inputs
-    emit_matrix(plan, node, x, constant_of(kernel, node), bias[0] if bias else None, outer_axes=0)
+    _, kernel, *bias = node.inputs
+    emit_matrix(plan, node, 0, constant_of(kernel, node), bias[0] if bias else None)
 
 
-def emit_matrix(plan: Plan, node: Node, x: Value, matrix: Array, bias: Value | None, outer_axes: int) -> None:
-    """The rows of x, which has `outer_axes` axes of images and then axes of rows, times `matrix`."""
+def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Value | None) -> None:
+    """Rows of the first operand times `matrix`; the result has `outer_axes` axes of images, then rows, then columns."""
+    x, result = node.inputs[0], node.outputs[0].type
     length, columns = matrix.shape
-    lead = x.type.shape[:-1]
+    ends = [outer_axes, result.rank - 1, result.rank]
     tail = plan.tail(node)
-    rank = tail.result.type.rank
-    chain = regroup(tail.chain, [outer_axes, rank - 1, rank])
+    chain = regroup(tail.chain, ends)
     if chain is None:
         plan.tails[node] = tail
-        tail = Tail(Chain((node.outputs[0].type,), node.outputs[0].type), (), node.outputs[0])
-        chain = regroup(tail.chain, [outer_axes, rank - 1, rank])
+        tail = Tail(Chain((result,), result), (), node.outputs[0])
+        chain = regroup(tail.chain, ends)
         assert chain
-    outer, rows = dims.mul(*lead[:outer_axes]), dims.mul(*lead[outer_axes:])
+    outer, rows, _ = chain.result.shape
     known = rows if isinstance(rows, int) and outer_axes else None
     tile = choose(plan.machine, known, columns, length * x.type.itemsize)
     small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
     grid = not (small and known and known >= _MANY_TILES * tile[0])
-    matrix_kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain)
+    kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain)
     weights = [pack(matrix, tile[1]), *([bias] if bias else [])]
-    plan.emit(matrix_kernel, x, *weights, *tail.operands, tail.result)
+    plan.emit(kernel, x, *weights, *tail.operands, tail.result)
 
 
 def constant_of(value: Value, node: Node) -> Array:

@@ -1,0 +1,183 @@
+"""Convolutions over channels-last activations, of any rank: one row of results at a time, on register tiles."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.expr import Index
+from kcompile.codegen.tvm.kernels.dense import constant_of, emit_matrix
+from kcompile.codegen.tvm.kernels.depthwise import emit_depthwise
+from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, choose, pack
+from kcompile.codegen.tvm.plan import TVM, Plan
+from kcompile.codegen.tvm.tir import Function, Kernel
+from kcompile.codegen.tvm.vector import Chain
+from kcompile.codegen.tvm.windows import OpenWindows, Piece, Row, Windows, segments_of
+from kcompile.ir import ops
+from kcompile.ir.graph import Node
+from kcompile.ir.types import Array
+
+# Weights of at most this many bytes stay in the second-level cache, so that each row may run through all of them.
+_SMALL_WEIGHTS = 64_000
+# Results per image below which tiles of neighbouring pixels are too short to be worth their own loop.
+_FEW_PIXELS = 4
+
+
+@dataclass(frozen=True)
+class Conv(Kernel, family="conv"):
+    """``y[n, o, f] = epilogue(bias[f] + sum over t, c of x[n, o * stride - low + t * rate, c] * w[t, c, f])``.
+
+    Taps are t and channels c; taps outside the input are skipped. Arguments: x ``[N, *spatial, C]``, w packed by group,
+    the bias ``[F]`` if `bias`, the epilogue's operands, y ``[N, *out, F]``.
+    """
+
+    dtype: str
+    windows: Windows
+    groups: int
+    filters: int
+    tile: tuple[int, int]
+    grid: bool
+    bias: bool
+    epilogue: Chain
+
+    def build(self, f: Function) -> None:
+        _ConvFunction(f, self).write()
+
+
+class _ConvFunction:
+    def __init__(self, f: Function, spec: Conv) -> None:
+        self._f = f
+        self._spec = spec
+        self._x = f.pointer("x", spec.dtype)
+        self._w = f.pointer("w", spec.dtype)
+        self._bias = f.pointer("bias", spec.dtype) if spec.bias else None
+        self._epilogue = Epilogue(f, spec.epilogue)
+        self._y = f.pointer("y", spec.epilogue.result.dtype)
+        self._windows = OpenWindows(f, spec.windows)
+        self._row = Row(f, self._windows, spec.windows, spec.tile[0])
+        self._channels = spec.windows.channels // spec.groups
+        self._filters = spec.filters // spec.groups
+        full, narrow = divmod(self._filters, spec.tile[1])
+        self._panels = Panels(full, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
+
+    def write(self) -> None:
+        """Threads share rows of results: with `grid`, those of one panel after another, else with all panels."""
+        f, spec = self._f, self._spec
+        segments = segments_of(spec.windows, spec.tile[0])
+        lead = [self._windows.batch, *self._windows.out[:-1], segments]
+        if not spec.grid:
+            with f.parallel(product(lead)) as unit:
+                n, *position, segment = f.unravel(unit, lead)
+                with f.loop(spec.groups) as group:
+                    for panel, columns in self._panels.all(f):
+                        self._write_row(n, position, (segment, segments), group, panel, columns)
+            return
+        extents = [spec.groups, self._panels.count, *lead]
+        with f.parallel(product(extents)) as unit:
+            group, panel, n, *position, segment = f.unravel(unit, extents)
+            for columns in self._panels.one(f, panel):
+                self._write_row(n, position, (segment, segments), group, panel, columns)
+
+    def _write_row(
+        self, n: Index, lead: list[Index], part: tuple[Index, int], group: Index, panel: Index, columns: Block
+    ) -> None:
+        f, windows = self._f, self._windows
+        bounds = [windows.bounds(axis, at) for axis, at in enumerate(lead)]
+        origin = f.name_index(windows.origin(n, lead) + group * self._channels)
+        row: Index = n
+        for at, extent in zip(lead, windows.out, strict=False):
+            row = row * extent + at
+        row = f.name_index(row * windows.out[-1])
+        first = f.name_index(group * self._filters + panel * self._spec.tile[1])
+        for piece in self._row.pieces(*part):
+            tile = Tile(f, piece.count, columns, self._spec.dtype)
+            tile.start(self._bias, first)
+            weights = self._panel_offset(group, panel)
+            start = (piece.start * self._spec.windows.strides[-1] - windows.low[-1]) * self._spec.windows.channels
+            with windows.taps(bounds) as (taps, offset):
+                at = f.name_index(origin + offset + start)
+                self._multiply(tile, piece, at, f.name_index(weights + self._tap(taps) * columns.columns), columns)
+
+            def position(i: Index, column: Index, piece: Piece = piece) -> list[Index]:
+                return [n, *lead, piece.start + i, first + column]
+
+            at = f.name_index((row + piece.start) * self._spec.filters + first)
+            tile.store(self._y, at, self._spec.filters, self._epilogue, position)
+
+    def _panel_offset(self, group: Index, panel: Index) -> Index:
+        length = self._channels * int(np.prod(self._spec.windows.size))
+        return self._f.name_index((group * self._filters + panel * self._spec.tile[1]) * length)
+
+    def _tap(self, taps: list[Index]) -> Index:
+        """The line of the panel at which the taps of the leading axes begin."""
+        number: Index = 0
+        for tap, size in zip(taps, self._spec.windows.size, strict=False):
+            number = number * size + tap
+        return number * (self._spec.windows.size[-1] * self._channels)
+
+    def _multiply(self, tile: Tile, piece: Piece, at: Index, weights: Index, columns: Block) -> None:
+        """Add the products of the last axis's taps; `at` is the first result's tap 0."""
+        f, windows = self._f, self._spec.windows
+        step = windows.dilation[-1] * windows.channels
+        for first, count, rows in self._runs(piece):
+            x = Rows(self._x, f.name_index(at + first * step), windows.strides[-1] * windows.channels)
+            panel = Panel(self._w, f.name_index(weights + first * (self._channels * columns.columns)), columns.columns)
+            if step == self._channels:  # taps follow each other in memory as channels do
+                tile.multiply(x, panel, count * self._channels, rows)
+                continue
+            with f.loop(count) as tap:
+                line = f.name_index(panel.at + tap * (self._channels * columns.columns))
+                there = Rows(self._x, f.name_index(x.at + tap * step), x.between)
+                tile.multiply(there, Panel(self._w, line, columns.columns), self._channels, rows)
+
+    def _runs(self, piece: Piece) -> Iterator[tuple[Index, Index, tuple[int, ...]]]:
+        """``(first tap, number of taps, results that have them)``."""
+        size = self._spec.windows.size[-1]
+        everything = tuple(range(piece.count))
+        if piece.bounds:
+            yield piece.bounds[0], piece.bounds[1] - piece.bounds[0], everything
+            return
+        inside = piece.inside or (everything,) * size
+        first = 0
+        while first < size:
+            last = first + 1
+            while last < size and inside[last] == inside[first]:
+                last += 1
+            if inside[first]:
+                yield first, last - first, inside[first]
+            first = last
+
+
+@TVM.register(ops.Conv)
+def conv(plan: Plan, node: Node) -> None:
+    """A matrix product where every pixel stands alone, the depthwise kernel where every channel does."""
+    op, (x, kernel, *rest) = node.op, node.inputs
+    assert isinstance(op, ops.Conv)
+    weights, bias = constant_of(kernel, node), rest[0] if rest else None
+    filters = weights.shape[-1]
+    windows = Windows.of(x.type, node.outputs[0].type, weights.shape[:-2], op.strides, op.rates, op.padding)
+    if windows.pointwise and op.groups == 1:
+        pixels = node.outputs[0].type.with_shape(windows.out).size
+        outer = 1 if isinstance(pixels, int) and pixels >= _FEW_PIXELS else 0
+        emit_matrix(plan, node, outer, weights.reshape(-1, filters), bias)
+        return
+    if op.groups == windows.channels == filters:
+        emit_depthwise(plan, node, windows, weights, bias)
+        return
+    out = windows.out[-1]
+    per_group = filters // op.groups
+    row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
+    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes)
+    tail = plan.tail(node)
+    grid = weights.nbytes > _SMALL_WEIGHTS
+    spec = Conv(x.type.dtype, windows, op.groups, filters, tile, grid, bias is not None, tail.chain)
+    packed = _packed(weights, op.groups, tile[1])
+    plan.emit(spec, x, packed, *([bias] if bias else []), *tail.operands, tail.result)
+
+
+def _packed(weights: Array, groups: int, columns: int) -> Array:
+    """Each group's ``[taps * channels, filters]`` in panels."""
+    matrix = weights.reshape(-1, weights.shape[-1])
+    return np.concatenate([pack(part, columns) for part in np.split(matrix, groups, axis=1)])

@@ -1,0 +1,125 @@
+"""Depthwise convolutions: every channel by itself, so channels are the lanes."""
+
+from dataclasses import dataclass
+
+from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.expr import Expr, Index, constant
+from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.tile import sum_dtype
+from kcompile.codegen.tvm.plan import Plan
+from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel
+from kcompile.codegen.tvm.vector import Chain
+from kcompile.codegen.tvm.windows import OpenWindows, Piece, Row, Windows, segments_of
+from kcompile.ir.graph import Node, Value
+from kcompile.ir.types import Array
+
+# Results per tile: a loaded element serves as many of them as its window reaches.
+_RESULTS = 6
+
+
+@dataclass(frozen=True)
+class Depthwise(Kernel, family="depthwise"):
+    """``y[n, o, c] = epilogue(sum over taps t of x[n, o * stride - low + t * rate, c] * w[t, c] + bias[c])``.
+
+    Arguments: x ``[N, *spatial, C]``, w ``[*window, C]``, the bias ``[C]`` if `bias`, the epilogue's operands,
+    y ``[N, *out, C]``. Taps outside the input are skipped.
+    """
+
+    dtype: str
+    windows: Windows
+    bias: bool
+    epilogue: Chain
+
+    def build(self, f: Function) -> None:
+        _DepthwiseFunction(f, self).write()
+
+
+class _DepthwiseFunction:
+    def __init__(self, f: Function, spec: Depthwise) -> None:
+        self._f = f
+        self._spec = spec
+        self._dtype = sum_dtype(spec.dtype)
+        self._x = f.pointer("x", spec.dtype)
+        self._w = f.pointer("w", spec.dtype)
+        self._bias = f.pointer("bias", spec.dtype) if spec.bias else None
+        self._epilogue = Epilogue(f, spec.epilogue)
+        self._y = f.pointer("y", spec.epilogue.result.dtype)
+        self._windows = OpenWindows(f, spec.windows)
+        self._row = Row(f, self._windows, spec.windows, _RESULTS)
+
+    def write(self) -> None:
+        """Threads share rows of results."""
+        f, windows, channels = self._f, self._windows, self._spec.windows.channels
+        segments = segments_of(self._spec.windows, _RESULTS)
+        lead = [windows.batch, *windows.out[:-1], segments]
+        with f.parallel(product(lead)) as unit:
+            n, *position, segment = f.unravel(unit, lead)
+            bounds = [windows.bounds(axis, at) for axis, at in enumerate(position)]
+            origin = windows.origin(n, position)
+            row: Index = n
+            for at, extent in zip(position, windows.out, strict=False):
+                row = row * extent + at
+            row = f.name_index(row * windows.out[-1])
+            for piece in self._row.pieces(segment, segments):
+                for c, lanes in f.vectors(channels):
+                    sums = self._sums(piece, bounds, f.name_index(origin + c), c, lanes)
+                    for i in range(piece.count):
+                        value = self._epilogue(sums[i], [n, *position, piece.start + i, c])
+                        self._y.store((row + (piece.start + i)) * channels + c, value)
+
+    def _sums(
+        self, piece: Piece, bounds: list[tuple[Index, Index]], origin: Index, c: Index, lanes: int
+    ) -> Accumulators:
+        f, spec = self._f, self._spec.windows
+        sums = f.accumulators(piece.count, lanes, self._dtype)
+        start = self._bias.load(c, lanes).cast(self._dtype) if self._bias else constant(0, self._dtype)
+        for i in range(piece.count):
+            sums[i] = start
+        left = (piece.start * spec.strides[-1] - self._windows.low[-1]) * spec.channels
+        with self._windows.taps(bounds) as (taps, offset):
+            number: Index = 0
+            for tap, size in zip(taps, spec.size, strict=False):
+                number = number * size + tap
+            at = f.name_index(origin + offset + left)
+            weights = f.name_index(number * (spec.size[-1] * spec.channels) + c)
+            if piece.bounds:
+                self._one(sums, piece.bounds, at, weights, lanes)
+            else:
+                self._several(sums, piece, at, weights, lanes)
+        return sums
+
+    def _one(self, sums: Accumulators, bounds: tuple[Index, Index], at: Index, weights: Index, lanes: int) -> None:
+        """One result, whose taps are known at run time."""
+        spec = self._spec.windows
+        with self._f.loop(bounds[1] - bounds[0]) as i:
+            tap = self._f.name_index(bounds[0] + i)
+            x = self._load(at + tap * (spec.dilation[-1] * spec.channels), lanes)
+            sums.add(0, x * self._weight(weights + tap * spec.channels, lanes))
+
+    def _several(self, sums: Accumulators, piece: Piece, at: Index, weights: Index, lanes: int) -> None:
+        """Neighbouring results: each element is loaded once and used by all windows that hold it."""
+        spec = self._spec.windows
+        taps = [self._weight(weights + tap * spec.channels, lanes) for tap in range(spec.size[-1])]
+        everything = (tuple(range(piece.count)),) * spec.size[-1]
+        uses: dict[int, list[tuple[int, int]]] = {}
+        for tap, results in enumerate(piece.inside or everything):
+            for i in results:
+                uses.setdefault(i * spec.strides[-1] + tap * spec.dilation[-1], []).append((i, tap))
+        for distance in sorted(uses):
+            x = self._load(at + distance * spec.channels, lanes)
+            for i, tap in uses[distance]:
+                sums.add(i, x * taps[tap])
+
+    def _load(self, offset: Index, lanes: int) -> Expr:
+        return self._f.let(self._x.load(offset, lanes).cast(self._dtype))
+
+    def _weight(self, offset: Index, lanes: int) -> Expr:
+        return self._f.let(self._w.load(offset, lanes).cast(self._dtype))
+
+
+def emit_depthwise(plan: Plan, node: Node, windows: Windows, weights: Array, bias: Value | None) -> None:
+    """Weights are ``[*window, 1, C]``."""
+    x = node.inputs[0]
+    tail = plan.tail(node)
+    spec = Depthwise(x.type.dtype, windows, bias is not None, tail.chain)
+    plan.emit(spec, x, weights, *([bias] if bias else []), *tail.operands, tail.result)
