@@ -55,7 +55,7 @@ class Tail:
 
 @dataclass
 class Plan:
-    """The stages of a graph for `machine`; `unused` are results that nothing reads, so that kernels may leave them out."""
+    """The stages of a graph for `machine`; `unused` are results that nothing reads, which a kernel may leave out."""
 
     machine: Machine
     unused: frozenset[Value] = frozenset()
