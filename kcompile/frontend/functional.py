@@ -22,6 +22,8 @@ class Functional(Model):
             have one name.
     """
 
+    keras_module = "keras.src.models.functional"
+
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True) -> None:
         super().__init__(name=name, trainable=trainable)
         self._check_tensors("inputs", inputs)

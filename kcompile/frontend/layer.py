@@ -90,6 +90,8 @@ class Layer(ABC):
 
     # Whether the mask of the first input is passed on unchanged.
     supports_masking: ClassVar[bool] = False
+    # Where Keras keeps the class, as configs name it.
+    keras_module: ClassVar[str] = "keras.layers"
     # Fields that `get_config` leaves out.
     hidden_fields: ClassVar[frozenset[str]] = frozenset()
 
@@ -247,7 +249,7 @@ def serialize_layer(layer: Layer) -> dict[str, Any]:
     registered = next((name for name, entry in LAYERS.items() if entry is cls and not name.startswith("keras>")), None)
     own = any(entry is cls for name, entry in LAYERS.items() if name.startswith("keras>"))
     return {
-        "module": "keras.layers" if own else None,
+        "module": cls.keras_module if own else None,
         "class_name": cls.__name__,
         "config": layer.get_config(),
         "registered_name": None if own else registered,

@@ -5,7 +5,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -126,12 +126,17 @@ class Model(Layer):
     @property
     def trainable_weights(self) -> list[Weight]:
         """The weights that training changes."""
-        return [weight for weight, trains in walk_weights(self) if trains]
+        return self._weights_by_training(True)
 
     @property
     def non_trainable_weights(self) -> list[Weight]:
         """The weights that training leaves alone."""
-        return [weight for weight, trains in walk_weights(self) if not trains]
+        return self._weights_by_training(False)
+
+    def _weights_by_training(self, trains: bool) -> list[Weight]:
+        from kcompile.frontend.keras_file.layout import owned_weights
+
+        return [owned.weight for owned in owned_weights(self) if owned.trains == trains]
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or number `index` of `layers`.
@@ -299,17 +304,3 @@ class Model(Layer):
         from kcompile.frontend.keras_file.reader import load_weights
 
         load_weights(self, Path(path))
-
-
-def walk_weights(layer: Layer, trains: bool = True) -> Iterator[tuple[Weight, bool]]:
-    """The weights of a layer and of those inside, each once, with whether training changes it."""
-    seen: set[int] = set()
-    stack = [(layer, trains)]
-    while stack:
-        current, outer = stack.pop()
-        trains = outer and current.trainable
-        for weight in current.own_weights:
-            if id(weight) not in seen:
-                seen.add(id(weight))
-                yield weight, trains and weight.trainable
-        stack.extend((inner, trains) for inner in reversed(list(current.sublayers.values())))

@@ -24,6 +24,8 @@ class Sequential(Model):
         ModelError: something is added that is no layer, a name is taken, or a layer does not accept its input.
     """
 
+    keras_module = "keras"
+
     def __init__(
         self,
         layers: Sequence[Layer | KerasTensor] | None = None,

@@ -85,23 +85,26 @@ def joined(*parts: str) -> str:
 
 @dataclass(frozen=True)
 class Owned:
-    """A weight, the layer that it belongs to, and whether training changes it."""
+    """A weight, the layer that it belongs to, its path by names, and whether training changes it."""
 
     weight: Weight
     owner: Layer
+    path: str
     trains: bool
 
 
 def owned_weights(layer: Layer) -> list[Owned]:
     """The weights of a layer and of those inside, each once, depth first."""
     found: dict[int, Owned] = {}
-    stack = [(layer, True)]
+    stack = [(layer, layer.name, True)]
     while stack:
-        current, outer = stack.pop()
+        current, path, outer = stack.pop()
         trains = outer and current.trainable
         for weight in current.own_weights:
-            found.setdefault(id(weight), Owned(weight, current, trains and weight.trainable))
-        stack.extend((inner, trains) for inner in reversed(list(current.sublayers.values())))
+            owned = Owned(weight, current, joined(path, weight.name), trains and weight.trainable)
+            found.setdefault(id(weight), owned)
+        inner = reversed(list(current.sublayers.values()))
+        stack.extend((each, joined(path, each.name), trains) for each in inner)
     return list(found.values())
 
 

@@ -16,6 +16,8 @@ from kcompile.frontend.layer import LAYERS, Layer
 
 Spec: TypeAlias = dict[str, Any]
 
+# Arguments that hold layers whatever their class.
+_LAYER_ARGUMENTS = ("layer", "backward_layer", "cell", "cells")
 _KERAS_PACKAGES = ("keras", "tensorflow", "tf_keras")
 
 
@@ -58,21 +60,21 @@ class _Normalizer:
         if not isinstance(config, Mapping):
             raise ModelError(f"the config of layer `{here}` must be a dict. Received: {config!r}.")
         known = canonical_class(class_name)
-        inner: Spec = {key: self.nested(value, here) for key, value in config.items()}  # pyright: ignore
+        inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
         inner = {**modern(known, inner, self.version), "name": name}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
 
-    def nested(self, value: Any, here: str) -> Any:
+    def argument(self, key: str, value: Any, here: str) -> Any:
         """An argument's value, with the layers in it normalised."""
         if isinstance(value, list):
-            return [self.nested(item, here) for item in value]  # pyright: ignore[reportUnknownVariableType]
+            return [self.argument(key, item, here) for item in value]  # pyright: ignore[reportUnknownVariableType]
         is_spec = isinstance(value, Mapping) and isinstance(value.get("config"), Mapping)  # pyright: ignore
         if not is_spec or not isinstance(value.get("class_name"), str):
             return value
         known = canonical_class(value["class_name"]) in KERAS_LAYERS or value["class_name"] in MODEL_CLASSES
-        if not known and self.resolve(value, value["class_name"], "") is None:
-            return value
-        return self.layer(value, here)
+        if known or key in _LAYER_ARGUMENTS or self.resolve(value, value["class_name"], ""):
+            return self.layer(value, here)
+        return value
 
     def resolve(self, spec: Mapping[str, Any], class_name: str, name: str) -> type[Layer] | None:
         """The class that is registered for a spec: the user's own first, then kcompile's."""

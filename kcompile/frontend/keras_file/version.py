@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 
+# The Keras whose formats are written.
+WRITTEN = "3.15.1"
+
 
 @dataclass(frozen=True)
 class KerasVersion:
