@@ -23,8 +23,8 @@ def read_inputs(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """
     try:
         content: Any = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} must be an .npz or .npy file of numbers. It cannot be read: {error}.") from None
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+        raise InputError(f"{path} must be an .npz or .npy file of numbers, and cannot be read as one.") from None
     if isinstance(content, np.ndarray):
         if len(names) != 1:
             raise InputError(f"{path} holds one array. The model's inputs are {', '.join(names)}: use an .npz file.")
@@ -46,8 +46,8 @@ def _by_name(path: Path, archive: Mapping[str, Array], names: Sequence[str]) -> 
 def _array(path: Path, archive: Mapping[str, Array], key: str) -> Array:
     try:
         return archive[key]
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: `{key}` must hold numbers. It cannot be read: {error}.") from None
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"{path}: `{key}` must hold numbers, and cannot be read as such.") from None
 
 
 def write_outputs(path: Path, arrays: Mapping[str, Array]) -> None:

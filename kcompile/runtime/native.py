@@ -78,7 +78,6 @@ class NativeSession(Session):
         self._process = os.getpid()
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
-        outputs = [np.empty(type.static_shape(), type.dtype) for type in plan.outputs]
         symbols = np.array([plan.bindings[symbol] for symbol in self._symbols], np.int64)
         needed = self._library.kc_arena_bytes(symbols.ctypes.data, self.threads)
         if needed < 0:
@@ -87,6 +86,7 @@ class NativeSession(Session):
                 f"{self.name} cannot run on arrays this large at once. Received: {shapes}. "
                 "Call predict with a smaller batch_size."
             )
+        outputs = [np.empty(type.static_shape(), type.dtype) for type in plan.outputs]
         with self._workspace() as workspace:
             failed = self._library.kc_run(
                 _pointers(arrays),

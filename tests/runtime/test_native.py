@@ -1,0 +1,78 @@
+"""Native sessions under several threads and processes."""
+
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kcompile.runtime import Session, load
+from kcompile.runtime.reference import ReferenceSession
+from tests.runtime.harness import small_graph
+
+BATCHES = [np.random.default_rng(rows).standard_normal((rows, 10, 1), np.float32) for rows in range(1, 60)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("target", ["native", "onnx"])
+def test_four_threads_at_once_give_what_one_gives(target: str, threads: int, request: pytest.FixtureRequest) -> None:
+    session = load(request.getfixturevalue(target), threads=threads)
+    expected = [session.predict(x) for x in BATCHES]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(session.predict, BATCHES * 5))
+    for result, one in zip(results, expected * 5, strict=True):
+        np.testing.assert_array_equal(result, one)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_the_number_of_threads_changes_no_bit(native: Path, threads: int) -> None:
+    one, more = load(native, threads=1), load(native, threads=threads)
+    for x in BATCHES:
+        np.testing.assert_array_equal(more.predict(x), one.predict(x))
+
+
+def test_every_batch_size_agrees_with_the_reference(native: Path) -> None:
+    session, reference = load(native, threads=1), ReferenceSession(small_graph())
+    for x in BATCHES:
+        np.testing.assert_allclose(session.predict(x), reference.predict(x), rtol=2e-5, atol=1e-7)
+
+
+def test_no_rows_give_no_rows(native: Path) -> None:
+    assert load(native).predict(np.zeros((0, 10, 1), np.float32)).shape == (0, 4)
+
+
+def test_a_session_is_freed_with_its_threads(native: Path) -> None:
+    before = _threads()
+    session = load(native, threads=4)
+    session.predict(BATCHES[0])
+    assert _threads() == before + 3
+    del session
+    assert _threads() == before
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _in_child(session: Session, expected: np.ndarray, queue: "multiprocessing.SimpleQueue[bool]") -> None:
+    queue.put(bool(np.array_equal(session.predict(BATCHES[20]), expected)))
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_process_goes_on_with_a_session(native: Path, threads: int) -> None:
+    session = load(native, threads=threads)
+    expected = session.predict(BATCHES[20])
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_in_child, args=(session, expected, queue))
+    child.start()
+    child.join(20)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive
+    assert child.exitcode == 0
+    assert queue.get()
+    np.testing.assert_array_equal(session.predict(BATCHES[20]), expected)
