@@ -14,7 +14,7 @@ from kcompile.errors import UnsupportedOp
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.op import Tensor
-from kcompile.ir.ops import Constant
+from kcompile.ir.ops import Constant, Full
 from kcompile.ir.types import Array, TensorType
 
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
@@ -23,6 +23,13 @@ _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "Add", ast.Sub: "Sub", ast
 def onnx_dtype(dtype: str) -> int:
     """ONNX's number of a numpy dtype name."""
     return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def known(value: Value) -> Array | None:
+    """The elements of a value that is known at compile time; None for any other."""
+    if isinstance(value.op, Full) and value.type.is_static:
+        return value.op.kernel(())[0]
+    return value.constant
 
 
 class Emitter:
@@ -43,8 +50,7 @@ class Emitter:
         self._taken = {*inputs, *reserved}
         self._constants: dict[str, str] = {}
         self._permuted: dict[str, tuple[str, tuple[int, ...]]] = {}
-        self._transposes: dict[tuple[str, tuple[int, ...]], str] = {}
-        self._extents: dict[Dim, str] = {}
+        self._made: dict[tuple[bytes, tuple[bool, ...]], tuple[str, ...]] = {}
         self._symbols: dict[str, tuple[str, int]] = {}
         for name, type_ in inputs.items():
             for axis, dim in enumerate(type_.shape):
@@ -55,7 +61,7 @@ class Emitter:
         """An emitter for the body of a loop: it sees the names of this one and adds to the same initializers."""
         inner = Emitter(self.opset, {})
         inner.source, inner.initializers, inner._constants = self.source, self.initializers, self._constants
-        inner._taken, inner._symbols, inner._extents = self._taken, self._symbols, dict(self._extents)
+        inner._taken, inner._symbols, inner._made = self._taken, self._symbols, dict(self._made)
         return inner
 
     @contextmanager
@@ -120,12 +126,30 @@ class Emitter:
         return self.multi(op_type, inputs, (True,), **attributes)[0]
 
     def multi(self, op_type: str, inputs: Sequence[str], wanted: Sequence[bool], **attributes: Any) -> tuple[str, ...]:
-        """The results of an operator; those that are not wanted are left out and named ``""``."""
-        stem = self.unique(f"{self.source}/{op_type}" if self.source else op_type)
-        results = tuple((self.unique(f"{stem}:{i}") if i else stem) if want else "" for i, want in enumerate(wanted))
-        kept = {name: value for name, value in attributes.items() if value is not None}
-        self.nodes.append(onnx.helper.make_node(op_type, trimmed(inputs), trimmed(results), name=stem, **kept))
-        return results
+        """The results of an operator; those that are not wanted are left out and named ``""``.
+
+        The same operator with the same operands and attributes is made once.
+        """
+        given = {name: value for name, value in attributes.items() if value is not None}
+        node = onnx.helper.make_node(op_type, trimmed(inputs), [], **given)
+        key = (node.SerializeToString(deterministic=True), tuple(wanted))
+        if key not in self._made:
+            self._made[key] = self._add(node, wanted)
+        return self._made[key]
+
+    def _add(self, node: onnx.NodeProto, wanted: Sequence[bool]) -> tuple[str, ...]:
+        """Name a node and its results, and append it."""
+        node.name = self.unique(f"{self.source}/{node.op_type}" if self.source else node.op_type)
+        results = [
+            (self.unique(f"{node.name}:{i}") if i else node.name) if want else "" for i, want in enumerate(wanted)
+        ]
+        node.output.extend(trimmed(results))
+        self.nodes.append(node)
+        return tuple(results)
+
+    def copy(self, x: str) -> str:
+        """``x`` under a name of its own."""
+        return self._add(onnx.helper.make_node("Identity", [x], []), (True,))[0]
 
     def typed(self, op_type: str, dtype: str, *inputs: str, back: bool = True, **attributes: Any) -> str:
         """The result of an operator on operands of `dtype`, computed in the nearest dtype that has a kernel.
@@ -174,11 +198,9 @@ class Emitter:
         total = tuple(first[axis] for axis in perm)
         if total == tuple(range(len(total))):
             return base
-        if (base, total) not in self._transposes:
-            result = self.node("Transpose", base, perm=total)
-            self._transposes[base, total] = result
-            self._permuted[result] = (base, total)
-        return self._transposes[base, total]
+        result = self.node("Transpose", base, perm=total)
+        self._permuted[result] = (base, total)
+        return result
 
     def concat(self, xs: Sequence[str], axis: int) -> str:
         """The tensors one after another; transposes that all of them share follow after instead."""
@@ -200,10 +222,8 @@ class Emitter:
         """A tensor ``int64[1]`` that holds `dim` at run time."""
         if isinstance(dim, int):
             return self.ints(dim)
-        if dim not in self._extents:
-            with self.at(""):
-                self._extents[dim] = self._computed(ast.parse(dim, mode="eval").body)
-        return self._extents[dim]
+        with self.at(""):
+            return self._computed(ast.parse(dim, mode="eval").body)
 
     def _computed(self, tree: ast.expr) -> str:
         match tree:

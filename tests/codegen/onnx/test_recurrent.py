@@ -66,6 +66,18 @@ def test_a_gru_may_reset_before_the_product(rng: np.random.Generator) -> None:
         assert "GRU" in [node.op_type for node in model.graph.node]
 
 
+def test_a_bias_that_is_filled_in_counts_as_known(rng: np.random.Generator) -> None:
+    b = Builder("recurrent")
+    x = b.input("x", TensorType("float32", ("N", 4, _FEATURES)))
+    weights = [
+        draw(TensorType("float32", s), rng) for s in ((_FEATURES, 3 * _UNITS), (_UNITS, 3 * _UNITS), (3 * _UNITS,))
+    ]
+    zeros = b(ops.Full((3 * _UNITS,)))
+    graph = b.build(b.multi(ops.Gru(), x, *(b.constant(w) for w in weights), zeros))
+    model = check(graph, _inputs(graph, rng, N=2))
+    assert "GRU" in [node.op_type for node in model.graph.node]
+
+
 NATIVE: list[Elementwise | None] = [
     None,
     ops.Relu(),

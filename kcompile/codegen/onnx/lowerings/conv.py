@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kcompile.codegen.onnx.emitter import Emitter
+from kcompile.codegen.onnx.emitter import Emitter, known
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
@@ -59,9 +59,10 @@ def _kernel(e: Emitter, node: Node) -> str:
     value = node.inputs[1]
     rank = value.type.rank
     perm = (rank - 1, rank - 2, *range(rank - 2))
-    if value.constant is None:
+    kernel = known(value)
+    if kernel is None:
         return e.transpose(e.name(value), perm)
-    return e.constant(value.constant.transpose(perm), e.weight_name(value))
+    return e.constant(kernel.transpose(perm), e.weight_name(value))
 
 
 def _weighted(e: Emitter, op_type: str, node: Node, data_format: DataFormat, **attributes: Any) -> str:

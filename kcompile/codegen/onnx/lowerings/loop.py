@@ -118,7 +118,7 @@ def _scan(
     inner = e.child()
     locals_ = [e.unique(f"{e.source}/step/{value.name}") for value in step.inputs[len(weights) :]]
     results = lower_graph(inner, step, (*weights, *locals_))
-    outputs = [inner.node("Identity", result) for result in results]
+    outputs = [inner.copy(result) for result in results]
     body = onnx.helper.make_graph(
         inner.nodes,
         "step",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kcompile.codegen.onnx.emitter import Emitter
+from kcompile.codegen.onnx.emitter import Emitter, known
 from kcompile.codegen.onnx.lower import lower_decomposed
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.ir import ops
@@ -18,7 +18,7 @@ def batch_norm(e: Emitter, op: ops.BatchNorm, node: Node) -> str:
     axis = op.axis % type_.rank
     if axis == 1 and type_.dtype in _ATTRIBUTE_DTYPES:
         return e.typed("BatchNormalization", type_.dtype, *e.inputs(node), epsilon=op.epsilon)
-    gamma, beta, mean, variance = (value.constant for value in node.inputs[1:])
+    gamma, beta, mean, variance = (known(value) for value in node.inputs[1:])
     if gamma is None or beta is None or mean is None or variance is None:
         return lower_decomposed(e, node)[0]
     scale = gamma / np.sqrt(variance + variance.dtype.type(op.epsilon))

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from kcompile.codegen.onnx.emitter import Emitter
+from kcompile.codegen.onnx.emitter import Emitter, known
 from kcompile.codegen.onnx.lowerings.loop import looped
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.ir import ops
@@ -28,7 +28,7 @@ _DTYPES = ("float16", "float32")
 
 @ONNX.register(ops.Lstm, ops.Gru, ops.SimpleRnn)
 def recurrent(e: Emitter, op: Recurrent, node: Node) -> tuple[str, ...]:
-    known_weights = all(value.constant is not None for value in node.inputs[1 : 3 + op.biases])
+    known_weights = all(known(value) is not None for value in node.inputs[1 : 3 + op.biases])
     activations = [onnx_activation(a) for a in _activations(op)]
     named = [a for a in activations if a]
     if not known_weights or len(named) < len(activations) or node.inputs[0].type.dtype not in _DTYPES:
@@ -134,11 +134,12 @@ def _named_activations(named: list[Activation]) -> dict[str, Any]:
 def _weights(e: Emitter, op: Recurrent, node: Node) -> tuple[str, str, str]:
     """W ``[1, gates * H, K]``, R ``[1, gates * H, H]`` and B ``[1, 2 * gates * H]``."""
     values = node.inputs[1 : 3 + op.biases]
-    packed = [_reordered(v.constant, _GATE_ORDER[type(op)]) for v in values if v.constant is not None]
+    arrays = [array for array in map(known, values) if array is not None]
+    packed = [_reordered(array, _GATE_ORDER[type(op)]) for array in arrays]
     kernel, recurrent_kernel, bias, *recurrent_bias = packed
     both = np.concatenate([bias, *(recurrent_bias or [np.zeros_like(bias)])])
-    arrays = (kernel.T[None], recurrent_kernel.T[None], both[None])
-    w, r, b = (e.constant(array, e.weight_name(v)) for array, v in zip(arrays, values[:3], strict=True))
+    stacked = (kernel.T[None], recurrent_kernel.T[None], both[None])
+    w, r, b = (e.constant(array, e.weight_name(v)) for array, v in zip(stacked, values[:3], strict=True))
     return w, r, b
 
 

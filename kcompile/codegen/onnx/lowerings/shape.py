@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from kcompile.codegen.onnx.emitter import Emitter
+from kcompile.codegen.onnx.emitter import Emitter, known
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
@@ -137,8 +137,9 @@ def gather(e: Emitter, op: ops.Gather, node: Node) -> str:
 def _clamped(e: Emitter, op: ops.Gather, node: Node, extent: Dim, dtype: str) -> str:
     """The indices within ``[0, extent)``: Gather counts negative ones from the end and refuses what lies outside."""
     indices = node.inputs[1]
-    if indices.constant is not None and isinstance(extent, int):
-        return e.constant(np.clip(indices.constant.astype(np.int64), 0, extent - 1))
+    array = known(indices)
+    if array is not None and isinstance(extent, int):
+        return e.constant(np.clip(array.astype(np.int64), 0, extent - 1))
     name, kind = e.name(indices), dtype if dtype in ("int32", "int64") else "int64"
     if kind != dtype:
         name = e.cast(name, kind)
