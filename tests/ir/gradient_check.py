@@ -60,3 +60,9 @@ def weighted_sum(b: Builder, values: Sequence[Value], rng: np.random.Generator) 
         product = b(Mul(), value, weights)
         total = b(Add(), total, b(ReduceSum(axes), product) if axes else product)
     return total
+
+
+def distinct(rng: np.random.Generator, *shape: int) -> NDArray:
+    """Numbers in random order, no two of them closer than 0.1."""
+    size = int(np.prod(shape))
+    return (rng.permutation(size) * 0.1 + rng.uniform(0.0, 0.001, size) - 0.05 * size).reshape(shape)

@@ -12,17 +12,11 @@ from kcompile.ir.op import Op
 from kcompile.ir.ops.gradients import ScatterAdd
 from kcompile.ir.passes.grad import backward
 from kcompile.ir.types import TensorType
-from tests.ir.gradient_check import check_gradient
+from tests.ir.gradient_check import check_gradient, distinct
 
 SEEDS = st.integers(0, 2**32 - 1)
 REDUCTIONS = [ops.ReduceSum, ops.ReduceMean, ops.ReduceMax, ops.ReduceMin, ops.ReduceProd]
 SHAPE = (3, 1, 4, 2)
-
-
-def distinct(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Numbers in random order, no two of them closer than 0.1."""
-    size = int(np.prod(shape))
-    return (rng.permutation(size) * 0.1 + rng.uniform(0.0, 0.001, size) - 0.05 * size).reshape(shape)
 
 
 @pytest.mark.parametrize("op", REDUCTIONS)

@@ -10,22 +10,26 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kcompile.ir import dims
+from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.op import Arrays, Op, Types
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Values
 from kcompile.ir.ops.linear import product
+from kcompile.ir.ops.shape import Slice
 from kcompile.ir.types import Array
+
+if TYPE_CHECKING:
+    from kcompile.ir.graph import Builder, Value
 
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
 
 # Patches that are multiplied at a time: about half of a core's own cache.
-_BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 19
 
 Padding: TypeAlias = Literal["valid", "same"] | Pairs
 
@@ -79,21 +83,21 @@ def activation_shape(batch: Dim, spatial: list[Dim], channels: Dim, data_format:
     return [batch, *spatial, channels] if data_format == "channels_last" else [batch, channels, *spatial]
 
 
-def _to_channels_last(x: Array, data_format: DataFormat) -> Array:
+def to_channels_last(x: Array, data_format: DataFormat) -> Array:
     return x if data_format == "channels_last" else np.moveaxis(x, 1, -1)
 
 
-def _from_channels_last(x: Array, data_format: DataFormat) -> Array:
+def from_channels_last(x: Array, data_format: DataFormat) -> Array:
     return x if data_format == "channels_last" else np.moveaxis(x, -1, 1)
 
 
-def _padded(x: Array, pairs: Pairs, fill: float = 0.0) -> Array:
+def padded(x: Array, pairs: Pairs, fill: float = 0.0) -> Array:
     """``x: [N, *spatial, C]`` with `fill` around its spatial axes."""
     widths = ((0, 0), *pairs, (0, 0))
     return np.pad(x, widths, constant_values=x.dtype.type(fill)) if any(map(any, pairs)) else x
 
 
-def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
+def windows_of(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
     """``x: [N, *spatial, C] -> [N, *out, *window, C]``, a view."""
     axes = tuple(range(1, x.ndim - 1))
     reach = tuple((size - 1) * rate + 1 for size, rate in zip(window, dilation, strict=True))
@@ -108,10 +112,10 @@ def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilati
 def _correlated(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
     """Cross-correlation without padding and groups: products of patches with the kernel, a cache-sized block each."""
     window, filters = kernel.shape[:-2], kernel.shape[-1]
-    view, matrix = _windows(x, window, strides, dilation), kernel.reshape(-1, filters)
+    view, matrix = windows_of(x, window, strides, dilation), kernel.reshape(-1, filters)
     y = np.empty((*view.shape[: x.ndim - 1], filters), x.dtype)
     row = max(math.prod(view.shape[2:]) * x.itemsize, 1)
-    lines = max(_BLOCK_BYTES // row, 1)
+    lines = max(BLOCK_BYTES // row, 1)
     images = max(lines // max(view.shape[1], 1), 1)
     for n in range(0, view.shape[0], images):
         for first in range(0, view.shape[1], lines):
@@ -125,12 +129,21 @@ def _depthwise(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tupl
     """Cross-correlation of each channel with filters of its own, position by position of the window."""
     *window, _, filters = kernel.shape
     by_channel = kernel.reshape(*window, x.shape[-1], -1)
-    view = _windows(x, tuple(window), strides, dilation)
+    view = windows_of(x, tuple(window), strides, dilation)
     lead = view.shape[: x.ndim - 1]
     y = np.zeros((*lead, *by_channel.shape[-2:]), x.dtype)
     for position in np.ndindex(*window):
         y += view[(..., *position, slice(None), None)] * by_channel[position]
     return y.reshape(*lead, filters)
+
+
+def _bias_gradient(b: "Builder", dys: Gradients, operands: int, data_format: DataFormat) -> "tuple[Value, ...]":
+    """The gradient by the bias, where there is one: the sum for each filter."""
+    if operands < 3:
+        return ()
+    (dy,) = expression.lift(b, *dys)
+    channels = dy.type.rank - 1 if data_format == "channels_last" else 1
+    return (dy.sum([axis for axis in range(dy.type.rank) if axis != channels]).value,)
 
 
 @dataclass(frozen=True)
@@ -171,10 +184,10 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
         return (x.with_shape(activation_shape(x.shape[0], extents, filters, self.data_format)),)
 
     def kernel(self, args: Arrays) -> Arrays:
-        x, kernel = _to_channels_last(args[0], self.data_format), args[1]
+        x, kernel = to_channels_last(args[0], self.data_format), args[1]
         window = kernel.shape[:-2]
         pairs = explicit_padding(self.padding, x.shape[1:-1], window, self.strides, self.rates)
-        x = _padded(x, pairs)
+        x = padded(x, pairs)
         if self.groups == x.shape[-1] > 1:
             y = _depthwise(x, kernel, self.strides, self.rates)
         else:
@@ -183,10 +196,23 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
             y = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         if len(args) > 2:
             y = y + args[2]
-        return (_from_channels_last(y, self.data_format),)
+        return (from_channels_last(y, self.data_format),)
 
     def macs(self, types: Types, results: Types) -> Dim:
         return dims.mul(results[0].size, *types[1].shape[:-1])
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients_conv import ConvFilterGradient, ConvInputGradient
+
+        (dy,) = expression.lift(b, *dys)
+        spatial = spatial_of(xs[0].type.shape, self.data_format)
+        dx = b(ConvInputGradient(self, spatial), dy.value, xs[1])
+        window = xs[1].type.static_shape()[:-2]
+        return (
+            dx,
+            b(ConvFilterGradient(self, window), xs[0], dy.value),
+            *_bias_gradient(b, dys, len(xs), self.data_format),
+        )
 
 
 @dataclass(frozen=True)
@@ -231,7 +257,7 @@ class ConvTranspose(Op, name="conv_transpose", operands=("x", "kernel", "bias?")
         return (x.with_shape(activation_shape(x.shape[0], extents, filters, self.data_format)),)
 
     def kernel(self, args: Arrays) -> Arrays:
-        x, kernel = _to_channels_last(args[0], self.data_format), args[1]
+        x, kernel = to_channels_last(args[0], self.data_format), args[1]
         window, per_group = kernel.shape[:-2], kernel.shape[-2]
         full = [
             (d - 1) * s + (w - 1) * r + 1 + max(extra, 0)
@@ -255,10 +281,25 @@ class ConvTranspose(Op, name="conv_transpose", operands=("x", "kernel", "bias?")
         y = y.reshape(x.shape[0], *full, self.groups * per_group)[(slice(None), *crop)]
         if len(args) > 2:
             y = y + args[2]
-        return (_from_channels_last(y, self.data_format),)
+        return (from_channels_last(y, self.data_format),)
 
     def macs(self, types: Types, results: Types) -> Dim:
         return dims.mul(types[0].size, *types[1].shape[:-1])
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients_conv import ConvFilterGradient
+
+        (dy,) = expression.lift(b, *dys)
+        bias = _bias_gradient(b, dys, len(xs), self.data_format)
+        first, pairs = 1 if self.data_format == "channels_last" else 2, list[tuple[int, int]]()
+        for axis, ((low, high), extra) in enumerate(zip(self.padding, self.output_padding, strict=True), first):
+            rest = high - extra
+            if rest < 0:  # the last elements depend on the bias alone
+                dy = dy.apply(Slice(axis, 0, dims.add(dy.shape[axis], rest)))
+            pairs.append((low, max(rest, 0)))
+        forward = Conv(self.strides, tuple(pairs), self.dilation, self.groups, self.data_format)
+        kernel = ConvFilterGradient(forward, xs[1].type.static_shape()[:-2])
+        return b(forward, dy.value, xs[1]), b(kernel, dy.value, xs[0]), *bias
 
 
 @dataclass(frozen=True)
@@ -287,7 +328,7 @@ class _Pool(Op, operands=("x",)):
     def _reduced(self, x: Array, reduce: Callable[[Array, Array], Array], fill: float) -> Array:
         """`reduce` over the windows of ``x: [N, *spatial, C]``, one axis after the other, `fill` being the padding."""
         rates = (1,) * len(self.strides)
-        x = _padded(x, explicit_padding(self.padding, x.shape[1:-1], self.pool_size, self.strides, rates), fill)
+        x = padded(x, explicit_padding(self.padding, x.shape[1:-1], self.pool_size, self.strides, rates), fill)
         for axis, (size, stride) in enumerate(zip(self.pool_size, self.strides, strict=True), 1):
             reach = max((x.shape[axis] - size) // stride, -1) * stride + 1
             parts = (x[(slice(None),) * axis + (slice(i, max(i + reach, 0), stride),)] for i in range(size))
@@ -300,9 +341,15 @@ class MaxPool(_Pool, name="max_pool"):
     """The largest element of each window; padding never wins."""
 
     def kernel(self, args: Arrays) -> Arrays:
-        x = _to_channels_last(args[0], self.data_format)
+        x = to_channels_last(args[0], self.data_format)
         lowest = -np.inf if x.dtype.kind == "f" else float(np.iinfo(x.dtype).min)
-        return (_from_channels_last(self._reduced(x, np.maximum, lowest), self.data_format),)
+        return (from_channels_last(self._reduced(x, np.maximum, lowest), self.data_format),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients_conv import MaxPoolGradient
+
+        x, y, dy = expression.lift(b, *xs, *ys, *dys)
+        return (x.apply(MaxPoolGradient(self), y, dy).value,)
 
 
 @dataclass(frozen=True)
@@ -310,6 +357,12 @@ class AvgPool(_Pool, name="avg_pool"):
     """The mean of each window over the elements that are not padding."""
 
     def kernel(self, args: Arrays) -> Arrays:
-        x = _to_channels_last(args[0], self.data_format)
+        x = to_channels_last(args[0], self.data_format)
         count = self._reduced(np.ones_like(x[:1, ..., :1]), np.add, 0.0)
-        return (_from_channels_last(self._reduced(x, np.add, 0.0) / count, self.data_format),)
+        return (from_channels_last(self._reduced(x, np.add, 0.0) / count, self.data_format),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients_conv import AvgPoolGradient
+
+        (dy,) = expression.lift(b, *dys)
+        return (dy.apply(AvgPoolGradient(self, spatial_of(xs[0].type.shape, self.data_format))).value,)

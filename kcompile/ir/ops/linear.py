@@ -2,13 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kcompile.ir import dims
+from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Op, Types, broadcast_shapes
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, broadcast_shapes
 from kcompile.ir.types import Array
+
+if TYPE_CHECKING:
+    from kcompile.ir.graph import Builder
 
 
 def product(x: Array, y: Array) -> Array:
@@ -37,6 +41,17 @@ class Dense(Op, name="dense", operands=("x", "kernel", "bias?")):
     def macs(self, types: Types, results: Types) -> Dim:
         return dims.mul(results[0].size, types[1].shape[0])
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, kernel, dy = expression.lift(b, *xs[:2], *dys)
+        samples = dims.mul(*x.shape[:-1])
+        rows, columns = x.reshape((samples, kernel.shape[0])), dy.reshape((samples, kernel.shape[1]))
+        bias = [dy.sum(range(dy.type.rank - 1)).value] if len(xs) > 2 else []
+        return (
+            dy.apply(Dense(), kernel.swap_last()).value,
+            rows.swap_last().apply(MatMul(), columns).value,
+            *bias,
+        )
+
 
 @dataclass(frozen=True)
 class MatMul(Op, name="matmul", operands=("x", "y")):
@@ -54,3 +69,8 @@ class MatMul(Op, name="matmul", operands=("x", "y")):
 
     def macs(self, types: Types, results: Types) -> Dim:
         return dims.mul(results[0].size, types[0].shape[-1])
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, y, dy = expression.lift(b, *xs, *dys)
+        dx, other = dy.apply(MatMul(), y.swap_last()), x.swap_last().apply(MatMul(), dy)
+        return expression.unbroadcast(dx, x.type), expression.unbroadcast(other, y.type)
