@@ -3,6 +3,7 @@
 from kcompile.codegen.tvm import fusion
 from kcompile.codegen.tvm.kernels import (
     conv,
+    conv_transpose,
     copy,
     dense,
     elementwise,
@@ -13,12 +14,14 @@ from kcompile.codegen.tvm.kernels import (
     pooling,
     reduce,
     resize,
+    rnn,
 )
 from kcompile.codegen.tvm.plan import TVM
 
 __all__ = [
     "TVM",
     "conv",
+    "conv_transpose",
     "copy",
     "dense",
     "elementwise",
@@ -30,4 +33,5 @@ __all__ = [
     "pooling",
     "reduce",
     "resize",
+    "rnn",
 ]

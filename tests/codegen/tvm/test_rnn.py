@@ -1,0 +1,110 @@
+"""Recurrent layers against the reference in float64: every cell, odd sizes, masks, states, open batch and length."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from kcompile.ir import ops
+from kcompile.ir.graph import Graph
+from kcompile.ir.types import TensorType
+from tests.codegen.tvm.plans import Planned, graph_of, random_inputs
+
+LAYERS = {
+    "lstm": (ops.Lstm, 4, 2),
+    "gru": (ops.Gru, 3, 1),
+    "gru reset before": (ops.Gru, 3, 1),
+    "simple": (ops.SimpleRnn, 1, 1),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer: its cell, units, the extents of x and the op's attributes."""
+
+    cell: str
+    hidden: int
+    features: int = 3
+    batch: int | str = "N"
+    steps: int | str = "T"
+    reverse: bool = False
+    states: bool = False
+    mask: bool = False
+    zero: bool = False
+    activations: bool = True
+    outputs: tuple[int, ...] = (0, 1)
+
+    def graph(self) -> Graph:
+        """The layer with random weights; biases that differ from 0 wherever the op allows them."""
+        cls, gates, states = LAYERS[self.cell]
+        random = np.random.default_rng(7)
+        width = gates * self.hidden
+
+        def weights(*shape: int) -> np.ndarray:
+            return random.normal(scale=0.5 / np.sqrt(shape[0] + 1), size=shape).astype(np.float32)
+
+        operands: list = [TensorType("float32", (self.batch, self.steps, self.features))]
+        operands += [weights(self.features, width), weights(self.hidden, width), weights(width)]
+        if cls is ops.Gru:
+            operands.append(weights(width))
+        if self.states:
+            operands += [TensorType("float32", (self.batch, self.hidden))] * states
+        if self.mask:
+            operands.append(TensorType("bool", (self.batch, self.steps)))
+        op = cls(
+            reverse=self.reverse,
+            has_initial_state=self.states,
+            has_mask=self.mask,
+            zero_masked_output=self.zero,
+        )
+        if not self.activations:
+            op = replace(op, activation=ops.Relu(), recurrent_activation=ops.HardSigmoid(0.2))
+        if self.cell == "gru reset before":
+            operands[4][2 * self.hidden :] = 0
+            op = replace(op, reset_after=False)
+        return graph_of(op, *operands, outputs=self.outputs)
+
+
+CASES = [
+    Case("lstm", 5),
+    Case("lstm", 1, features=1, reverse=True),
+    Case("lstm", 64, features=16, mask=True),
+    Case("lstm", 130, features=20, outputs=(1, 2)),
+    Case("lstm", 37, states=True, mask=True, reverse=True, outputs=(0, 1, 2)),
+    Case("lstm", 16, states=True, mask=True, zero=True, outputs=(2, 0)),
+    Case("lstm", 20, batch=1, steps=7, outputs=(0,)),
+    Case("lstm", 20, batch=5, steps=1, activations=False),
+    Case("gru", 5, mask=True, zero=True),
+    Case("gru", 64, features=8, outputs=(1,)),
+    Case("gru", 150, states=True, mask=True),
+    Case("gru", 33, reverse=True, mask=True, activations=False),
+    Case("gru reset before", 5),
+    Case("gru reset before", 130, features=9, reverse=True, states=True),
+    Case("gru reset before", 48, mask=True),
+    Case("gru", 12, batch=7, steps=4, outputs=(0,)),
+    Case("simple", 3, mask=True),
+    Case("simple", 70, states=True, reverse=True),
+    Case("simple", 300, outputs=(1,)),
+    Case("simple", 17, states=True, mask=True, batch=2),
+]
+GRAPHS = {case: case.graph() for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def planned() -> Planned:
+    return Planned(list(GRAPHS.values()))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_recurrent_layer_matches_the_reference(planned: Planned, case: Case):
+    graph = GRAPHS[case]
+    for batch in (1, 2, 5, 9, 0):
+        for steps in (1, 6, 0):
+            inputs = random_inputs(graph, seed=batch, N=batch, T=steps)
+            planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
+
+
+def test_long_sequences_do_not_drift(planned: Planned):
+    graph = GRAPHS[CASES[2]]
+    inputs = random_inputs(graph, N=1, T=300)
+    planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
