@@ -13,6 +13,7 @@ from kcompile.ir import dims
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph
 from kcompile.ir.ops import Constant
+from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.pipeline import inference
 from kcompile.runtime.bundle import machine_misfit
 from kcompile.runtime.native import NativeSession
@@ -147,7 +148,7 @@ def _native_backend(target: str, name: str) -> Backend:
         raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        compiled = lower.compile_graph(inference(graph), machine)
+        compiled = lower.compile_graph(fuse(inference(graph)), machine)
         library, weights = compiled.library, compiled.weights
         return Program(
             signature,
