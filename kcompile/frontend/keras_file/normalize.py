@@ -5,9 +5,10 @@ All that a file uses and kcompile lacks is collected and refused at once; nothin
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from kcompile.errors import ModelError, UnsupportedLayer
+from kcompile.frontend import activations
 from kcompile.frontend.keras_file.names import KERAS_LAYERS, MODEL_CLASSES, canonical_class
 from kcompile.frontend.keras_file.nodes import modern_graph
 from kcompile.frontend.keras_file.old_spellings import MEANINGLESS, MEANINGLESS_SUFFIXES, NEUTRAL, modern
@@ -68,13 +69,30 @@ class _Normalizer:
         """An argument's value, with the layers in it normalised."""
         if isinstance(value, list):
             return [self.argument(key, item, here) for item in value]  # pyright: ignore[reportUnknownVariableType]
-        is_spec = isinstance(value, Mapping) and isinstance(value.get("config"), Mapping)  # pyright: ignore
-        if not is_spec or not isinstance(value.get("class_name"), str):
+        if key.endswith("activation") and value is not None:
+            return self.activation(value, here)
+        if not _is_spec(value):
             return value
         known = canonical_class(value["class_name"]) in KERAS_LAYERS or value["class_name"] in MODEL_CLASSES
         if known or key in _LAYER_ARGUMENTS or self.resolve(value, value["class_name"], ""):
             return self.layer(value, here)
         return value
+
+    def activation(self, value: Any, here: str) -> Any:
+        """An activation: a name of Keras's, a layer, or a function that a layer is registered for."""
+        if _is_spec(value):
+            return self.layer(value, here)
+        parts: Any = value if isinstance(value, Mapping) else {}
+        names = [str(parts.get("registered_name")), str(parts.get("config", value))]
+        for name in names:
+            if name in activations.NAMES:
+                return name
+            if cls := self.custom.get(name) or LAYERS.get(name):
+                return {"class_name": name, "config": {}, "layer_class": cls}
+        self.unsupported.append(
+            _Unsupported(here.rpartition("/")[2], f"custom activation: {names[-1]}", here, names[-1])
+        )
+        return None
 
     def resolve(self, spec: Mapping[str, Any], class_name: str, name: str) -> type[Layer] | None:
         """The class that is registered for a spec: the user's own first, then kcompile's."""
@@ -169,6 +187,12 @@ def _parts(spec: Any, path: str) -> tuple[str, Any]:
         place = f"in `{path}`" if path else "of a model"
         raise ModelError(f"the config {place} must hold `class_name` and `config`. Received: {str(spec)[:80]}.")
     return class_name, spec["config"]
+
+
+def _is_spec(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether the value describes an object with a config of its own."""
+    parts: Any = value if isinstance(value, Mapping) else {}
+    return isinstance(parts.get("class_name"), str) and isinstance(parts.get("config"), Mapping)
 
 
 def _models(entries: list[Any]) -> dict[str, str]:
