@@ -121,14 +121,14 @@ class Recurrence(Kernel, family="recurrence"):
         with f.parallel((batch + (rows - 1)) // rows) as tile:
             first = f.name_index(tile * rows)
             if isinstance(batch, int) and batch % rows == 0:
-                loop.write([f.name_index(first + row) for row in range(rows)])
+                loop.write(rows, lambda row: first + row)
                 return
             # A tile that is nearly full runs as a full one, the last row several times; few rows run one by one.
             left = f.name_index(batch - first)
             with f.when(index(left) > rows // 2):
-                loop.write([f.name_index(index_min(first + row, batch - 1)) for row in range(rows)])
-            with f.when(index(left) <= rows // 2), f.loop(left) as row:
-                loop.write([f.name_index(first + row)])
+                loop.write(rows, lambda row: index_min(first + row, batch - 1))
+            with f.when(index(left) <= rows // 2), f.loop(left) as one:
+                loop.write(1, lambda _: first + one)
 
 
 class _TimeLoop:
@@ -151,45 +151,46 @@ class _TimeLoop:
 
     # ---- one tile of rows
 
-    def write(self, rows: Sequence[Index]) -> None:
-        """All steps for `rows` of the batch."""
+    def write(self, rows: int, number: Callable[[Index], Index]) -> None:
+        """All steps for `rows` rows of the batch; `number` says which."""
         f, padded = self.f, self.tiling.padded
-        for row, number in enumerate(rows):
-            self._start(row, number)
-        seen_before = f.accumulators(len(rows), 1, "int32")
-        for row in range(len(rows)):
-            seen_before[row] = constant(0, "int32")
+        numbers, seen_before = f.stack(rows, "int32"), f.stack(rows, "int32")
+        with f.loop(rows) as row:
+            numbers.store(row, index(number(row)))
+            seen_before.store(row, constant(0, "int32"))
+            self._start(row, f.name_index(numbers.load(row) * self.tiling.hidden))
         with f.loop(self.steps) as step:
             now = f.name_index(step % 2 * padded)
             t = f.name_index(self.steps - 1 - step) if self.k.reverse else step
-            places = [f.name_index(number * self.steps + t) for number in rows]
-            _Step(self, places, now, f.name_index(padded - now), seen_before).write()
+            places = f.stack(rows, "int32")
+            with f.loop(rows) as row:
+                places.store(row, numbers.load(row) * self.steps + t)
+            _Step(self, rows, places, now, f.name_index(padded - now), seen_before).write()
         end = f.name_index(self.steps % 2 * padded)
-        for row, number in enumerate(rows):
+        with f.loop(rows) as row:
+            target = f.name_index(numbers.load(row) * self.tiling.hidden)
             for state, pointer in enumerate(self.last):
                 if pointer:
-                    at = self.at(row, 2, 0) if state else self.at(row, 0, 0, end)
-                    self._copy(self.scratch, at, pointer, number * self.tiling.hidden)
+                    self._copy(self.scratch, self.at(row, 2, 0) if state else self.at(row, 0, 0, end), pointer, target)
 
-    def _start(self, row: int, number: Index) -> None:
+    def _start(self, row: Index, source: Index) -> None:
         """The states before the first step."""
         for state in range(len(self.last)):
             at = self.at(row, 2 * state, 0)
-            for vector in range(self.tiling.vectors):
-                zero = constant(0, "float32", self.tiling.lanes)
-                self.scratch.store(at + vector * self.tiling.lanes, zero)
+            with self.f.loop(self.tiling.vectors) as vector:
+                self.scratch.store(at + vector * self.tiling.lanes, constant(0, "float32", self.tiling.lanes))
             if self.given:
-                self._copy(self.given[state], number * self.tiling.hidden, self.scratch, at)
+                self._copy(self.given[state], source, self.scratch, at)
 
     def _copy(self, source: Pointer, begin: Index, target: Pointer, at: Index) -> None:
-        begin = self.f.name_index(begin)
         for i, lanes in self.f.vectors(self.tiling.hidden):
             target.store(at + i, source.load(begin + i, lanes))
 
-    def at(self, row: int, part: int, vector: Index, buffer: Index = 0) -> Index:
+    def at(self, row: Index, part: int, vector: Index, buffer: Index = 0) -> Index:
         """Where a vector of units lies in the scratch array; parts 0 and 1 hold outputs, 2 and 3 what else is kept."""
         parts = self.k.scratch_size // (self.tiling.rows * self.tiling.padded)
-        return vector * self.tiling.lanes + (row * parts + part) * self.tiling.padded + buffer
+        place = (row * parts + part) * self.tiling.padded + buffer
+        return self.f.name_index(place + vector * self.tiling.lanes)
 
 
 class _Step:
@@ -198,28 +199,30 @@ class _Step:
     Args:
         places: the number of the step of each row among all steps of the batch.
         now, after: where the outputs before and after the step lie in a row's scratch.
-        seen_before: for each row, whether a step was not masked yet.
+        seen_before: for each row, 1 once a step was not masked.
     """
 
     def __init__(
-        self, loop: _TimeLoop, places: Sequence[Index], now: Index, after: Index, seen_before: Accumulators
+        self, loop: _TimeLoop, rows: int, places: Pointer, now: Index, after: Index, seen_before: Pointer
     ) -> None:
         self.loop = loop
         self.f = loop.f
         self.k = loop.k
         self.lanes = loop.tiling.lanes
+        self.rows = rows
         self.places = places
         self.now = now
         self.after = after
         self.seen_before = seen_before
-        self.seen: list[Expr] = []
+        self.seen = loop.f.stack(rows, "int32") if loop.mask else None
 
     def write(self) -> None:
         """The phases, one after another."""
-        if self.loop.mask:
-            for row, place in enumerate(self.places):
-                self.seen.append(self.f.let(self.loop.mask.load(place)))
-                self.seen_before[row] = self.seen_before[row] | self.seen[row].cast("int32")
+        if self.loop.mask and self.seen:
+            with self.f.loop(self.rows) as row:
+                seen = self.loop.mask.load(self.places.load(row)).cast("int32")
+                self.seen.store(row, seen)
+                self.seen_before.store(row, self.seen_before.load(row) | self.seen.load(row))
         if self.k.cell == "gru_reset_before":
             self._phase(0, self._reset)
             self._phase(1, self._candidate)
@@ -227,21 +230,40 @@ class _Step:
             cells = {"simple": self._simple, "lstm": self._lstm, "gru": self._gru}
             self._phase(0, cells[self.k.cell])
 
-    def _phase(self, phase: int, finish: Callable[[int, Index, list[Expr]], None]) -> None:
+    def _phase(self, phase: int, finish: Callable[[Index, Index, list[Expr]], None]) -> None:
         """Sums of the phase's gates for every cell and row; `finish` takes a row, a vector of units and its gates."""
-        gates = PHASES[self.k.cell][phase]
+        f, gates = self.f, PHASES[self.k.cell][phase]
         source = (lambda row: self.loop.at(row, 3, 0)) if phase else (lambda row: self.loop.at(row, 0, 0, self.now))
-        sources = [self.f.name_index(source(row)) for row in range(len(self.places))]
+        sources = [source(row) for row in range(self.rows)]
         for first, cells, weights, line in self._blocks(phase):
-            sums = self.f.accumulators(len(self.places) * cells * len(gates), self.lanes)
-            for row, cell, i, slot in self._slots(cells, len(gates)):
-                sums[slot] = self._start(row, first + cell, gates[i])
-            with self.f.loop(self.k.tiling.hidden) as unit:
+            sums = f.accumulators(self.rows * cells * len(gates), self.lanes)
+            for row in range(self.rows):
+                for i in range(cells * len(gates)):
+                    cell, gate = divmod(i, len(gates))
+                    sums[row * cells * len(gates) + i] = self._start(row, first + cell, gates[gate])
+            with f.loop(self.k.tiling.hidden) as unit:
                 self._multiply(sums, cells * len(gates), sources, unit, self.loop.weights[phase], weights + unit * line)
-            for row in range(len(self.places)):
-                for cell in range(cells):
-                    slot = (row * cells + cell) * len(gates)
-                    finish(row, first + cell, [sums[slot + i] for i in range(len(gates))])
+            self._finish_all(sums, first, cells, len(gates), finish)
+
+    def _finish_all(
+        self,
+        sums: Accumulators,
+        first: Index,
+        cells: int,
+        gates: int,
+        finish: Callable[[Index, Index, list[Expr]], None],
+    ) -> None:
+        """Activations are long; so their code stands once, in a loop over sums that are parked in memory."""
+        slots = self.rows * cells
+        if slots == 1:
+            finish(0, first, [sums[gate] for gate in range(gates)])
+            return
+        parked = self.f.stack(slots * gates * self.lanes)
+        for slot in range(slots * gates):
+            parked.store(slot * self.lanes, sums[slot])
+        with self.f.loop(self.rows) as row, self.f.loop(cells) as cell:
+            at = self.f.name_index((row * cells + cell) * (gates * self.lanes))
+            finish(row, first + cell, [parked.load(at + gate * self.lanes, self.lanes) for gate in range(gates)])
 
     def _blocks(self, phase: int) -> Iterator[tuple[Index, int, Index, int]]:
         """``(first cell, cells, offset of the weights, distance between their lines)`` of each pass."""
@@ -250,24 +272,18 @@ class _Step:
         width = gates * self.lanes
         for start, cells in self.f.tiles(vectors, size):
             panel = self.f.name_index(start * (self.k.tiling.hidden * width))
-            step = cells if len(self.places) == 1 else _tile_cells(gates)
+            step = cells if self.rows == 1 else _tile_cells(gates)
             for inner, part in self.f.tiles(cells, step):
                 yield start + inner, part, self.f.name_index(panel + inner * width), cells * width
 
-    def _slots(self, cells: int, gates: int) -> Iterator[tuple[int, int, int, int]]:
-        for row in range(len(self.places)):
-            for cell in range(cells):
-                for i in range(gates):
-                    yield row, cell, i, (row * cells + cell) * gates + i
-
-    def _start(self, row: int, vector: Index, gate: int) -> Expr:
+    def _start(self, row: Index, vector: Index, gate: int) -> Expr:
         if self.k.cell == "gru" and gate == 2:
             assert self.loop.bias
             return self.loop.bias.load(vector * self.lanes, self.lanes)
         return self._projected(row, vector, gate)
 
-    def _projected(self, row: int, vector: Index, gate: int) -> Expr:
-        line = self.f.name_index(self.places[row] * (self.k.gates * self.k.tiling.padded))
+    def _projected(self, row: Index, vector: Index, gate: int) -> Expr:
+        line = self.f.name_index(self.places.load(row) * (self.k.gates * self.k.tiling.padded))
         return self.loop.x.load(line + (vector * self.k.gates + gate) * self.lanes, self.lanes)
 
     def _multiply(
@@ -282,63 +298,64 @@ class _Step:
 
     # ---- cells: what the gates become
 
-    def _simple(self, row: int, vector: Index, gates: list[Expr]) -> None:
+    def _simple(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         self._finish(row, vector, self._activated(self.k.activation, gates[0]))
 
-    def _lstm(self, row: int, vector: Index, gates: list[Expr]) -> None:
-        at = self.f.name_index(self.loop.at(row, 2, vector))
+    def _lstm(self, row: Index, vector: Index, gates: list[Expr]) -> None:
+        at = self.loop.at(row, 2, vector)
         before = self.loop.scratch.load(at, self.lanes)
         i, forget, o = (self._activated(self.k.recurrent_activation, gates[g]) for g in (0, 1, 3))
         c = self.f.let(forget * before + i * self._activated(self.k.activation, gates[2]))
-        self.loop.scratch.store(at, select(self.seen[row], c, before) if self.seen else c)
+        self.loop.scratch.store(at, select(self._is_seen(row), c, before) if self.seen else c)
         self._finish(row, vector, o * self._activated(self.k.activation, c))
 
-    def _gru(self, row: int, vector: Index, gates: list[Expr]) -> None:
+    def _gru(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         z, r = (self._activated(self.k.recurrent_activation, gate) for gate in gates[:2])
         candidate = self._activated(self.k.activation, self._projected(row, vector, 2) + r * gates[2])
         self._mix(row, vector, z, candidate)
 
-    def _reset(self, row: int, vector: Index, gates: list[Expr]) -> None:
+    def _reset(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         z, r = (self._activated(self.k.recurrent_activation, gate) for gate in gates)
-        h = self.loop.scratch.load(self.loop.at(row, 0, vector, self.now), self.lanes)
         self.loop.scratch.store(self.loop.at(row, 2, vector), z)
-        self.loop.scratch.store(self.loop.at(row, 3, vector), r * h)
+        self.loop.scratch.store(self.loop.at(row, 3, vector), r * self._before(row, vector))
 
-    def _candidate(self, row: int, vector: Index, gates: list[Expr]) -> None:
+    def _candidate(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         z = self.loop.scratch.load(self.loop.at(row, 2, vector), self.lanes)
         self._mix(row, vector, z, self._activated(self.k.activation, gates[0]))
 
-    def _mix(self, row: int, vector: Index, z: Expr, candidate: Expr) -> None:
-        h = self.loop.scratch.load(self.loop.at(row, 0, vector, self.now), self.lanes)
-        self._finish(row, vector, z * h + (1.0 - z) * candidate)
+    def _mix(self, row: Index, vector: Index, z: Expr, candidate: Expr) -> None:
+        self._finish(row, vector, z * self._before(row, vector) + (1.0 - z) * candidate)
+
+    def _before(self, row: Index, vector: Index) -> Expr:
+        return self.loop.scratch.load(self.loop.at(row, 0, vector, self.now), self.lanes)
 
     def _activated(self, activation: Op | None, x: Expr) -> Expr:
         return apply(self.f, activation, [x]) if activation else self.f.let(x)
 
-    def _finish(self, row: int, vector: Index, value: Expr) -> None:
+    def _is_seen(self, row: Index) -> Expr:
+        assert self.seen
+        return self.seen.load(row) > 0
+
+    def _finish(self, row: Index, vector: Index, value: Expr) -> None:
         """Keep the new output, and store what the layer gives for this step."""
         value = self.f.let(value)
-        if self.seen:
-            before = self.loop.scratch.load(self.loop.at(row, 0, vector, self.now), self.lanes)
-            state = self.f.let(select(self.seen[row], value, before))
-        else:
-            state = value
+        state = self.f.let(select(self._is_seen(row), value, self._before(row, vector))) if self.seen else value
         self.loop.scratch.store(self.loop.at(row, 0, vector, self.after), state)
         if self.loop.y:
             self._store(self.loop.y, row, vector, self._output(row, value, state))
 
-    def _output(self, row: int, value: Expr, state: Expr) -> Expr:
+    def _output(self, row: Index, value: Expr, state: Expr) -> Expr:
         if not self.seen:
             return value
         if self.k.zero_masked_output:
-            return self.f.let(select(self.seen[row], value, 0.0))
+            return self.f.let(select(self._is_seen(row), value, 0.0))
         # Before the first step that is not masked there is no output to repeat, though there may be a state.
-        return self.f.let(select(self.seen_before[row] > 0, state, 0.0))
+        return self.f.let(select(self.seen_before.load(row) > 0, state, 0.0))
 
-    def _store(self, y: Pointer, row: int, vector: Index, value: Expr) -> None:
+    def _store(self, y: Pointer, row: Index, vector: Index, value: Expr) -> None:
         """The units of the vector that there are."""
         hidden, f = self.k.tiling.hidden, self.f
-        at = f.name_index(self.places[row] * hidden + vector * self.lanes)
+        at = f.name_index(self.places.load(row) * hidden + vector * self.lanes)
         rest = hidden % self.lanes
         if rest == 0:
             y.store(at, value)
