@@ -10,12 +10,14 @@ from kcompile.codegen.tvm.arena import Arena, Interval, Place
 from kcompile.codegen.tvm.arena import plan as plan_arena
 from kcompile.codegen.tvm.build import compile_object, link_library
 from kcompile.codegen.tvm.kernels.copy import Copy
+from kcompile.codegen.tvm.layout import to_channels_last
 from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary
 from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
 from kcompile.ir.graph import Graph, Node, Value, substitute
+from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.types import Array
 
 EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy")
@@ -58,7 +60,7 @@ def compile_graph(graph: Graph, machine: Machine) -> Compiled:
         UnsupportedOp: the graph holds ops that this back end cannot express.
         MissingExtra: a linker is missing.
     """
-    graph = expanded(graph)
+    graph = prepared(graph)
     plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses))
     plan.lower(graph.nodes)
     memory = _Memory(graph, plan)
@@ -79,8 +81,13 @@ def compile_graph(graph: Graph, machine: Machine) -> Compiled:
     return Compiled(library, memory.weights.blob(), symbols, memory.arena, table)
 
 
-def expanded(graph: Graph) -> Graph:
-    """`graph` with ops that have no rule decomposed, in the bodies of fused groups, too."""
+def prepared(graph: Graph) -> Graph:
+    """`graph` in channels-last layout, of ops that have rules, in fused groups."""
+    graph = _expanded(to_channels_last(graph))
+    return fuse(graph)
+
+
+def _expanded(graph: Graph) -> Graph:
     replacements: dict[Value, Value] = {}
     for node in graph.nodes:
         if isinstance(node.op, ops.Fused):

@@ -45,6 +45,14 @@ class Chain:
             values.append(apply(f, op, [values[i].broadcast(lanes) for i in arguments]))
         return values[-1] if self.steps else values[0]
 
+    def after_sum(self, other: TensorType) -> "Chain":
+        """The chain that adds one more operand, the last, to operand 0 before all else."""
+        count = len(self.operands)
+        # Operand 0 becomes the sum, which is value count + 1; later values move up by the operand and the sum.
+        numbers = [count + 1, *range(1, count), *range(count + 2, count + 2 + len(self.steps))]
+        steps = ((op, tuple(numbers[i] for i in arguments)) for op, arguments in self.steps)
+        return Chain((*self.operands, other), self.result, ((ops.Add(), (0, count)), *steps))
+
     @property
     def costly(self) -> bool:
         """Whether a step is a polynomial, so that code size matters more than a store and a load."""

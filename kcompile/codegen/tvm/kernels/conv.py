@@ -11,18 +11,28 @@ from kcompile.codegen.tvm.kernels.dense import constant_of, emit_matrix
 from kcompile.codegen.tvm.kernels.depthwise import emit_depthwise
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, choose, pack
-from kcompile.codegen.tvm.plan import TVM, Plan
+from kcompile.codegen.tvm.plan import TVM, Plan, Tail
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import OpenWindows, Piece, Row, Windows, segments_of
 from kcompile.ir import ops
-from kcompile.ir.graph import Node
+from kcompile.ir.dims import Dim
+from kcompile.ir.graph import Node, Value
 from kcompile.ir.types import Array
 
 # Weights of at most this many bytes stay in the second-level cache, so that each row may run through all of them.
 _SMALL_WEIGHTS = 64_000
 # Results per image below which tiles of neighbouring pixels are too short to be worth their own loop.
 _FEW_PIXELS = 4
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Result i of an axis stands at ``first + i * step`` of the `extent` that the whole result has."""
+
+    step: int
+    first: int
+    extent: Dim
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Conv(Kernel, family="conv"):
     grid: bool
     bias: bool
     epilogue: Chain
+    places: tuple[Placement, ...] = ()
 
     def build(self, f: Function) -> None:
         _ConvFunction(f, self).write()
@@ -56,6 +67,7 @@ class _ConvFunction:
         self._epilogue = Epilogue(f, spec.epilogue)
         self._y = f.pointer("y", spec.epilogue.result.dtype)
         self._windows = OpenWindows(f, spec.windows)
+        self._extents = [f.extent(p.extent) for p in spec.places] if spec.places else self._windows.out
         self._row = Row(f, self._windows, spec.windows, spec.tile[0])
         self._channels = spec.windows.channels // spec.groups
         self._filters = spec.filters // spec.groups
@@ -86,10 +98,11 @@ class _ConvFunction:
         f, windows = self._f, self._windows
         bounds = [windows.bounds(axis, at) for axis, at in enumerate(lead)]
         origin = f.name_index(windows.origin(n, lead) + group * self._channels)
+        lead = [f.name_index(self._place(axis, at)) for axis, at in enumerate(lead)]
         row: Index = n
-        for at, extent in zip(lead, windows.out, strict=False):
+        for at, extent in zip(lead, self._extents, strict=False):
             row = row * extent + at
-        row = f.name_index(row * windows.out[-1])
+        row = f.name_index(row * self._extents[-1])
         first = f.name_index(group * self._filters + panel * self._spec.tile[1])
         for piece in self._row.pieces(*part):
             tile = Tile(f, piece.count, columns, self._spec.dtype)
@@ -101,10 +114,18 @@ class _ConvFunction:
                 self._multiply(tile, piece, at, f.name_index(weights + self._tap(taps) * columns.columns), columns)
 
             def position(i: Index, column: Index, piece: Piece = piece) -> list[Index]:
-                return [n, *lead, piece.start + i, first + column]
+                return [n, *lead, self._place(-1, piece.start + i), first + column]
 
-            at = f.name_index((row + piece.start) * self._spec.filters + first)
-            tile.store(self._y, at, self._spec.filters, self._epilogue, position)
+            at = f.name_index((row + self._place(-1, piece.start)) * self._spec.filters + first)
+            step = self._spec.places[-1].step if self._spec.places else 1
+            tile.store(self._y, at, step * self._spec.filters, self._epilogue, position)
+
+    def _place(self, axis: int, at: Index) -> Index:
+        """Where result `at` of `axis` stands in y."""
+        if not self._spec.places:
+            return at
+        place = self._spec.places[axis]
+        return at * place.step + place.first
 
     def _panel_offset(self, group: Index, panel: Index) -> Index:
         length = self._channels * int(np.prod(self._spec.windows.size))
@@ -166,14 +187,27 @@ def conv(plan: Plan, node: Node) -> None:
     if op.groups == windows.channels == filters:
         emit_depthwise(plan, node, windows, weights, bias)
         return
-    out = windows.out[-1]
-    per_group = filters // op.groups
+    emit_conv(plan, x, windows, op.groups, weights, bias, plan.tail(node))
+
+
+def emit_conv(
+    plan: Plan,
+    x: Value,
+    windows: Windows,
+    groups: int,
+    weights: Array,
+    bias: Value | None,
+    tail: Tail,
+    places: tuple[Placement, ...] = (),
+) -> None:
+    """The convolution of x with `weights`, ``[*window, C / groups, F]``."""
+    out, filters = windows.out[-1], weights.shape[-1]
+    per_group = filters // groups
     row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
     tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes)
-    tail = plan.tail(node)
     grid = weights.nbytes > _SMALL_WEIGHTS
-    spec = Conv(x.type.dtype, windows, op.groups, filters, tile, grid, bias is not None, tail.chain)
-    packed = _packed(weights, op.groups, tile[1])
+    spec = Conv(x.type.dtype, windows, groups, filters, tile, grid, bias is not None, tail.chain, places)
+    packed = _packed(weights, groups, tile[1])
     plan.emit(spec, x, packed, *([bias] if bias else []), *tail.operands, tail.result)
 
 

@@ -1,13 +1,13 @@
 """Products of rows with a matrix of weights: dense layers, and convolutions that see one pixel at a time."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm.epilogue import Epilogue
-from kcompile.codegen.tvm.expr import Expr, Index, index
+from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.elementwise import regroup
+from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
-from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, choose, pack
+from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, choose, pack, row_pieces
 from kcompile.codegen.tvm.plan import TVM, Plan, Tail
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
@@ -21,8 +21,6 @@ from kcompile.ir.types import Array
 _SMALL_WEIGHTS = 64_000
 # Row tiles that are enough to share among threads.
 _MANY_TILES = 8
-# Row tiles of the rest of an open extent.
-_REST_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -66,28 +64,15 @@ class _MatrixFunction:
         if not self._spec.grid:
             with f.parallel(product([self._outer, tiles])) as unit:
                 outer, tile = f.unravel(unit, [self._outer, tiles])
-                for start, count in self._rows_of(tile):
+                for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
                     for panel, columns in self._panels.all(f):
                         self._tile(outer, start, count, panel, columns)
             return
         with f.parallel(product([self._panels.count, self._outer, tiles])) as unit:
             panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
             for columns in self._panels.one(f, panel):
-                for start, count in self._rows_of(tile):
+                for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
                     self._tile(outer, start, count, panel, columns)
-
-    def _rows_of(self, tile: Index) -> Iterator[tuple[Index, int]]:
-        """The pieces of a row tile; the last one is shorter."""
-        f, size = self._f, self._spec.tile[0]
-        full, rest = self._rows // size, self._rows % size
-        if full != 0:
-            with f.when(index(tile) < full):
-                yield tile * size, size
-        if rest != 0:
-            with f.when(index(tile).equals(full)):
-                first = f.name_index(tile * size)
-                for start, count in f.tiles(f.name_index(rest), _REST_ROWS if isinstance(rest, Expr) else rest):
-                    yield first + start, count
 
     def _tile(self, outer: Index, start: Index, count: int, panel: Index, columns: Block) -> None:
         f, spec = self._f, self._spec
@@ -107,9 +92,28 @@ class _MatrixFunction:
 
 @TVM.register(ops.Dense)
 def dense(plan: Plan, node: Node) -> None:
-    """``x @ kernel + bias`` with known weights."""
+    """``x @ kernel + bias``."""
     _, kernel, *bias = node.inputs
-    emit_matrix(plan, node, 0, constant_of(kernel, node), bias[0] if bias else None)
+    if kernel.constant is None:
+        emit_product(plan, node)
+    else:
+        emit_matrix(plan, node, 0, kernel.constant, bias[0] if bias else None)
+
+
+@TVM.register(ops.MatMul)
+def matmul(plan: Plan, node: Node) -> None:
+    """Matrices that the model computes."""
+    emit_product(plan, node)
+
+
+def emit_product(plan: Plan, node: Node) -> None:
+    """The product of the first two operands, and the sum with a third, which is a bias."""
+    x, y, *bias = node.inputs
+    tail = plan.tail(node)
+    chain, operands = tail.chain, tail.operands
+    if bias:
+        chain, operands = chain.after_sum(bias[0].type), (*operands, bias[0])
+    plan.emit(MatMul(x.type.dtype, x.type.shape, y.type.shape, chain), x, y, *operands, tail.result)
 
 
 def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Value | None) -> None:

@@ -21,6 +21,8 @@ _IN_FLIGHT = 8
 _CACHE_STRIDE = 4096
 _CACHE_WAYS = 12
 _MOST_ROWS = 28
+# Rows of a tile in the rest of an open extent.
+_REST_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,19 @@ class Panels:
         if self.narrow.columns:
             with f.when(index(panel).equals(self.full)):
                 yield self.narrow
+
+
+def row_pieces(f: Function, tile: Index, rows: Index, size: int) -> Iterator[tuple[Index, int]]:
+    """``(start, length)`` of the pieces of the row tile numbered `tile`: one of `size` rows, or those of the rest."""
+    full, rest = rows // size, rows % size
+    if full != 0:
+        with f.when(index(tile) < full):
+            yield tile * size, size
+    if rest != 0:
+        with f.when(index(tile).equals(full)):
+            first = f.name_index(tile * size)
+            for start, count in f.tiles(f.name_index(rest), _REST_ROWS if isinstance(rest, Expr) else rest):
+                yield first + start, count
 
 
 def sum_dtype(dtype: str) -> str:
@@ -186,7 +201,7 @@ class Tile:
                 sums.add(row * self._chains + chain, weight * element)
 
     def store(
-        self, y: Pointer, at: Index, step: int, epilogue: Epilogue, position: Callable[[Index, Index], list[Index]]
+        self, y: Pointer, at: Index, step: Index, epilogue: Epilogue, position: Callable[[Index, Index], list[Index]]
     ) -> None:
         """Store the sums, after the epilogue, at ``at + row * step``; `position` says where (row, column) stands."""
         if not epilogue.costly or self._rows == 1:
