@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kcompile import errors, layers
     from kcompile.api import Artifact, compile, load, load_model, verify
     from kcompile.errors import KCompileError
-    from kcompile.frontend import Input, Model, Sequential, model_from_json, register_layer
+    from kcompile.frontend import Input, Layer, Model, Sequential, model_from_json, register_layer
     from kcompile.runtime import Session
 
     __version__: str
@@ -22,6 +22,7 @@ __all__ = [
     "Artifact",
     "Input",
     "KCompileError",
+    "Layer",
     "Model",
     "Sequential",
     "Session",
@@ -40,6 +41,7 @@ _HOMES = {
     "Artifact": "kcompile.api",
     "Input": "kcompile.frontend",
     "KCompileError": "kcompile.errors",
+    "Layer": "kcompile.frontend",
     "Model": "kcompile.frontend",
     "Sequential": "kcompile.frontend",
     "Session": "kcompile.runtime",

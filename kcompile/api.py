@@ -26,6 +26,7 @@ from kcompile.runtime.signature import Signature, Structure
 if TYPE_CHECKING:
     from kcompile.codegen.backends import Backend, Program
     from kcompile.codegen.parity import Report, Samples
+    from kcompile.frontend.layer import Layer
     from kcompile.frontend.model import Model
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -57,8 +58,18 @@ class Artifact:
         return str(self.path)
 
 
-def load_model(path: PathLike) -> "Model":
+def load_model(
+    path: PathLike,
+    custom_objects: "Mapping[str, type[Layer]] | None" = None,
+    weights: PathLike | None = None,
+) -> "Model":
     """The Keras model in a file, as a model of kcompile's own.
+
+    Args:
+        path: a ``.keras`` or ``.h5`` file, or a ``.json`` file with the architecture.
+        custom_objects: converters for this file alone, by registered name or class name; `kcompile.register_layer`
+            enters them for good.
+        weights: a file of weights, for an architecture.
 
     Raises:
         ModelError: the file is damaged, incomplete or no Keras model.
@@ -66,9 +77,10 @@ def load_model(path: PathLike) -> "Model":
     """
     from kcompile.frontend.keras_file import load_model as read
 
-    if not Path(path).exists():
-        raise ModelError(f"there is no file {os.fspath(path)}.")
-    return read(Path(path))
+    for needed in (path, weights):
+        if needed is not None and not Path(needed).exists():
+            raise ModelError(f"there is no file {os.fspath(needed)}.")
+    return read(Path(path), custom_objects, None if weights is None else Path(weights))
 
 
 def compile(
@@ -108,7 +120,7 @@ def compile(
     from kcompile.codegen.parity import check_graph, require_agreement
 
     chosen = backend(target, **options)
-    path = _output_path(chosen, model, output)
+    path = _output_path(chosen, _name_of(model), output)
     clock = _Clock(on_stage)
     clock.start("reading the model")
     keras_model, file = _model_of(model)
@@ -193,6 +205,7 @@ def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 
             "This machine computes something else. Give the Keras model with --against to find the layer that is off."
         )
         return report, "" if report.agrees else cause
+    _name_of(against)
     model, _ = _model_of(against)
     graph = _as_compiled(model.trace(), session, path)
     report = check_graph(graph, session, seed)
@@ -249,11 +262,22 @@ def _model_of(model: ModelLike) -> "tuple[Model, str]":
     """The model, and the name of its file, which is empty for one made in Python."""
     if isinstance(model, str | os.PathLike):
         return load_model(model), Path(model).name
+    return model, ""
+
+
+def _name_of(model: ModelLike) -> str:
+    """The name of a model, which for a file is the file's.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if isinstance(model, str | os.PathLike):
+        return Path(model).stem
     from kcompile.frontend.model import Model
 
     if not isinstance(model, Model):
         raise ModelError(f"`model` must be a path or a kcompile model. Received: {type(model).__name__}.")
-    return model, ""
+    return model.name
 
 
 def _signature(graph: Graph, model: "Model") -> Signature:
@@ -288,12 +312,9 @@ def _notes(model: "Model", file: str, threads: int | None) -> dict[str, str]:
     return {key: value for key, value in notes.items() if value}
 
 
-def _output_path(chosen: "Backend", model: ModelLike, output: PathLike | None) -> Path:
+def _output_path(chosen: "Backend", name: str, output: PathLike | None) -> Path:
     """The file to write, in a folder that is there."""
-    if output is None:
-        stem = Path(model).stem if isinstance(model, str | os.PathLike) else model.name
-        return Path(f"{stem}{chosen.suffixes[0]}")
-    path = Path(output)
+    path = Path(f"{name}{chosen.suffixes[0]}") if output is None else Path(output)
     if path.suffix not in chosen.suffixes:
         law = f"`output` for target {chosen.target!r} must end in {' or '.join(chosen.suffixes)}"
         raise TargetError(f"{law}. Received: {path}.")
