@@ -36,9 +36,7 @@ _ELEMENTWISE: dict[str, Elementwise | None] = {
     # clip((x + 1) / 2, 0, 1); Blondel et al. 2019, arXiv:1901.02324.
     "sparse_sigmoid": ops.HardSigmoid(alpha=0.5),
     "silu": ops.Silu(),
-    "swish": ops.Silu(),
     "hard_silu": ops.HardSilu(),
-    "hard_swish": ops.HardSilu(),
     "gelu": ops.Gelu(),
     "tanh": ops.Tanh(),
     "hard_tanh": ops.Clip(-1.0, 1.0),
@@ -102,7 +100,10 @@ def _glu(t: "Trace", x: Value) -> Value:
 
 
 def _sparsemax(t: "Trace", x: Value) -> Value:
-    """``max(x - tau, 0)`` where tau makes the result sum to 1; Martins and Astudillo 2016, arXiv:1602.02068."""
+    """``max(x - tau, 0)``, after Martins and Astudillo 2016, arXiv:1602.02068, with the tau that Keras has.
+
+    There it is ``(sum of the running sums over the support - 1) / support size``, not the sum of the elements.
+    """
     extent = x.type.shape[-1]
     if not isinstance(extent, int):
         raise ModelError(f'activation "sparsemax" needs a known last extent. Received: {x.type}.')
@@ -112,9 +113,9 @@ def _sparsemax(t: "Trace", x: Value) -> Value:
     one, zero = like(t, x, 1.0), like(t, x, 0.0)
     bound = t(ops.Div(), t(ops.Sub(), total, one), count)
     support = t(ops.Compare(">"), t(ops.Sub(), falling, bound), zero)
-    last_sum = t(ops.ReduceSum((-1,), keepdims=True), t(ops.Where(), support, falling, zero))
+    sums = t(ops.ReduceSum((-1,), keepdims=True), t(ops.Where(), support, total, zero))
     size = t(ops.ReduceSum((-1,), keepdims=True), t(ops.Cast(x.type.dtype), support))
-    tau = t(ops.Div(), t(ops.Sub(), last_sum, one), size)
+    tau = t(ops.Div(), t(ops.Sub(), sums, one), size)
     return t(ops.Relu(), t(ops.Sub(), x, tau))
 
 
@@ -131,7 +132,9 @@ _COMPOSED: dict[str, Callable[["Trace", Value], Value]] = {
     "sparsemax": _sparsemax,
 }
 
-NAMES = frozenset({*_ELEMENTWISE, *_COMPOSED})
+_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
+
+NAMES = frozenset({*_ELEMENTWISE, *_COMPOSED, *_ALIASES})
 
 
 def get(spec: Any, where: str) -> Activation:
@@ -157,8 +160,8 @@ def get(spec: Any, where: str) -> Activation:
         name = parts.get("config")
         if parts.get("registered_name") in LAYERS:
             name = parts["registered_name"]
-    if name in NAMES:
-        return str(name)
+    if isinstance(name, str) and name in NAMES:
+        return _ALIASES.get(name, name)
     if isinstance(name, str) and name in LAYERS:
         return LAYERS[name]()
     law = f"{where} must be one of {', '.join(sorted(NAMES))}, or a layer without weights"

@@ -94,6 +94,8 @@ class Layer(ABC):
     keras_module: ClassVar[str] = "keras.layers"
     # Fields that `get_config` leaves out.
     hidden_fields: ClassVar[frozenset[str]] = frozenset()
+    # Fields that `get_config` leaves out where they are None.
+    optional_fields: ClassVar[frozenset[str]] = frozenset()
 
     name: str = ""
     trainable: bool = True
@@ -182,6 +184,7 @@ class Layer(ABC):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal layer, as Keras names them."""
         left_out = {"input_shape", *self.hidden_fields}
+        left_out |= {name for name in self.optional_fields if getattr(self, name) is None}
         return {f.name: _serialize(f.name, getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
 
     @classmethod

@@ -19,7 +19,7 @@ class Dense(Layer):
     """``activation(x @ kernel + bias)``: ``x: T[..., K], kernel: T[K, units], bias: T[units] -> T[..., units]``."""
 
     supports_masking = True
-    hidden_fields = frozenset({"lora_rank", "lora_alpha", "quantization_config"})
+    optional_fields = frozenset({"activity_regularizer", "lora_rank", "lora_alpha"})
 
     units: int
     activation: Any = None
@@ -61,7 +61,7 @@ class Embedding(Layer):
     """
 
     supports_masking = True
-    hidden_fields = frozenset({"lora_rank", "lora_alpha", "quantization_config"})
+    optional_fields = frozenset({"lora_rank", "lora_alpha"})
 
     input_dim: int
     output_dim: int

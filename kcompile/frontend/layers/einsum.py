@@ -76,7 +76,7 @@ class EinsumDense(Layer):
     that the input gives.
     """
 
-    hidden_fields = frozenset({"lora_rank", "lora_alpha", "gptq_unpacked_column_size", "quantization_config"})
+    optional_fields = frozenset({"activity_regularizer", "lora_rank", "lora_alpha", "gptq_unpacked_column_size"})
 
     equation: str
     output_shape: Any

@@ -80,6 +80,8 @@ class BatchNormalization(_Affine):
         super().__post_init__()
         self.require(len(axes_of(self)) == 1, "axis", "one integer")
         self.axis = axes_of(self)[0]
+        if self.renorm:
+            self.renorm_clipping = self.renorm_clipping or {}
 
     def build(self, *input_shapes: Any) -> None:
         (axis,) = axes_of(self, len(input_shapes[0]))
@@ -279,6 +281,8 @@ class SpectralNormalization(Layer):
         if not kernels:
             law = f"layer `{self.name}` wraps layers with a kernel or embeddings"
             raise ModelError(f"{law}. Received: {type(self.layer).__name__}.")
+        # As in Keras, the kernel is a weight of both layers, and comes first.
+        self.own_weights.append(kernels[0])
         self.add_weight("vector_u", (1, kernels[0].shape[-1]), "truncated_normal", trainable=False)
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:

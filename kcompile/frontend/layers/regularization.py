@@ -41,6 +41,8 @@ class Dropout(_AtTraining):
 class _SpatialDropout(_AtTraining):
     """Drops whole feature maps while training; Tompson et al. 2014, arXiv:1411.4280."""
 
+    hidden_fields = frozenset({"trainable"})
+
     rate: float
     data_format: str | None = None
     seed: Any = None
@@ -55,6 +57,8 @@ class _SpatialDropout(_AtTraining):
 @dataclass(eq=False)
 class SpatialDropout1D(_AtTraining):
     """Drops whole channels of sequences while training; Tompson et al. 2014, arXiv:1411.4280."""
+
+    hidden_fields = frozenset({"trainable"})
 
     rate: float
     seed: Any = None
