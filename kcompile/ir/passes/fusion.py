@@ -168,7 +168,7 @@ class _Groups:
         while waiting:
             _, node = heappop(waiting)
             value = node.outputs[0]
-            inside = [reader for reader in self.readers[value] if reader in members]
+            inside = [reader for reader in self.readers.get(value, ()) if reader in members]
             if node in members or not self._continues(node, root) or len(inside) < self.graph.uses[value]:
                 continue
             members.add(node)

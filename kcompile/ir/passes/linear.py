@@ -152,8 +152,10 @@ def constant_before_linear(c: Context, node: Node, op: Conv | ConvTranspose | De
     if linear is None or inner is None or not isinstance(inner.op, Mul | Div | Add | Sub):
         return None
     x, constant = _ordered(inner)
+    if x.type != inner.outputs[0].type:
+        return None
     vector = along_axis(constant, x.type.shape, linear.axis)
-    if vector is None or x.type != inner.outputs[0].type:
+    if vector is None:
         return None
     return linear.before(c, x, _scale(inner.op, vector), _shift(inner.op, vector))
 
