@@ -2,16 +2,16 @@
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from kcompile.errors import ModelError
 from kcompile.frontend.functional import Functional
 from kcompile.frontend.layer import Layer, Weight
 from kcompile.frontend.model import Model
-from kcompile.frontend.tracing import Call, KerasTensor, flatten, map_structure
+from kcompile.frontend.tracing import Call, KerasTensor, map_structure
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ def summary_text(model: Model, line_length: int | None = None) -> str:
     stacked = not isinstance(model, Functional) or _is_stack(model)
     default, columns = _STACK if stacked else _GRAPH
     line = line_length or min(default, shutil.get_terminal_size().columns - 4)
-    ends = [int(column.end * line) for column in columns]
-    widths = [end - start - 3 for start, end in zip([0, *ends], ends, strict=False)]
-    widths[0] -= 1  # the left border
+    widths = _widths(columns, line)
     if min(widths) < 1:
         raise ModelError(f"a summary needs a line of at least 40 characters. Received: line_length={line}.")
     rows = [_row(layer, model, stacked) for layer in model.layers]
@@ -60,6 +58,18 @@ def summary_text(model: Model, line_length: int | None = None) -> str:
             _total("Non-trainable params", frozen),
         ]
     )
+
+
+def _widths(columns: Sequence[_Column], line: int) -> list[int]:
+    """The columns' widths, of which Keras takes borders and padding off in equal parts, left to right."""
+    ends = [int(column.end * line) for column in columns]
+    widths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    excess = 3 * len(columns) + 1 + sum(widths) - line
+    for i, left in enumerate(range(len(columns), 0, -1)):
+        part = round(excess / left)
+        widths[i] -= part
+        excess -= part
+    return widths
 
 
 def _is_stack(model: Functional) -> bool:
@@ -79,12 +89,10 @@ def _output_shape(layer: Layer) -> str:
     if not layer.calls:
         return "?"
     outputs = layer.calls[-1].outputs
-    shapes = map_structure(lambda tensor: tensor.shape, outputs)
-    return str(shapes if len(layer.calls[-1].flat_outputs) > 1 else next(_shapes(outputs)))
-
-
-def _shapes(outputs: Any) -> Any:
-    return (tensor.shape for tensor in flatten(outputs))
+    if isinstance(outputs, Mapping):
+        return str(map_structure(lambda tensor: tensor.shape, outputs))
+    shapes = [tensor.shape for tensor in layer.calls[-1].flat_outputs]
+    return str(shapes if len(shapes) > 1 else shapes[0])
 
 
 def _connections(layer: Layer, model: Model) -> str:
@@ -119,7 +127,8 @@ def _table(columns: Sequence[_Column], widths: Sequence[int], rows: Sequence[Seq
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+    return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
 
 
 def _total(title: str, weights: Sequence[Weight]) -> str:
