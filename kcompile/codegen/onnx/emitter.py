@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -47,9 +46,11 @@ class Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Array] = {}
         self.names: dict[Value, str] = {}
+        self.uses: dict[Value, int] = {}
         self._taken = {*inputs, *reserved}
         self._constants: dict[str, str] = {}
         self._permuted: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._reshaped: dict[str, tuple[str, Shape]] = {}
         self._made: dict[tuple[bytes, tuple[bool, ...]], tuple[str, ...]] = {}
         self._symbols: dict[str, tuple[str, int]] = {}
         for name, type_ in inputs.items():
@@ -212,9 +213,18 @@ class Emitter:
             return self.transpose(joined, perm)
         return self.node("Concat", *xs, axis=axis)
 
-    def reshape(self, x: str, shape: Sequence[int]) -> str:
-        """``x`` under a shape with at most one -1."""
-        return self.node("Reshape", x, self.ints(*shape), allowzero=int(0 in shape) or None)
+    def reshape(self, x: str, old: Shape, new: Shape) -> str:
+        """``x``, of shape `old`, under the shape `new`; a reshape of a reshape becomes one, or none."""
+        base, shape = self._reshaped.get(x, (x, old))
+        if shape == new:
+            return base
+        pattern = _pattern(shape, new)
+        if pattern is None:
+            result = self.node("Reshape", base, self.shape(new), allowzero=1)
+        else:
+            result = self.node("Reshape", base, self.ints(*pattern))
+        self._reshaped[result] = (base, shape)
+        return result
 
     # Extents
 
@@ -250,10 +260,6 @@ class Emitter:
             return self.ints(*(int(dim) for dim in shape))
         return self.node("Concat", *map(self.extent, shape), axis=0)
 
-    def all_of(self, *conditions: str) -> str:
-        """The conjunction of bool tensors."""
-        return reduce(lambda left, right: self.node("And", left, right), conditions)
-
 
 def trimmed(names: Sequence[str]) -> list[str]:
     """`names` without the empty ones at the end."""
@@ -261,3 +267,16 @@ def trimmed(names: Sequence[str]) -> list[str]:
     while kept and not kept[-1]:
         kept.pop()
     return kept
+
+
+def _pattern(old: Shape, new: Shape) -> list[int] | None:
+    """Integers that ask Reshape for `new`: -1 for one open extent, or 0 for open ones that stay where they are.
+
+    Never both, which would fail where the batch is empty. None where this does not do.
+    """
+    is_open = [isinstance(dim, str) for dim in new]
+    stays = [i < len(old) and old[i] == dim for i, dim in enumerate(new)]
+    if 0 in new or (sum(is_open) > 1 and not all(same for same, dim in zip(stays, is_open, strict=True) if dim)):
+        return None
+    stand_in = -1 if sum(is_open) == 1 else 0
+    return [stand_in if isinstance(dim, str) else dim for dim in new]

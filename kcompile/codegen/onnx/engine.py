@@ -70,6 +70,8 @@ def _kernels() -> dict[str, list[tuple[int, int, dict[str, list[str]]]]]:
 @cache
 def has_kernel(op_type: str, dtype: str, opset: int, operand: int = 0) -> bool:
     """Whether the engine has a kernel of `op_type` whose input number `operand` is of `dtype`."""
+    if not onnx.defs.has(op_type, opset):
+        return False
     schema = onnx.defs.get_schema(op_type, opset)
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     name = f"tensor({onnx.TensorProto.DataType.Name(kind).lower()})"

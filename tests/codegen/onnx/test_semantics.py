@@ -9,7 +9,7 @@ from kcompile.ir import ops
 from kcompile.ir.graph import Builder
 from kcompile.ir.op import Op
 from kcompile.ir.types import Array, TensorType
-from tests.codegen.onnx.cases import f32, graph_of, of
+from tests.codegen.onnx.cases import Case, attention, f32, graph_of, of
 from tests.codegen.onnx.harness import check, draw
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -2.5, 0.5, 2.5, -0.5, 3.0, 1e30, -1e-30], np.float32)
@@ -94,14 +94,25 @@ def test_same_padding_of_open_convolutions_is_that_of_known_ones(rng: np.random.
             check(graph, {"x0": draw(f32(2, extent, extent + 1, 2), rng)})
 
 
-def test_attention_of_a_row_without_visible_keys_is_even(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_attention_of_a_row_without_visible_keys_is_even(outputs: int, rng: np.random.Generator) -> None:
     types = (f32("N", "T", 2, 4), f32("N", "T", 2, 4), f32("N", "T", 2, 4), of("bool", "N", 1, 1, "T"))
     for causal in (False, True):
-        graph = graph_of((ops.Attention(0.5, causal), types))
+        graph = graph_of((ops.Attention(0.5, causal), types), outputs)
         inputs = {name: draw(type_, rng, N=3, T=5) for name, type_ in graph.input_types.items()}
         inputs["x3"][0] = False
         inputs["x3"][1, ..., :3] = False
         check(graph, inputs)
+
+
+@pytest.mark.parametrize("case", list(attention()), ids=str)
+def test_attention_is_one_operator_where_its_weights_are_not_read(case: Case, rng: np.random.Generator) -> None:
+    graph = graph_of(case, 1)
+    inputs = {name: draw(t, rng, N=3, T=5, Q=4, K=6) for name, t in graph.input_types.items()}
+    model = check(graph, inputs)
+    is_single = case[1][0].dtype == "float32"
+    assert [node.op_type for node in model.graph.node].count("Attention") == is_single
+    assert [node.op_type for node in model.graph.node].count("Transpose") == (0 if is_single else 4)
 
 
 def test_same_padding_that_the_engine_gets_wrong_is_refused() -> None:

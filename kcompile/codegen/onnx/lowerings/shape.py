@@ -6,7 +6,7 @@ import onnx
 from kcompile.codegen.onnx.emitter import Emitter, known
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.ir import dims, ops
-from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node
 
 _END = int(np.iinfo(np.int64).max)
@@ -32,26 +32,7 @@ def full(e: Emitter, op: ops.Full, node: Node) -> str:
 
 @ONNX.register(ops.Reshape)
 def reshape(e: Emitter, op: ops.Reshape, node: Node) -> str:
-    x, old = e.name(node.inputs[0]), node.inputs[0].type.shape
-    pattern = _pattern(old, op.shape)
-    if pattern is not None:
-        return e.node("Reshape", x, e.ints(*pattern))
-    return e.node("Reshape", x, e.shape(op.shape), allowzero=1)
-
-
-def _pattern(old: Shape, new: Shape) -> list[int] | None:
-    """Integers that ask Reshape for `new`: -1 for one open extent, or 0 for open ones that stay where they are.
-
-    Never both, which would fail where the batch is empty. None where this does not do.
-    """
-    is_open = [isinstance(dim, str) for dim in new]
-    if 0 in new:
-        return None
-    stays = [i < len(old) and old[i] == dim for i, dim in enumerate(new)]
-    if sum(is_open) > 1 and not all(same for same, dim in zip(stays, new, strict=True) if isinstance(dim, str)):
-        return None
-    stand_in = -1 if sum(is_open) == 1 else 0
-    return [stand_in if isinstance(dim, str) else dim for dim in new]
+    return e.reshape(e.name(node.inputs[0]), node.inputs[0].type.shape, op.shape)
 
 
 @ONNX.register(ops.Transpose)
