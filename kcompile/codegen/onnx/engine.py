@@ -25,7 +25,7 @@ WIDER = {
 
 # The engine's own errors and its list of kernels are here only.
 _STATE: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-_REFUSALS: tuple[type[Exception], ...] = (_STATE.Fail, _STATE.InvalidGraph, _STATE.NotImplemented)
+REFUSALS: tuple[type[Exception], ...] = (_STATE.Fail, _STATE.InvalidGraph, _STATE.NotImplemented)
 
 
 @cache
@@ -50,7 +50,7 @@ def _opens(opset: int, ir_version: int) -> bool:
     options.log_severity_level = 4
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except _REFUSALS:
+    except REFUSALS:
         return False
     return True
 
