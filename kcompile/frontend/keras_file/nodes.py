@@ -27,7 +27,8 @@ def modern_graph(config: Mapping[str, Any], model_names: Mapping[str, str]) -> d
     if all(isinstance(node, Mapping) for entry in entries for node in entry["inbound_nodes"]):
         return dict(config)
     names = {entry["name"] for entry in entries}
-    shifts = _shifts(entries, names, model_names)
+    outputs = config.get("output_layers")
+    shifts = _shifts(entries, outputs, names, model_names)
 
     def call(entry: Mapping[str, Any], node: Any) -> Any:
         if isinstance(node, Mapping) and {"args", "kwargs"} <= set(node):  # pyright: ignore[reportUnknownArgumentType]
@@ -40,18 +41,19 @@ def modern_graph(config: Mapping[str, Any], model_names: Mapping[str, str]) -> d
         return [name, number - shifts.get(name, 0) + (model_names.get(name) == "Functional"), index]
 
     made = [{**entry, "inbound_nodes": [call(entry, node) for node in entry["inbound_nodes"]]} for entry in entries]
-    return {**config, "layers": made, "output_layers": _map_leaves(output, config.get("output_layers"), names)}
+    return {**config, "layers": made, "output_layers": _map_leaves(output, outputs, names)}
 
 
-def _shifts(entries: list[dict[str, Any]], names: set[str], model_names: Mapping[str, str]) -> dict[str, int]:
+def _shifts(
+    entries: list[dict[str, Any]], outputs: Any, names: set[str], model_names: Mapping[str, str]
+) -> dict[str, int]:
     """By how much references to calls of nested models are too high: most versions count the model's own graph first.
 
     A model's calls are all referred to, so that a highest number equal to the number of calls tells.
     """
     highest: dict[str, int] = {}
-    for entry in entries:
-        for leaf in _leaves(entry["inbound_nodes"], names):
-            highest[leaf[0]] = max(highest.get(leaf[0], 0), leaf[1])
+    for leaf in _leaves([outputs, *(entry["inbound_nodes"] for entry in entries)], names):
+        highest[leaf[0]] = max(highest.get(leaf[0], 0), leaf[1])
     counts = {entry["name"]: len(entry["inbound_nodes"]) for entry in entries if entry["name"] in model_names}
     return {name: int(highest.get(name, count) >= count) for name, count in counts.items()}
 

@@ -1,0 +1,289 @@
+"""Files of Keras 2: old spellings, old connections, old orders of weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from kcompile.frontend import Input, Model, Sequential, layers, load_model, model_from_json
+from tests.frontend.old_files import dense_weights, functional, layer, sequential, write_groups, write_h5
+
+
+def only(groups: dict[str, Any], name: str, weight: str) -> np.ndarray:
+    return groups[name][f"{name}/{weight}:0"]
+
+
+@pytest.fixture
+def x(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(6, 4)).astype(np.float32)
+
+
+def test_sequential_whose_config_is_a_bare_list_has_the_input_of_its_first_layer(
+    tmp_path: Path, rng: np.random.Generator, x: np.ndarray
+) -> None:
+    spec = sequential(
+        layer("Dense", name="dense_1", units=3, batch_input_shape=[None, 4], dtype="float32"),
+        layer("Dense", name="dense_2", units=2),
+    )
+    spec["config"] = spec["config"]["layers"]
+    groups = {"dense_1": dense_weights(rng, "dense_1", 4, 3), "dense_2": dense_weights(rng, "dense_2", 3, 2)}
+    model = load_model(write_h5(tmp_path / "m.h5", spec, groups, "2.2.2"))
+
+    assert model.input_names == ["dense_1_input"]
+    assert model.input_shape == (None, 4)
+    inner = x @ only(groups, "dense_1", "kernel") + only(groups, "dense_1", "bias")
+    expected = inner @ only(groups, "dense_2", "kernel") + only(groups, "dense_2", "bias")
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_are_found_by_exact_name_whatever_their_order(
+    tmp_path: Path, rng: np.random.Generator, x: np.ndarray
+) -> None:
+    """Layers named like parts of each other, and like weights."""
+    names = ["bias", "bias_1", "kernel"]
+    spec = sequential(
+        layer("InputLayer", name="in", batch_input_shape=[None, 4]),
+        *(layer("Dense", name=name, units=4, activation="tanh") for name in names),
+    )
+    groups = {name: dense_weights(rng, name, 4, 4) for name in reversed(names)}
+    model = load_model(write_h5(tmp_path / "m.h5", spec, groups))
+    expected = x
+    for name in names:
+        expected = np.tanh(expected @ only(groups, name, "kernel") + only(groups, name, "bias"))
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def nested_model(first_call: int) -> dict[str, Any]:
+    """``outer(x) = head(inner(inner(x)))``; references to calls of `inner` start at `first_call`."""
+    inner = functional(
+        "inner",
+        [
+            layer("InputLayer", name="inner_in", batch_input_shape=[None, 4]),
+            layer("Dense", [["inner_in", 0, 0, {}]], name="dense", units=4),
+            layer("BatchNormalization", [["dense", 0, 0, {}]], name="norm", axis=[1], epsilon=0.01),
+        ],
+        [["inner_in", 0, 0]],
+        [["norm", 0, 0]],
+    )
+    called = {**inner, "name": "inner", "inbound_nodes": [[["x", 0, 0, {}]], [["inner", first_call, 0, {}]]]}
+    return functional(
+        "outer",
+        [
+            layer("InputLayer", name="x", batch_input_shape=[None, 4]),
+            called,
+            layer("Dense", [["inner", first_call + 1, 0, {}]], name="head", units=2),
+        ],
+        [["x", 0, 0]],
+        [["head", 0, 0]],
+    )
+
+
+@pytest.mark.parametrize("first_call", [0, 1])
+def test_calls_of_nested_models_are_counted_from_nought_or_one(
+    tmp_path: Path, rng: np.random.Generator, x: np.ndarray, first_call: int
+) -> None:
+    norm = {
+        key: rng.uniform(0.5, 1.5, 4).astype(np.float32) for key in ("gamma", "beta", "moving_mean", "moving_variance")
+    }
+    dense = dense_weights(rng, "dense", 4, 4)
+    groups = {
+        "x": {},
+        "inner": {**dense, **{f"norm/{key}:0": array for key, array in norm.items()}},
+        "head": dense_weights(rng, "head", 4, 2),
+    }
+    model = load_model(write_h5(tmp_path / "m.h5", nested_model(first_call), groups))
+
+    expected = x
+    for _ in range(2):
+        y = expected @ dense["dense/kernel:0"] + dense["dense/bias:0"]
+        scale = norm["gamma"] / np.sqrt(norm["moving_variance"] + 0.01)
+        expected = (y - norm["moving_mean"]) * scale + norm["beta"]
+    expected = expected @ only(groups, "head", "kernel") + only(groups, "head", "bias")
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_may_be_a_nested_model(tmp_path: Path, rng: np.random.Generator, x: np.ndarray) -> None:
+    spec = nested_model(1)
+    spec["config"]["layers"].pop()
+    spec["config"]["output_layers"] = [["inner", 2, 0]]
+    ones = {f"norm/{key}:0": np.ones(4, np.float32) for key in ("gamma", "beta", "moving_mean", "moving_variance")}
+    identity = {"dense/kernel:0": np.eye(4, dtype=np.float32), "dense/bias:0": np.zeros(4, np.float32)}
+    model = load_model(write_h5(tmp_path / "m.h5", spec, {"x": {}, "inner": {**identity, **ones}}))
+    assert model.output_names == ["inner"]
+    once = (x - 1) / np.sqrt(1.01) + 1
+    np.testing.assert_allclose(model.predict(x), (once - 1) / np.sqrt(1.01) + 1, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("trainable_first", [False, True])
+def test_weights_of_a_nested_model_come_in_either_order(
+    tmp_path: Path, rng: np.random.Generator, x: np.ndarray, trainable_first: bool
+) -> None:
+    """Two layers of the same shapes: only the names tell which array is whose."""
+    names = ("norm_a", "norm_b")
+    keys = ("gamma", "beta", "moving_mean", "moving_variance")
+    inner = sequential(
+        layer("InputLayer", name="inner_in", batch_input_shape=[None, 4]),
+        *(layer("BatchNormalization", name=name, axis=-1, epsilon=0.1) for name in names),
+        name="inner",
+    )
+    spec = sequential(
+        layer("InputLayer", name="in", batch_input_shape=[None, 4]), {**inner, "config": {**inner["config"]}}
+    )
+    paths = [(name, key) for name in names for key in keys]
+    if trainable_first:
+        paths.sort(key=lambda path: path[1].startswith("moving"))
+    arrays = {f"{name}_1/{key}:0": rng.uniform(0.5, 1.5, 4).astype(np.float32) for name, key in paths}
+    model = load_model(write_h5(tmp_path / "m.h5", spec, {"inner": arrays}))
+    expected = x
+    for name in names:
+        gamma, beta, mean, variance = (arrays[f"{name}_1/{key}:0"] for key in keys)
+        expected = (expected - mean) * gamma / np.sqrt(variance + 0.1) + beta
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def gate(spec: dict[str, Any], version: str, tmp_path: Path) -> np.ndarray:
+    identity = {"d/kernel:0": np.eye(4, dtype=np.float32), "d/bias:0": np.zeros(4, np.float32)}
+    model = load_model(write_h5(tmp_path / f"{version}.h5", spec, {"d": identity}, version))
+    return model.predict(np.array([[-2.9, -1.0, 1.0, 2.9]], np.float32))[0]
+
+
+def test_hard_sigmoid_means_what_it_meant_in_the_files_version(tmp_path: Path) -> None:
+    spec = sequential(
+        layer("InputLayer", name="in", batch_input_shape=[None, 4]),
+        layer("Dense", name="d", units=4, activation="hard_sigmoid"),
+    )
+    np.testing.assert_allclose(gate(spec, "2.15.0", tmp_path), [0.0, 0.3, 0.7, 1.0], atol=1e-6)
+    x = np.array([-2.9, -1.0, 1.0, 2.9])
+    np.testing.assert_allclose(gate(spec, "3.0.0", tmp_path), (x + 3) / 6, atol=1e-6)
+
+
+def test_gru_without_reset_after_resets_before(tmp_path: Path, rng: np.random.Generator) -> None:
+    config = {"name": "gru_1", "units": 3, "activation": "tanh", "recurrent_activation": "sigmoid"}
+    spec = sequential(layer("GRU", **config, batch_input_shape=[None, 5, 2]))
+    shapes = {"kernel": (2, 9), "recurrent_kernel": (3, 9), "bias": (9,)}
+    arrays = {f"gru_1/{key}:0": rng.normal(size=shape).astype(np.float32) for key, shape in shapes.items()}
+    model = load_model(write_h5(tmp_path / "m.h5", spec, {"gru_1": arrays}, "2.1.6"))
+    x = rng.normal(size=(2, 5, 2)).astype(np.float32)
+    w, u, b = arrays.values()
+    h = np.zeros((2, 3))
+    for step in range(5):
+        a = x[:, step] @ w + b
+        z = 1 / (1 + np.exp(-(a[:, :3] + h @ u[:, :3])))
+        r = 1 / (1 + np.exp(-(a[:, 3:6] + h @ u[:, 3:6])))
+        h = z * h + (1 - z) * np.tanh(a[:, 6:] + (r * h) @ u[:, 6:])
+    np.testing.assert_allclose(model.predict(x), h, rtol=1e-4, atol=1e-5)
+
+
+def test_integer_dtype_of_an_old_embedding_is_its_inputs(tmp_path: Path, rng: np.random.Generator) -> None:
+    table = rng.normal(size=(10, 3)).astype(np.float32)
+    for version in ("2.0.2", "2.3.0-tf"):
+        spec = sequential(
+            layer("Embedding", name="e", input_dim=10, output_dim=3, dtype="int32", batch_input_shape=[None, 4])
+        )
+        model = load_model(write_h5(tmp_path / "m.h5", spec, {"e": {"e/embeddings:0": table}}, version))
+        assert model.inputs[0].dtype == "int32"
+        ids = np.array([[1, 9, 0, 3]])
+        np.testing.assert_array_equal(model.predict(ids), table[ids])
+
+
+def test_neutral_arguments_that_newer_layers_lack_are_ignored(
+    tmp_path: Path, rng: np.random.Generator, x: np.ndarray
+) -> None:
+    extra = {"bias_lr_multiplier": None, "input_length": 7, "kernel_regularizer": {"class_name": "L1L2", "config": {}}}
+    unknown_initializer = {"class_name": "mypkg>Odd", "config": {"dtype": "float32"}}
+    spec = sequential(
+        layer("InputLayer", name="in", batch_input_shape=[None, 4], sparse=False, ragged=False),
+        layer("Dense", name="d", units=3, kernel_initializer=unknown_initializer, **extra),
+    )
+    groups = {"d": dense_weights(rng, "d", 4, 3)}
+    model = load_model(write_h5(tmp_path / "m.h5", spec, groups))
+    np.testing.assert_allclose(
+        model.predict(x), x @ only(groups, "d", "kernel") + only(groups, "d", "bias"), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_activations_may_be_layers(tmp_path: Path, x: np.ndarray) -> None:
+    leaky = {"class_name": "LeakyReLU", "config": {"name": "leaky", "alpha": {"type": "ndarray", "value": 0.25}}}
+    spec = sequential(
+        layer("InputLayer", name="in", batch_input_shape=[None, 4]), layer("Activation", name="a", activation=leaky)
+    )
+    model = load_model(write_h5(tmp_path / "m.h5", spec, {"a": {}}))
+    np.testing.assert_allclose(model.predict(x), np.where(x > 0, x, 0.25 * x), rtol=1e-6)
+
+
+def test_constants_and_tensors_among_keyword_arguments_are_understood(tmp_path: Path) -> None:
+    spec = functional(
+        "m",
+        [
+            layer("InputLayer", name="a", batch_input_shape=[None, 5, 4]),
+            layer("InputLayer", name="h", batch_input_shape=[None, 4]),
+            layer("LSTM", [["a", 0, 0, {}], ["h", 0, 0, {}], ["h", 0, 0, {}]], name="by_list", units=4),
+            layer("LSTM", [["a", 0, 0, {"initial_state": [["h", 0, 0], ["h", 0, 0]]}]], name="by_name", units=4),
+        ],
+        [["a", 0, 0], ["h", 0, 0]],
+        [["by_list", 0, 0], ["by_name", 0, 0]],
+    )
+    rng = np.random.default_rng(3)
+    shapes = {"kernel": (4, 16), "recurrent_kernel": (4, 16), "bias": (16,)}
+    arrays = {key: rng.normal(size=shape).astype(np.float32) for key, shape in shapes.items()}
+    groups = {name: {f"{name}/{key}:0": a for key, a in arrays.items()} for name in ("by_list", "by_name")}
+    model = load_model(write_h5(tmp_path / "m.h5", spec, groups))
+    x, h = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 4))
+    by_list, by_name = model.predict([x, h])
+    without = model.predict([x, np.zeros_like(h)])[0]
+    np.testing.assert_array_equal(by_list, by_name)
+    assert np.abs(by_list - without).max() > 1e-3
+
+
+def test_names_of_many_weights_are_split_over_attributes(tmp_path: Path, rng: np.random.Generator) -> None:
+    names = [f"layer_with_quite_a_long_name_{i}" for i in range(6)]
+    spec = sequential(
+        layer("InputLayer", name="in", batch_input_shape=[None, 4]),
+        *(layer("Dense", name=name, units=4) for name in names),
+    )
+    groups = {name: dense_weights(rng, name, 4, 4) for name in names}
+    path = write_h5(tmp_path / "m.h5", spec, groups)
+    whole = load_model(path).get_weights()
+    with h5py.File(path, "r+") as root:
+        stored = root["model_weights"].attrs
+        listed = list(stored["layer_names"])
+        del stored["layer_names"]
+        stored["layer_names0"], stored["layer_names1"] = listed[:2], listed[2:]
+    for got, expected in zip(load_model(path).get_weights(), whole, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_architecture_and_weights_may_stand_in_two_files(
+    tmp_path: Path, rng: np.random.Generator, x: np.ndarray
+) -> None:
+    spec = sequential(layer("Dense", name="dense_1", units=3, batch_input_shape=[None, 4]))
+    groups = {"dense_1": dense_weights(rng, "dense_1", 4, 3)}
+    (tmp_path / "m.json").write_text(json.dumps({**spec, "keras_version": "2.0.8", "backend": "tensorflow"}))
+    with h5py.File(tmp_path / "w.h5", "w") as root:
+        write_groups(root, groups)
+    model = load_model(tmp_path / "m.json", weights=tmp_path / "w.h5")
+    expected = x @ only(groups, "dense_1", "kernel") + only(groups, "dense_1", "bias")
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5, atol=1e-6)
+    assert (model.provenance.keras_version, model.provenance.backend) == ("2.0.8", "tensorflow")
+
+
+def test_weights_alone_go_into_a_model_made_in_python(tmp_path: Path, rng: np.random.Generator, x: np.ndarray) -> None:
+    """The names of the layers differ: what counts is their order."""
+    groups = {"dense_7": dense_weights(rng, "dense_7", 4, 3), "dense_8": dense_weights(rng, "dense_8", 3, 2)}
+    with h5py.File(tmp_path / "w.h5", "w") as root:
+        write_groups(root, {"dense_7": groups["dense_7"], "dropout_3": {}, "dense_8": groups["dense_8"]})
+    model = Sequential([Input((4,)), layers.Dense(3), layers.Dropout(0.5), layers.Dense(2)])
+    model.load_weights(tmp_path / "w.h5")
+    inner = x @ only(groups, "dense_7", "kernel") + only(groups, "dense_7", "bias")
+    expected = inner @ only(groups, "dense_8", "kernel") + only(groups, "dense_8", "bias")
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_json_of_old_versions_gives_a_model_with_new_weights() -> None:
+    spec = sequential(layer("Dense", name="dense_1", units=3, batch_input_shape=[None, 4]))
+    model = model_from_json(json.dumps(spec))
+    assert isinstance(model, Model)
+    assert np.abs(model.get_weights()[0]).max() > 0
