@@ -6,10 +6,12 @@ from typing import Any, TypeAlias
 from kcompile.codegen.lowering import LoweringTable
 from kcompile.codegen.onnx.emitter import Emitter
 from kcompile.ir.graph import Node
-from kcompile.ir.ops import Fused
+from kcompile.ir.ops import TRAINING, Fused
 
 # The op is the class that the lowering is registered for; a table of all of them can't say so.
 Lowering: TypeAlias = Callable[[Emitter, Any, Node], str | Sequence[str]]
 
 ONNX = LoweringTable[Lowering]("onnx")
 ONNX.exclude(Fused, "its body is inlined: ONNX Runtime fuses by itself")
+for _op in TRAINING:
+    ONNX.exclude(_op, "it appears only in training graphs")

@@ -21,6 +21,7 @@ from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.ir.graph import Node, Value
+from kcompile.ir.ops import TRAINING
 from kcompile.ir.types import Array, TensorType
 
 
@@ -87,3 +88,5 @@ class Plan:
 Rule: TypeAlias = Callable[[Plan, Node], None]
 
 TVM = LoweringTable[Rule]("tvm")
+for _op in TRAINING:
+    TVM.exclude(_op, "it appears only in training graphs")

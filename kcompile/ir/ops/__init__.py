@@ -53,9 +53,19 @@ from kcompile.ir.ops.attention import Attention
 from kcompile.ir.ops.constant import Constant, Full
 from kcompile.ir.ops.conv import AvgPool, Conv, ConvTranspose, MaxPool
 from kcompile.ir.ops.fused import Fused
+from kcompile.ir.ops.gradients import PadGradient, ReduceProdGradient, ScatterAdd, SliceGradient, SortGradient
+from kcompile.ir.ops.gradients_conv import AvgPoolGradient, ConvFilterGradient, ConvInputGradient, MaxPoolGradient
+from kcompile.ir.ops.gradients_norm import (
+    BatchNormTraining,
+    BatchNormTrainingGradient,
+    LayerNormGradient,
+    ResizeGradient,
+)
+from kcompile.ir.ops.gradients_recurrent import RecurrentGradient
 from kcompile.ir.ops.image import Resize
 from kcompile.ir.ops.linear import Dense, MatMul
 from kcompile.ir.ops.normalization import BatchNorm, LayerNorm
+from kcompile.ir.ops.random import RandomNormal, RandomUniform
 from kcompile.ir.ops.recurrent import Gru, Lstm, SimpleRnn
 from kcompile.ir.ops.reduction import (
     ArgReduce,
@@ -69,14 +79,38 @@ from kcompile.ir.ops.reduction import (
 )
 from kcompile.ir.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Reverse, Slice, Tile, Transpose
 
+# Ops that stand in training graphs alone.
+TRAINING = (
+    AvgPoolGradient,
+    BatchNormTraining,
+    BatchNormTrainingGradient,
+    ConvFilterGradient,
+    ConvInputGradient,
+    LayerNormGradient,
+    MaxPoolGradient,
+    PadGradient,
+    RandomNormal,
+    RandomUniform,
+    RecurrentGradient,
+    ReduceProdGradient,
+    ResizeGradient,
+    ScatterAdd,
+    SliceGradient,
+    SortGradient,
+)
+
 __all__ = [
+    "TRAINING",
     "Abs",
     "Add",
     "And",
     "ArgReduce",
     "Attention",
     "AvgPool",
+    "AvgPoolGradient",
     "BatchNorm",
+    "BatchNormTraining",
+    "BatchNormTrainingGradient",
     "BroadcastTo",
     "Cast",
     "Ceil",
@@ -86,6 +120,8 @@ __all__ = [
     "Concat",
     "Constant",
     "Conv",
+    "ConvFilterGradient",
+    "ConvInputGradient",
     "ConvTranspose",
     "Cos",
     "CumSum",
@@ -104,12 +140,14 @@ __all__ = [
     "HardSigmoid",
     "HardSilu",
     "LayerNorm",
+    "LayerNormGradient",
     "LeakyRelu",
     "Log",
     "LogSoftmax",
     "Lstm",
     "MatMul",
     "MaxPool",
+    "MaxPoolGradient",
     "Maximum",
     "Minimum",
     "Mish",
@@ -120,17 +158,24 @@ __all__ = [
     "Or",
     "PRelu",
     "Pad",
+    "PadGradient",
     "Pow",
+    "RandomNormal",
+    "RandomUniform",
+    "RecurrentGradient",
     "ReduceMax",
     "ReduceMean",
     "ReduceMin",
     "ReduceProd",
+    "ReduceProdGradient",
     "ReduceSum",
     "Relu",
     "Reshape",
     "Resize",
+    "ResizeGradient",
     "Reverse",
     "Round",
+    "ScatterAdd",
     "Selu",
     "Sigmoid",
     "Sign",
@@ -138,10 +183,12 @@ __all__ = [
     "SimpleRnn",
     "Sin",
     "Slice",
+    "SliceGradient",
     "Softmax",
     "Softplus",
     "Softsign",
     "Sort",
+    "SortGradient",
     "Sqrt",
     "Sub",
     "Tanh",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Op, Types
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Values
 
 if TYPE_CHECKING:
     from kcompile.ir.graph import Builder, Graph, Value
@@ -45,3 +45,11 @@ class Fused(Op, name="fused", operands=("*xs",)):
     def macs(self, types: Types, results: Types) -> Dim:
         nodes: Any = self.body.nodes
         return dims.add(*(n.op.macs(tuple(v.type for v in n.inputs), tuple(v.type for v in n.outputs)) for n in nodes))
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.graph import inline
+        from kcompile.ir.passes.grad import pullback
+
+        floats = [x for x in xs if x.type.is_float]
+        found = dict(zip(floats, pullback(b, inline(b, self.body, xs), dys, floats), strict=True))
+        return tuple(found.get(x) for x in xs)

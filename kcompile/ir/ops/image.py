@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
+from kcompile.ir import expression
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.op import Arrays, Op, Types, bind_shape
-from kcompile.ir.ops.conv import DataFormat, activation_shape, channels_of
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, bind_shape
+from kcompile.ir.ops.conv import DataFormat, activation_shape, channels_of, spatial_of
 from kcompile.ir.types import Array
+
+if TYPE_CHECKING:
+    from kcompile.ir.graph import Builder
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,9 @@ class Resize(Op, name="resize", operands=("x",)):
 
     def bind(self, bindings: Mapping[str, Dim]) -> Self:
         return replace(self, size=bind_shape(self.size, bindings))
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients_norm import ResizeGradient
+
+        (dy,) = expression.lift(b, *dys)
+        return (dy.apply(ResizeGradient(self, spatial_of(xs[0].type.shape, self.data_format))).value,)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kcompile.ir import expression
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Op, Types, normalize_axis
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, normalize_axis
 
 if TYPE_CHECKING:
     from kcompile.ir.graph import Builder, Value
@@ -52,6 +53,17 @@ class BatchNorm(Op, name="batch_norm", operands=("x", "gamma", "beta", "mean", "
         scale, shift = (b(Reshape(shape), v) for v in (scale, shift))
         return (b(a.Add(), b(a.Mul(), x, scale), shift),)
 
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, gamma, mean, variance, dy = expression.lift(b, xs[0], xs[1], xs[3], xs[4], *dys)
+        aligned = self._aligned(x.type.rank, gamma.shape[0])
+        others = [axis for axis, dim in enumerate(self._aligned(x.type.rank, 0)) if dim]
+        scale = 1.0 / (variance + self.epsilon).sqrt()
+        dx = dy * (gamma * scale).reshape(aligned)
+        dbeta = dy.sum(others)
+        dgamma = (dy * (x - mean.reshape(aligned))).sum(others) * scale
+        dvariance = dgamma * gamma * scale * scale * -0.5
+        return dx.value, dgamma.value, dbeta.value, (-(dbeta * gamma * scale)).value, dvariance.value
+
 
 @dataclass(frozen=True)
 class LayerNorm(Op, name="layer_norm", operands=("x", "gamma", "beta")):
@@ -87,3 +99,9 @@ class LayerNorm(Op, name="layer_norm", operands=("x", "gamma", "beta")):
         variance = b(mean, b(a.Mul(), centred, centred))
         deviation = b(a.Sqrt(), b(a.Add(), variance, scalar_like(b, x, self.epsilon)))
         return (b(a.Add(), b(a.Mul(), b(a.Div(), centred, deviation), gamma), beta),)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients_norm import LayerNormGradient
+
+        (dy,) = expression.lift(b, *dys)
+        return b.multi(LayerNormGradient(self.epsilon), xs[0], xs[1], dy.value)

@@ -11,15 +11,18 @@ z, r, h for the GRU. An activation is an elementwise op, or None for the identit
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from kcompile.ir import dims
+from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Elementwise, Op, Types
+from kcompile.ir.op import Arrays, Elementwise, Gradients, Op, Types, Values
 from kcompile.ir.ops.activation import Sigmoid, Tanh
 from kcompile.ir.types import Array
+
+if TYPE_CHECKING:
+    from kcompile.ir.graph import Builder
 
 _TANH, _SIGMOID = Tanh(), Sigmoid()
 
@@ -92,6 +95,13 @@ class _Recurrent(Op):
     def macs(self, types: Types, results: Types) -> Dim:
         steps = dims.mul(*types[0].shape[:2])
         return dims.mul(steps, dims.add(types[1].size, types[2].size))
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        from kcompile.ir.ops.gradients_recurrent import RecurrentGradient
+
+        assert isinstance(self, SimpleRnn | Lstm | Gru)
+        found = b.multi(RecurrentGradient(self), *xs, ys[0], *expression.given(b, dys, ys))
+        return (*found, None) if self.has_mask else found
 
 
 @dataclass(frozen=True)
