@@ -1,6 +1,7 @@
 """Runs graphs on ONNX Runtime and, where asked, on onnx's own evaluator, and compares with the NumPy reference."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,13 +38,15 @@ def run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]
     """The outputs of a model on ONNX Runtime, by name."""
     opened = session(model)
     names = [value.name for value in opened.get_outputs()]
-    return dict(zip(names, opened.run(names, dict(inputs)), strict=True))
+    arrays: Any = opened.run(names, dict(inputs))
+    return dict(zip(names, arrays, strict=True))
 
 
 def run_reference(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs of a model on onnx's own evaluator, by name."""
     names = [value.name for value in model.graph.output]
-    return dict(zip(names, ReferenceEvaluator(model).run(names, dict(inputs)), strict=True))
+    arrays: Any = ReferenceEvaluator(model).run(names, dict(inputs))
+    return dict(zip(names, arrays, strict=True))
 
 
 def assert_agrees(expected: Mapping[str, Array], received: Mapping[str, Array], what: object = "") -> None:

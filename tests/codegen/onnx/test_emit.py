@@ -67,7 +67,7 @@ def test_outputs_may_be_inputs_constants_or_each_other(rng: np.random.Generator)
     b = Builder("plain")
     x = b.input("x", TensorType("float32", ("N", 2)))
     y = b(ops.Relu(), x)
-    constant = b.constant(np.float32([1, 2]))
+    constant = b.constant(np.array([1, 2], np.float32))
     model = check(
         b.build({"x": x, "copy": x, "first": y, "second": y, "third": constant}), {"x": np.ones((3, 2), "f4")}
     )

@@ -1,5 +1,7 @@
 """Where ONNX and the IR could differ: special numbers, rounding, division, clamping, exact indices."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,7 @@ def test_integers_divide_downwards_and_by_zero_without_a_trap(op: Op, dtype: str
 
 def test_tenths_divide_as_in_the_reference(rng: np.random.Generator) -> None:
     x = rng.integers(-50, 50, 500).astype(np.float32) / np.float32(10)
-    graph = graph_of((ops.FloorDiv(), (f32("N"), np.float32([0.1]))))
+    graph = graph_of((ops.FloorDiv(), (f32("N"), np.array([0.1], np.float32))))
     check(graph, {"x0": x})
 
 
@@ -65,7 +67,9 @@ def _pairs(limit: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-def test_resize_samples_the_same_elements_at_every_ratio(interpolation: str, rng: np.random.Generator) -> None:
+def test_resize_samples_the_same_elements_at_every_ratio(
+    interpolation: Literal["nearest", "bilinear"], rng: np.random.Generator
+) -> None:
     for extent, size in _pairs(14):
         graph = graph_of((ops.Resize((size, size), interpolation), (f32("N", extent, extent, 1),)))
         check(graph, {"x0": draw(f32(1, extent, extent, 1), rng)})
