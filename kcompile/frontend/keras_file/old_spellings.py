@@ -91,6 +91,13 @@ def _leaky_relu(config: Config, version: KerasVersion) -> Config:
     return _renamed(config, alpha="negative_slope")
 
 
+def _lambda(config: Config, version: KerasVersion) -> Config:
+    # The code is what a converter stands in for; the arguments that the code was given are the converter's.
+    made = {key: value for key, value in config.items() if key in ("name", "trainable", "dtype")}
+    arguments = config.get("arguments")
+    return {**made, **arguments} if isinstance(arguments, dict) else made
+
+
 def _input(config: Config, version: KerasVersion) -> Config:
     return _renamed(config, batch_input_shape="batch_shape")
 
@@ -105,5 +112,6 @@ _CHANGES: dict[str, Callable[[Config, KerasVersion], Config]] = {
     "GRU": _gru,
     "GRUCell": _gru,
     "InputLayer": _input,
+    "Lambda": _lambda,
     "LeakyReLU": _leaky_relu,
 }
