@@ -2,6 +2,7 @@
 
 from kcompile.codegen.tvm import fusion
 from kcompile.codegen.tvm.kernels import (
+    attention,
     conv,
     conv_transpose,
     copy,
@@ -20,6 +21,7 @@ from kcompile.codegen.tvm.plan import TVM
 
 __all__ = [
     "TVM",
+    "attention",
     "conv",
     "conv_transpose",
     "copy",

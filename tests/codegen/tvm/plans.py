@@ -32,7 +32,8 @@ class Planned:
     def __init__(self, graphs: Sequence[Graph], machine: Machine | None = None) -> None:
         self._plans: dict[Graph, Plan] = {}
         for graph in graphs:
-            plan = Plan(machine or host())
+            unused = (v for node in graph.nodes for v in node.outputs if v not in graph.uses)
+            plan = Plan(machine or host(), frozenset(unused))
             plan.lower(TVM.expand(graph).nodes)
             self._plans[graph] = plan
         kernels = [stage.kernel for plan in self._plans.values() for stage in plan.stages]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kcompile.codegen.tvm.compiler import tirx
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, constant
 from kcompile.codegen.tvm.kernels.nest import dot, merged, shared_nest, units
 from kcompile.codegen.tvm.kernels.reduction import lanes_of
+from kcompile.codegen.tvm.kernels.squares import SIDE, shuffled, transposed
 from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, Pointer
 from kcompile.ir import dims, ops
@@ -21,8 +21,6 @@ from kcompile.ir.graph import Node
 
 # Elements that a thread takes at once of one contiguous run.
 _BLOCK = 4096
-# The side of a square that is transposed in registers.
-_SQUARE = 8
 
 
 def carrier(itemsize: int) -> str:
@@ -87,13 +85,13 @@ class _View:
                 self.y.store(target + i, self.x.load(source + i, width))
             else:
                 backwards = self.x.load(source - i - (width - 1), width)
-                self.y.store(target + i, _shuffled([backwards], list(range(width))[::-1]))
+                self.y.store(target + i, shuffled([backwards], list(range(width))[::-1]))
 
     def transposed(self, along: int) -> None:
         """Axis `along` is contiguous in x, the last one in y."""
         f, last = self.f, len(self.extents) - 1
         others = [axis for axis in range(last) if axis != along]
-        side = min(_SQUARE, self.lanes)
+        side = min(SIDE, self.lanes)
         extent = self.extents[along]
         full = f.name_index(extent // side)
         with units(f, [*(self.extents[axis] for axis in others), full]) as (*position, block):
@@ -103,7 +101,7 @@ class _View:
             for i, width in f.tiles(self.extents[last], side):
                 column = [self.x.load(source + (i + j) * self.from_x[last], side) for j in range(width)]
                 if width == side:
-                    for j, row in enumerate(_transposed(f, column)):
+                    for j, row in enumerate(transposed(f, column)):
                         self.y.store(target + j * self.to_y[along] + i, row)
                 else:
                     self._store_lanes(column, target + i, self.to_y[along])
@@ -130,30 +128,6 @@ class _View:
         with shared_nest(self.f, self.extents) as position:
             value = self.x.load(self.f.name_index(dot(position, self.from_x, self.offset)))
             self.y.store(dot(position, self.to_y), value)
-
-
-def _transposed(f: Function, rows: Sequence[Expr]) -> list[Expr]:
-    """A square of vectors, transposed by exchanging ever larger blocks (Eklundh 1972)."""
-    result, distance = list(rows), 1
-    while distance < len(rows):
-        for i in range(len(rows)):
-            if i & distance:
-                continue
-            x, y = result[i], result[i + distance]
-            lanes = range(x.lanes)
-            low = [j + x.lanes - distance if j & distance else j for j in lanes]
-            high = [j + x.lanes if j & distance else j + distance for j in lanes]
-            result[i], result[i + distance] = f.let(_shuffled([x, y], low)), f.let(_shuffled([x, y], high))
-        distance *= 2
-    return result
-
-
-def _shuffled(vectors: Sequence[Expr], lanes: Sequence[int]) -> Expr:
-    """The vector of these lanes of all `vectors` side by side."""
-    if vectors[0].lanes == 1:
-        return vectors[0]
-    numbers = [tirx.const(lane, "int32") for lane in lanes]
-    return Expr(tirx.Shuffle([v.node for v in vectors], numbers), vectors[0].dtype, len(lanes))
 
 
 @TVM.register(ops.Transpose)
