@@ -65,7 +65,7 @@ def anatomy(model: Model, graph: Graph) -> Anatomy:
         {name: str(type) for name, type in graph.input_types.items()},
         {name: str(type) for name, type in graph.output_types.items()},
         rows,
-        sum(row.parameters for row in rows),
+        model.count_params(),
         dims.add(0, *(row.macs for row in rows)),
         (_work(graph), _work(optimized)),
         (weight_bytes(graph), weight_bytes(optimized)),

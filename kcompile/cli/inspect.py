@@ -1,5 +1,6 @@
 """``kcompile inspect``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from kcompile.cli.output import Progress, facts, heading, say, say_json, size, t
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph
 from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
+from kcompile.runtime.onnx import SIGNATURE_KEY
 
 
 @click.command("inspect")
@@ -47,14 +49,17 @@ def command(
 
 
 def _show_graph(graph: Graph, show_ir: bool, show_skips: bool) -> None:
+    from kcompile.ir.passes.fusion import fuse
     from kcompile.ir.passes.pipeline import explain, inference
 
     if show_ir:
         after = inference(graph)
         say(heading("# as traced"))
         say(str(graph))
-        say(heading(f"# after {', '.join(after.notes) or 'passes that changed nothing'}"))
+        say(heading("# after the passes"))
         say(str(after))
+        say(heading("# in groups, as native kernels compute them"))
+        say(str(fuse(after)))
     if show_skips:
         skips = [str(skip) for skip in explain(graph)]
         say("\n".join(dict.fromkeys(skips)) or "Every rewrite that a pattern allows was made.")
@@ -100,11 +105,17 @@ def _show_artifact(path: Path, as_json: bool) -> None:
     if as_json:
         say_json({"kind": session.engine, "signature": session.signature.to_json(), "notes": notes})
         return
-    kept = [(name, value) for name, value in notes.items() if name != "kcompile.signature"]
-    named = {name: str(type) for name, type in session.inputs.items()}
-    results = {name: str(type) for name, type in session.outputs.items()}
-    say(facts([("model", session.name), ("inputs", _named(named)), ("outputs", _named(results))]))
-    say(facts([("file", size(path.stat().st_size)), *kept]))
+    say(
+        facts(
+            [
+                ("model", session.name),
+                ("inputs", _named(session.inputs)),
+                ("outputs", _named(session.outputs)),
+                ("file", size(path.stat().st_size)),
+                *sorted((name, value) for name, value in notes.items() if name != SIGNATURE_KEY),
+            ]
+        )
+    )
 
 
 def _show_bundle(bundle: Bundle) -> None:
@@ -118,14 +129,14 @@ def _show_bundle(bundle: Bundle) -> None:
         facts(
             [
                 ("model", signature.name),
-                ("inputs", _named({name: str(type) for name, type in signature.inputs.items()})),
-                ("outputs", _named({name: str(type) for name, type in signature.outputs.items()})),
+                ("inputs", _named(signature.inputs)),
+                ("outputs", _named(signature.outputs)),
                 ("target", target["name"] + (f" ({machine})" if machine else "")),
                 ("weights", size(memory["weight_bytes"])),
                 ("arena", size(arena) if isinstance(arena, int) else f"{arena} bytes" if arena else ""),
                 ("verified", "; ".join(seen)),
                 ("made by", versions),
-                *manifest["notes"].items(),
+                *sorted(manifest["notes"].items()),
             ]
         )
     )
@@ -134,7 +145,7 @@ def _show_bundle(bundle: Bundle) -> None:
     say(table(["member", "size", "sha256"], rows, "<><"))
 
 
-def _named(types: Any) -> str:
+def _named(types: Mapping[str, object]) -> str:
     return ", ".join(f"{name}: {type}" for name, type in types.items())
 
 

@@ -56,11 +56,9 @@ class _Commands(click.Group):
             formatter.write_dl([*COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own = {"--help", "-h", "--version"}
-        first = next((i for i, word in enumerate(args) if word != "--debug"), len(args))
-        if first < len(args) and args[first] not in own and args[first] not in COMMANDS:
-            _check_is_no_misspelt_command(ctx, args[first])
-            args = [*args[:first], "compile", *args[first:]]
+        if args and args[0] not in ("--help", "-h", "--version", *COMMANDS):
+            _check_is_no_misspelt_command(ctx, args[0])
+            args = ["compile", *args]
         return super().parse_args(ctx, args)
 
 
@@ -88,8 +86,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
     A model without a command is compiled: see `kcompile compile --help`.
     """
-    if debug:
-        os.environ["KCOMPILE_DEBUG"] = "1"
+    del debug  # `run` has seen it
     if os.environ.get("NO_COLOR"):
         ctx.color = False
 
@@ -100,9 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of a command line."""
+    """The exit code of a command line; ``--debug`` may stand anywhere in it."""
+    debug = "--debug" in arguments or bool(os.environ.get("KCOMPILE_DEBUG"))
     try:
-        result = cli.main(arguments, prog_name="kcompile", standalone_mode=False)
+        result = cli.main(
+            [word for word in arguments if word != "--debug"], prog_name="kcompile", standalone_mode=False
+        )
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         _show(f"{error.format_message()} {_hint(error)}".rstrip())
@@ -111,7 +111,7 @@ def run(arguments: list[str]) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except KCompileError as error:
-        if os.environ.get("KCOMPILE_DEBUG"):
+        if debug:
             traceback.print_exc()
         _show(str(error))
         return DISAGREES if isinstance(error, VerificationError) else FAILED
