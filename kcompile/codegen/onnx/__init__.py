@@ -1,7 +1,7 @@
 """The ONNX back end: a graph in, one checked .onnx file out."""
 
 from kcompile.codegen.onnx.compile import lower_to_onnx
-from kcompile.codegen.onnx.emit import emit, serialize
+from kcompile.codegen.onnx.emit import Emitted, emit
 from kcompile.codegen.onnx.lowerings import ONNX
 
-__all__ = ["ONNX", "emit", "lower_to_onnx", "serialize"]
+__all__ = ["ONNX", "Emitted", "emit", "lower_to_onnx"]

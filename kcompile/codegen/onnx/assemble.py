@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 
 from kcompile.codegen.onnx.emitter import Emitter, onnx_dtype, trimmed
@@ -96,11 +95,3 @@ def used_initializers(graph: onnx.GraphProto, emitter: Emitter) -> dict[str, Arr
     """The initializers that `graph` reads, in the order of their first use."""
     names = dict.fromkeys(name for node in graph.node for name in read_names(node))
     return {name: emitter.initializers[name] for name in names if name in emitter.initializers}
-
-
-def add_initializer(graph: onnx.GraphProto, name: str, array: Array) -> None:
-    """Append one initializer; protobuf keeps its own copy of the bytes."""
-    tensor = graph.initializer.add()
-    tensor.name, tensor.data_type = name, onnx_dtype(array.dtype.name)
-    tensor.dims.extend(array.shape)
-    tensor.raw_data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()

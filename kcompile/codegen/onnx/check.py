@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from kcompile.codegen.onnx.assemble import add_initializer, value_info
+from kcompile.codegen.onnx.assemble import value_info
 from kcompile.codegen.onnx.emitter import onnx_dtype
 from kcompile.errors import GraphError
 from kcompile.ir.types import Array, TensorType, type_of
@@ -31,7 +31,7 @@ def check(model: onnx.ModelProto, initializers: Mapping[str, Array], types: Mapp
         if array.nbytes > _WEIGHT_BYTES:
             probe.graph.input.append(value_info(name, type_of(array)))
         else:
-            add_initializer(probe.graph, name, array)
+            probe.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     try:
         onnx.checker.check_model(probe, full_check=True)
         inferred = onnx.shape_inference.infer_shapes(probe, check_type=True, strict_mode=True, data_prop=True)

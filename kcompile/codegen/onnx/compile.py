@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from kcompile.codegen.onnx.emit import emit, serialize
+from kcompile.codegen.onnx.emit import emit
 from kcompile.ir.graph import Graph
 from kcompile.ir.passes.layout import to_channels_first
 from kcompile.ir.passes.pipeline import inference
@@ -19,4 +19,4 @@ def lower_to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int | Non
         TargetError: the opset is unknown or too old, or the weights exceed what one ONNX file can hold.
         UnsupportedOp: ops cannot be expressed; all are named.
     """
-    return serialize(emit(to_channels_first(inference(graph)), metadata=metadata, opset=opset))
+    return emit(to_channels_first(inference(graph)), metadata=metadata, opset=opset).content()

@@ -1,17 +1,20 @@
 """From a graph to a checked ONNX model."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx
 
 from kcompile.codegen.onnx import engine
-from kcompile.codegen.onnx.assemble import add_initializer, assemble, used_initializers
+from kcompile.codegen.onnx.assemble import assemble, used_initializers
 from kcompile.codegen.onnx.check import check
 from kcompile.codegen.onnx.emitter import Emitter
+from kcompile.codegen.onnx.encode import encode
 from kcompile.codegen.onnx.lower import lower_graph
 from kcompile.codegen.onnx.lowerings import ONNX
 from kcompile.errors import TargetError
 from kcompile.ir.graph import Graph
+from kcompile.ir.types import Array
 
 # The oldest opset that has all operators used: Gelu, and the reductions' axes as operands, came by 20.
 OLDEST_OPSET = 20
@@ -20,7 +23,23 @@ OLDEST_OPSET = 20
 _MESSAGE_BYTES = 2**31 - 1
 
 
-def emit(graph: Graph, *, metadata: Mapping[str, str], opset: int | None = None) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Emitted:
+    """A checked model without its initializers, and these."""
+
+    model: onnx.ModelProto
+    initializers: Mapping[str, Array]
+
+    def message(self) -> onnx.ModelProto:
+        """The model as onnx's tools take it."""
+        return onnx.ModelProto.FromString(self.content())
+
+    def content(self) -> bytes:
+        """The bytes of an .onnx file, the same for the same graph."""
+        return encode(self.model, self.initializers)
+
+
+def emit(graph: Graph, *, metadata: Mapping[str, str], opset: int | None = None) -> Emitted:
     """The checked ONNX model that computes `graph`, with its names, and `metadata` as properties.
 
     Args:
@@ -45,17 +64,10 @@ def emit(graph: Graph, *, metadata: Mapping[str, str], opset: int | None = None)
     initializers = used_initializers(model.graph, emitter)
     _require_one_message(sum(array.nbytes for array in initializers.values()) + model.ByteSize())
     check(model, initializers, {name: value.type for value, name in emitter.names.items()})
-    for name, array in initializers.items():
-        add_initializer(model.graph, name, array)
-    return model
+    return Emitted(model, initializers)
 
 
 def _require_one_message(size: int) -> None:
     if size > _MESSAGE_BYTES:
         law = "one ONNX file holds less than 2 GiB"
         raise TargetError(f'{law}. Received: a model of {size / 2**30:.1f} GiB. Compile it with target "tvm".')
-
-
-def serialize(model: onnx.ModelProto) -> bytes:
-    """The bytes of an .onnx file, the same for the same model."""
-    return model.SerializeToString(deterministic=True)

@@ -109,7 +109,7 @@ class Emitter:
         if tensor.digest not in self._constants:
             made = self.unique(name or f"{self.source or 'constant'}/{tensor.type}")
             self._constants[tensor.digest] = made
-            self.initializers[made] = tensor.array
+            self.initializers[made] = array
         return self._constants[tensor.digest]
 
     def scalar(self, number: float, dtype: str) -> str:

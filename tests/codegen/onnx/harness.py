@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from kcompile.codegen.onnx import emit, serialize
+from kcompile.codegen.onnx import emit
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array, TensorType
@@ -31,7 +31,7 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """A session of one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -60,7 +60,7 @@ def assert_agrees(expected: Mapping[str, Array], received: Mapping[str, Array], 
 
 def check(graph: Graph, inputs: Mapping[str, Array], *, reference: bool = False) -> onnx.ModelProto:
     """Emit `graph`, and hold what the engines compute against `evaluate`."""
-    model = emit(graph, metadata={})
+    model = emit(graph, metadata={}).message()
     expected = evaluate(graph, inputs)
     assert_agrees(expected, run(model, inputs), graph)
     if reference:
