@@ -29,6 +29,7 @@ class Session(ABC):
     def __init__(self, signature: Signature, threads: int) -> None:
         self.signature = signature
         self.threads = threads
+        self._dtypes = [(name, np.dtype(type.dtype)) for name, type in signature.inputs.items()]
 
     @property
     def name(self) -> str:
@@ -58,17 +59,13 @@ class Session(ABC):
         Raises:
             InputError: names, dtypes or shapes do not fit; all problems are named.
         """
-        problems = _name_problems(self.inputs, feeds)
-        arrays = {name: np.asarray(feeds[name]) for name in self.inputs if name in feeds}
-        problems += [
-            f"input `{name}` must have dtype {self.inputs[name].dtype}. Received: {_dtype_text(array)}."
-            for name, array in arrays.items()
-            if array.dtype != self.inputs[name].dtype
-        ]
-        problems += _shape_problems(self.inputs, arrays)
-        if problems:
-            raise InputError("\n".join(problems))
-        return dict(zip(self.outputs, self._call(list(arrays.values())), strict=True))
+        try:
+            fits = len(feeds) == len(self._dtypes) and all(feeds[n].dtype == dtype for n, dtype in self._dtypes)
+        except (AttributeError, IndexError, KeyError, TypeError):
+            fits = False
+        if not fits:
+            feeds = _checked(self.inputs, feeds)
+        return dict(zip(self.outputs, self._call([np.asarray(feeds[name]) for name in self.inputs]), strict=True))
 
     def predict(self, x: Any, batch_size: int | None = 32) -> Any:
         """The outputs for `x`, arranged as the Keras model arranges them.
@@ -141,6 +138,21 @@ def _plain(array: Array) -> Array:
     """`array`, copied only if its elements do not lie one after another at aligned addresses."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
+
+
+def _checked(types: Mapping[str, TensorType], feeds: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays of `feeds`, which must have exactly the right names, dtypes and known extents."""
+    problems = _name_problems(types, feeds)
+    arrays = {name: np.asarray(feeds[name]) for name in types if name in feeds}
+    problems += [
+        f"input `{name}` must have dtype {types[name].dtype}. Received: {_dtype_text(array)}."
+        for name, array in arrays.items()
+        if array.dtype != types[name].dtype
+    ]
+    problems += _shape_problems(types, arrays)
+    if problems:
+        raise InputError("\n".join(problems))
+    return arrays
 
 
 def _name_problems(types: Mapping[str, TensorType], feeds: Mapping[str, Any]) -> list[str]:

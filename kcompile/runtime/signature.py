@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
+import numpy as np
+
 from kcompile.errors import ArtifactError, GraphError, InputError
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
@@ -30,6 +32,11 @@ class Plan:
     def is_empty(self) -> bool:
         """Whether every output is known to have no elements, so that nothing need be computed."""
         return all(type.is_static and type.size == 0 for type in self.outputs)
+
+    @cached_property
+    def results(self) -> tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]:
+        """The outputs' shapes and dtypes, where all are known."""
+        return tuple((type.static_shape(), np.dtype(type.dtype)) for type in self.outputs)
 
 
 @dataclass(frozen=True)
