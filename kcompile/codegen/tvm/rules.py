@@ -16,6 +16,7 @@ from kcompile.codegen.tvm.kernels import (
     reduce,
     resize,
     rnn,
+    scan,
 )
 from kcompile.codegen.tvm.plan import TVM
 
@@ -36,4 +37,5 @@ __all__ = [
     "reduce",
     "resize",
     "rnn",
+    "scan",
 ]

@@ -49,12 +49,16 @@ NORMS = {
     "batch norm of another axis": norm(ops.BatchNorm(1e-3, axis=1), ("N", 3, "T"), (3,), 4),
     "batch norm of open statistics": norm(ops.BatchNorm(1e-3), ("N", 3, 9), (9,), 4, constant=False),
 }
+HALVES = [
+    graph_of(ops.Softmax(), TensorType("float16", ("N", 9))),
+    norm(ops.LayerNorm(1e-3), ("N", 23), (23,), 2, "float16"),
+]
 DOUBLE = norm(ops.LayerNorm(1e-3), ("N", 23), (23,), 2, "float64")
 
 
 @pytest.fixture(scope="module")
 def planned() -> Planned:
-    return Planned([*GRAPHS.values(), *NORMS.values(), DOUBLE])
+    return Planned([*GRAPHS.values(), *NORMS.values(), DOUBLE, *HALVES])
 
 
 @pytest.mark.parametrize("key", GRAPHS, ids=str)
@@ -83,6 +87,11 @@ def test_normalizations_match_the_reference(planned: Planned, name: str):
 
 def test_layer_norm_of_doubles_is_as_exact_as_doubles(planned: Planned):
     planned.check(DOUBLE, random_inputs(DOUBLE, N=5), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("graph", HALVES, ids=lambda graph: str(graph.nodes[-1].op))
+def test_half_precision_is_computed_in_single(planned: Planned, graph: Graph):
+    planned.check(graph, random_inputs(graph, N=5), rtol=3e-3, atol=3e-3)
 
 
 def test_layer_norm_is_not_disturbed_by_a_large_mean(planned: Planned):

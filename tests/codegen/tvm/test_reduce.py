@@ -39,12 +39,13 @@ OTHERS = {
     for axes in ((1,), (1, 2))
     if (cls, dtype) != (ops.ReduceMean, "bool")
 }
+HALVES = {cls: reduction(cls, ("N", 40, 9), (1,), "float16") for cls in CLASSES[:3]}
 LONG = {axes: reduction(ops.ReduceSum, ("N", 3), axes) for axes in ((0,), (0, 1))}
 
 
 @pytest.fixture(scope="module")
 def planned() -> Planned:
-    return Planned([*FLOATS.values(), *OTHERS.values(), *LONG.values()])
+    return Planned([*FLOATS.values(), *OTHERS.values(), *HALVES.values(), *LONG.values()])
 
 
 @pytest.mark.parametrize("symbols", [{"N": 3, "T": 50}, {"N": 1, "T": 1}, {"N": 2, "T": 600}], ids=str)
@@ -66,6 +67,11 @@ def test_integers_wrap_and_truth_values_are_any_and_all(planned: Planned, key: t
     graph = OTHERS[key]
     exact = key[1] != "float64"
     planned.check(graph, random_inputs(graph, N=4), rtol=0 if exact else 1e-12, atol=0 if exact else 1e-12)
+
+
+@pytest.mark.parametrize("cls", HALVES)
+def test_half_precision_is_summed_in_single(planned: Planned, cls: type):
+    planned.check(HALVES[cls], random_inputs(HALVES[cls], N=3), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("axes", LONG)

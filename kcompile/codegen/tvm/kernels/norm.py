@@ -10,7 +10,7 @@ from kcompile.codegen.tvm import math as polynomials
 from kcompile.codegen.tvm.expr import Expr, Index, index, unary
 from kcompile.codegen.tvm.kernels.elementwise import Elementwise, collapse
 from kcompile.codegen.tvm.kernels.nest import units
-from kcompile.codegen.tvm.kernels.reduction import Reducer, Reduction, blocks, lanes_of
+from kcompile.codegen.tvm.kernels.reduction import Array, Reducer, Reduction, blocks, lanes_of, require_float
 from kcompile.codegen.tvm.plan import TVM, Argument, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
@@ -34,9 +34,10 @@ class Softmax(Kernel, family="softmax"):
     extent: Dim
     inner: Dim
     log: bool
+    dtype: str = "float32"
 
     def build(self, f: Function) -> None:
-        body = _SoftmaxBody(f, self.log, f.extent(self.extent), f.extent(self.inner))
+        body = _SoftmaxBody(f, self)
         outer = f.extent(self.outer)
         if self.inner == 1:
             with f.parallel(outer) as row:
@@ -51,12 +52,11 @@ class Softmax(Kernel, family="softmax"):
 
 
 class _SoftmaxBody:
-    def __init__(self, f: Function, log: bool, extent: Index, stride: Index) -> None:
+    def __init__(self, f: Function, kernel: Softmax) -> None:
         self.f = f
-        self.log = log
-        self.extent = extent
-        self.stride = stride
-        self.x, self.y = f.pointer("x"), f.pointer("y")
+        self.log = kernel.log
+        self.extent, self.stride = f.extent(kernel.extent), f.extent(kernel.inner)
+        self.x, self.y = Array(f, "x", kernel.dtype), Array(f, "y", kernel.dtype)
 
     def write(self, offset: Index, lanes: int | None) -> None:
         """The softmax of the row from `offset` on, or of `lanes` neighbouring columns."""
@@ -97,7 +97,8 @@ def softmax(plan: Plan, node: Node) -> None:
     assert isinstance(op, ops.Softmax | ops.LogSoftmax)
     shape, axis = x.type.shape, op.axis % x.type.rank
     outer, inner = dims.mul(*shape[:axis]), dims.mul(*shape[axis + 1 :])
-    plan.emit(Softmax(outer, shape[axis], inner, isinstance(op, ops.LogSoftmax)), x, node.outputs[0])
+    require_float(node)
+    plan.emit(Softmax(outer, shape[axis], inner, isinstance(op, ops.LogSoftmax), x.type.dtype), x, node.outputs[0])
 
 
 @dataclass(frozen=True)
@@ -114,22 +115,21 @@ class LayerNorm(Kernel, family="layer_norm"):
     epsilon: float
 
     def build(self, f: Function) -> None:
-        x, gamma, beta, y = (f.pointer(name, self.dtype) for name in ("x", "gamma", "beta", "y"))
+        x, gamma, beta, y = (Array(f, name, self.dtype) for name in ("x", "gamma", "beta", "y"))
         columns = f.extent(self.columns)
-        count = index(columns).cast(self.dtype)
-        lanes = lanes_of(f, self.dtype)
+        count = index(columns).cast(x.wide)
         with f.parallel(f.extent(self.rows)) as row:
             offset = f.name_index(row * columns)
             axes = [(columns, 1)]
-            mean = f.let(Reduction(f, "sum", self.dtype, axes, x.load).along(offset) / count)
+            mean = f.let(Reduction(f, "sum", x.wide, axes, x.load).along(offset) / count)
 
             def square(place: Index, width: int) -> Expr:
                 centred = f.let(x.load(place, width) - mean)
                 return centred * centred
 
-            variance = Reduction(f, "sum", self.dtype, axes, square).along(offset) / count
+            variance = Reduction(f, "sum", x.wide, axes, square).along(offset) / count
             scale = f.let(1.0 / unary("sqrt", variance + self.epsilon))
-            for i, width in f.vectors(columns, lanes):
+            for i, width in f.vectors(columns, lanes_of(f, self.dtype)):
                 centred = (x.load(offset + i, width) - mean) * scale
                 y.store(offset + i, centred * gamma.load(i, width) + beta.load(i, width))
 

@@ -11,9 +11,9 @@ from typing import Literal
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, index
 from kcompile.codegen.tvm.kernels.nest import dot, merged, product, units
-from kcompile.codegen.tvm.kernels.reduction import Axes, Reducer, Reduction, blocks, lanes_of
+from kcompile.codegen.tvm.kernels.reduction import Array, Axes, Reducer, Reduction, blocks, lanes_of
 from kcompile.codegen.tvm.plan import TVM, Plan
-from kcompile.codegen.tvm.tir import Function, Kernel, Pointer, split
+from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.ir import ops
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Node
@@ -33,10 +33,10 @@ class Reduce(Kernel, family="reduce"):
     reduced: tuple[bool, ...]
 
     def build(self, f: Function) -> None:
-        x, y = f.pointer("x", self.dtype), f.pointer("y", self.dtype)
+        x, y = Array(f, "x", self.dtype), Array(f, "y", self.dtype)
         kept, gone = self._axes(f)
         kind: Reducer = "sum" if self.kind == "mean" else self.kind
-        reduction = Reduction(f, kind, self.dtype, gone, x.load)
+        reduction = Reduction(f, kind, x.wide, gone, x.load)
         # A kept last axis has distance 1; it cannot be reduced and of extent 1, as such axes are dropped.
         if kept and kept[-1][1] == 1:
             self._across(f, reduction, y, kept, gone)
@@ -52,7 +52,7 @@ class Reduce(Kernel, family="reduce"):
         kept = [axis for axis, stride in zip(axes, theirs, strict=True) if stride != 0]
         return kept, [axis for axis, stride in zip(axes, theirs, strict=True) if stride == 0]
 
-    def _across(self, f: Function, reduction: Reduction, y: Pointer, kept: Axes, gone: Axes) -> None:
+    def _across(self, f: Function, reduction: Reduction, y: Array, kept: Axes, gone: Axes) -> None:
         outer, columns = kept[:-1], kept[-1][0]
         lanes = lanes_of(f, self.dtype)
         for start, count, width in blocks(columns, lanes):
@@ -64,7 +64,7 @@ class Reduce(Kernel, family="reduce"):
                     y.store(place, self._finish(value, gone))
                     place = place + value.lanes
 
-    def _along(self, f: Function, reduction: Reduction, y: Pointer, kept: Axes, gone: Axes) -> None:
+    def _along(self, f: Function, reduction: Reduction, y: Array, kept: Axes, gone: Axes) -> None:
         with units(f, [extent for extent, _ in kept]) as position:
             value = reduction.along(f.name_index(dot(position, [stride for _, stride in kept])))
             y.store(dot(position, _dense([extent for extent, _ in kept], 1)), self._finish(value, gone))

@@ -8,6 +8,8 @@ import numpy as np
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index_min, maximum, minimum
 from kcompile.codegen.tvm.kernels.nest import dot, product
 from kcompile.codegen.tvm.tir import Accumulators, Function, split
+from kcompile.errors import UnsupportedOp
+from kcompile.ir.graph import Node
 
 Reducer: TypeAlias = Literal["sum", "max", "min", "prod"]
 Axes: TypeAlias = Sequence[tuple[Index, Index]]
@@ -28,8 +30,9 @@ _COMBINE: dict[Reducer, Callable[[Expr, Expr], Expr]] = {
 
 
 def lanes_of(f: Function, dtype: str) -> int:
-    """Elements of `dtype` in a vector register."""
-    return max(1, f.machine.lanes * 4 // np.dtype(dtype).itemsize)
+    """Elements of `dtype` in a vector register; of float16, as many as of float32."""
+    size = 4 if dtype == "float16" else np.dtype(dtype).itemsize
+    return max(1, f.machine.lanes * 4 // size)
 
 
 def neutral(kind: Reducer, dtype: str) -> float:
@@ -40,6 +43,24 @@ def neutral(kind: Reducer, dtype: str) -> float:
         return -np.inf if kind == "max" else np.inf
     bounds = np.iinfo(dtype)
     return int(bounds.min if kind == "max" else bounds.max)
+
+
+class Array:
+    """The next pointer parameter, whose float16 elements are computed with as float32 (the dtype `wide`)."""
+
+    def __init__(self, f: Function, name: str, dtype: str) -> None:
+        self._f = f
+        self._pointer = f.pointer(name, dtype)
+        self.dtype = dtype
+        self.wide = "float32" if dtype == "float16" else dtype
+
+    def load(self, offset: Index, lanes: int = 1) -> Expr:
+        """`lanes` neighbouring elements from `offset` on."""
+        return self._f.let(self._pointer.load(offset, lanes).cast(self.wide))
+
+    def store(self, offset: Index, value: Expr) -> None:
+        """Write `value` from `offset` on."""
+        self._pointer.store(offset, value.cast(self.dtype))
 
 
 class Reduction:
@@ -173,3 +194,16 @@ def blocks(columns: Index, lanes: int) -> list[tuple[Index, Index, int]]:
     done = columns - columns % wide
     full: list[tuple[Index, Index, int]] = [(0, done // wide, wide)] if done else []
     return [*full, (done, 1, columns - done)] if columns > done else full
+
+
+def require_float(node: Node) -> None:
+    """Refuse a node whose polynomials are for float32 (and float16, which is computed as such).
+
+    Raises:
+        UnsupportedOp: the first operand has another dtype.
+    """
+    if node.inputs[0].type.dtype not in ("float32", "float16"):
+        raise UnsupportedOp(
+            f"target 'tvm' computes `{node.op.op_name}` in float32. "
+            f"Received: {node.inputs[0].type} at {node.source or 'the graph itself'}."
+        )
