@@ -71,10 +71,29 @@ def floor_div(dim: Dim, divisor: int) -> Dim:
             rest[monomial] = remainder
     if set(rest) <= {()}:
         return _text(whole)  # a constant remainder below the divisor adds nothing
-    inner = str(_text(rest))
-    atom = f"({inner})//{divisor}" if not inner.isidentifier() else f"{inner}//{divisor}"
-    whole[(atom,)] = 1
+    inner = _nested_division(rest)
+    if inner is not None:
+        return add(_text(whole), floor_div(inner[0], inner[1] * divisor))
+    whole[(_division(_text(rest), divisor),)] = 1
     return _text(whole)
+
+
+def _division(dim: Dim, divisor: int) -> str:
+    """The atom for a division that does not come out even."""
+    text = str(dim)
+    return f"{text}//{divisor}" if text.isidentifier() else f"({text})//{divisor}"
+
+
+def _nested_division(poly: _Poly) -> tuple[Dim, int] | None:
+    """``(x + k * m, m)`` for the polynomial ``x // m + k``: a division of a division is one division."""
+    atoms = [monomial for monomial in poly if monomial]
+    if len(atoms) != 1 or len(atoms[0]) != 1 or poly[atoms[0]] != 1 or atoms[0][0].isidentifier():
+        return None
+    match _tree(atoms[0][0]):
+        case ast.BinOp(left=left, op=ast.FloorDiv(), right=ast.Constant(value=int() as divisor)):
+            return add(_text(_tree_poly(left)), poly.get((), 0) * divisor), divisor
+        case _:
+            return None
 
 
 def ceil_div(dim: Dim, divisor: int) -> Dim:
@@ -194,8 +213,8 @@ def _tree_poly(tree: ast.expr) -> _Poly:
             return {(name,): 1}
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return {monomial: -coefficient for monomial, coefficient in _tree_poly(operand).items()}
-        case ast.BinOp(op=ast.FloorDiv()):
-            return {(ast.unparse(tree).replace(" ", ""),): 1}
+        case ast.BinOp(left=left, op=ast.FloorDiv(), right=ast.Constant(value=int() as divisor)):
+            return {(_division(_text(_tree_poly(left)), divisor),): 1}
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             first, second = _tree_poly(left), _tree_poly(right)
             return {tuple(sorted(a + b)): p * q for a, p in first.items() for b, q in second.items()}
@@ -218,7 +237,7 @@ def _text(poly: _Poly) -> Dim:
     for monomial in ordered:
         coefficient = terms[monomial]
         sign = "-" if coefficient < 0 else "+" if parts else ""
-        alone = len(monomial) == 1 and abs(coefficient) == 1
+        alone = len(monomial) == 1 and coefficient == 1
         atoms = [atom if alone or atom.isidentifier() else f"({atom})" for atom in monomial]
         factors = ([str(abs(coefficient))] if abs(coefficient) != 1 or not monomial else []) + atoms
         parts.append(sign + "*".join(factors))
