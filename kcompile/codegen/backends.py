@@ -3,7 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +16,7 @@ from kcompile.ir.ops import Constant
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.pipeline import inference
 from kcompile.runtime.bundle import machine_misfit
-from kcompile.runtime.native import NativeSession
+from kcompile.runtime.native import NativeProgram, NativeSession
 from kcompile.runtime.onnx import SIGNATURE_KEY, OnnxSession
 from kcompile.runtime.reference import graph_signature
 from kcompile.runtime.session import Session
@@ -37,7 +37,7 @@ class Program:
         memory: weight bytes, and the bytes of the arena where they are planned.
         versions: of the packages that made it.
         open: makes a session of it with a number of threads.
-        symbols: the names of the values that a native program takes, in order.
+        description: what a native program must know of itself to be called.
     """
 
     signature: Signature
@@ -47,7 +47,7 @@ class Program:
     memory: Mapping[str, Dim]
     versions: Mapping[str, str]
     open: Callable[[int], Session]
-    symbols: tuple[str, ...] = ()
+    description: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,13 @@ def weight_bytes(graph: Graph) -> int:
     """Bytes of the constants of `graph`, each counted once."""
     constants = {id(node.op): node.outputs[0].constant for node in graph.nodes if isinstance(node.op, Constant)}
     return sum(array.nbytes for array in constants.values() if array is not None)
+
+
+def work(graph: Graph) -> Dim:
+    """About how many operations `graph` takes: its multiply-accumulates, and one per element of every result."""
+    nodes = [node for node in graph.nodes if not isinstance(node.op, Constant)]
+    macs = (n.op.macs(tuple(v.type for v in n.inputs), tuple(v.type for v in n.outputs)) for n in nodes)
+    return dims.add(*macs, *(value.type.size for node in nodes for value in node.outputs))
 
 
 def _known(target: str, options: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -150,6 +157,7 @@ def _native_backend(target: str, name: str) -> Backend:
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
         compiled = lower.compile_graph(fuse(inference(graph)), machine)
         library, weights = compiled.library, compiled.weights
+        program = NativeProgram(library, weights, compiled.symbols, work(graph))
         return Program(
             signature,
             {"kind": "native", "library": "model.so", "weights": "weights.bin"},
@@ -157,8 +165,8 @@ def _native_backend(target: str, name: str) -> Backend:
             description,
             {"weight_bytes": len(weights), "arena_bytes": _arena_text(compiled.arena.slots)},
             {"apache-tvm": version("apache-tvm")},
-            lambda threads: NativeSession(signature, library, weights, compiled.symbols, threads, signature.name),
-            compiled.symbols,
+            lambda threads: NativeSession(signature, program, threads, signature.name),
+            {"symbols": list(program.symbols), "work": program.work},
         )
 
     return Backend(target, (".kcb",), compile)

@@ -97,7 +97,7 @@ def _manifest(contents: Contents, members: Mapping[str, bytes | memoryview]) -> 
         "schema": SCHEMA,
         "signature": program.signature.to_json(),
         "artifact": dict(program.artifact),
-        "symbols": list(program.symbols),
+        "program": dict(program.description),
         "target": dict(program.target),
         "memory": dict(program.memory),
         "notes": dict(contents.notes),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from kcompile.errors import ArtifactError
 from kcompile.runtime.bundle import Bundle, check_machine, is_bundle, open_bundle
+from kcompile.runtime.native import NativeProgram, NativeSession
 from kcompile.runtime.session import THREADS_KEY, Session, check_threads
-from kcompile.runtime.signature import as_dict, as_list, as_text
+from kcompile.runtime.signature import as_dict, as_dim, as_list, as_text
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None, check: bool = False) -> Session:
@@ -59,11 +60,14 @@ def load_bundle(bundle: Bundle, threads: int | None = None) -> Session:
 
         return OnnxSession(bytes(bundle.member("model")), threads, bundle.path.name)
     if bundle.kind == "native":
-        from kcompile.runtime.native import NativeSession
-
         check_machine(bundle)
-        symbols = [as_text(symbol, "symbols") for symbol in as_list(bundle.manifest.get("symbols"), "symbols")]
-        library, weights = bundle.member("library"), bundle.member("weights")
         used = check_threads(threads, as_dict(bundle.manifest.get("notes"), "notes").get(THREADS_KEY))
-        return NativeSession(bundle.signature, library, weights, symbols, used, bundle.path.name)
+        return NativeSession(bundle.signature, _native_program(bundle), used, bundle.path.name)
     raise ArtifactError(f"{bundle.path.name} must hold an artifact of kind native or onnx. Received: {bundle.kind!r}.")
+
+
+def _native_program(bundle: Bundle) -> NativeProgram:
+    record = as_dict(bundle.manifest.get("program"), "program")
+    symbols = tuple(as_text(symbol, "program.symbols") for symbol in as_list(record.get("symbols"), "program.symbols"))
+    work = as_dim(record.get("work"), "program.work")
+    return NativeProgram(bundle.member("library"), bundle.member("weights"), symbols, work)

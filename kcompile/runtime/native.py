@@ -12,7 +12,8 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from kcompile.errors import ArtifactError, InputError, KCompileError
 from kcompile.ir import dims
+from kcompile.ir.dims import Dim
 from kcompile.ir.types import Array
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature
@@ -27,6 +29,10 @@ from kcompile.runtime.signature import Plan, Signature
 Content: TypeAlias = bytes | memoryview
 
 ALIGNMENT = 64
+
+# Operations of one call from which waking the pool pays: it takes up to 50 µs, in which one core does some millions.
+_WORTH_THREADS = 2_000_000
+_MAX_CALLS = 256
 
 _ENTRIES: dict[str, tuple[list[type], type | None]] = {
     "kc_arena_bytes": ([ctypes.c_void_p, ctypes.c_int32], ctypes.c_int64),
@@ -40,15 +46,39 @@ _libraries: dict[bytes, ctypes.CDLL] = {}
 _libraries_lock = threading.Lock()
 
 
+@dataclass(frozen=True)
+class NativeProgram:
+    """A program as a bundle holds it.
+
+    Attributes:
+        library: the shared library.
+        weights: the blob that its kernels read, used where it lies.
+        symbols: the names of the values that its entries take, in order.
+        work: operations of one call, as an expression of the symbols: whether threads are worth their waking.
+    """
+
+    library: Content
+    weights: Content
+    symbols: tuple[str, ...]
+    work: Dim
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What calls of the same extents have in common."""
+
+    symbols: ctypes.Array[ctypes.c_int64]
+    threads: int
+    arena_bytes: int
+
+
 class NativeSession(Session):
     """A program in a shared library.
 
     Args:
         signature: what it takes and gives.
-        library: the shared library.
-        weights: the blob that its kernels read, used where it lies.
-        symbols: the names of the values that its entries take, in order.
-        threads: threads of one call.
+        program: the program.
+        threads: the most threads of one call; calls with little work use one.
         origin: what errors call the program.
 
     Raises:
@@ -57,71 +87,74 @@ class NativeSession(Session):
 
     engine = "native"
 
-    def __init__(
-        self,
-        signature: Signature,
-        library: Content,
-        weights: Content,
-        symbols: Sequence[str],
-        threads: int,
-        origin: str = "the program",
-    ) -> None:
+    def __init__(self, signature: Signature, program: NativeProgram, threads: int, origin: str = "the program") -> None:
         super().__init__(signature, threads)
         known = dims.symbols(*(dim for type in signature.inputs.values() for dim in type.shape))
-        if not known.issuperset(symbols):
-            raise ArtifactError(f"{origin} is damaged: no input has the extents {', '.join(symbols)}.")
-        self._library = _loaded(library, origin)
-        self._weights = _aligned(weights)
+        unknown = (dims.symbols(program.work) | set(program.symbols)) - known
+        if unknown:
+            raise ArtifactError(f"{origin} is damaged: no input has the extents {', '.join(sorted(unknown))}.")
+        self._program = program
+        self._library = _loaded(program.library, origin)
+        self._weights = _aligned(program.weights)
         self._weights_address = _address(self._weights)
-        self._symbols = tuple(symbols)
-        self._turn = threading.Lock()
-        self._free: list[_Workspace] = []
+        self._calls: dict[tuple[int, ...], _Call] = {}
+        self._forget_workspaces()
+
+    def _forget_workspaces(self) -> None:
         self._process = os.getpid()
+        self._turn = threading.Lock()
+        self._free: dict[int, list[_Workspace]] = {1: [], self.threads: []}
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
-        symbols = (ctypes.c_int64 * len(self._symbols))(*(plan.bindings[symbol] for symbol in self._symbols))
-        needed = self._library.kc_arena_bytes(symbols, self.threads)
-        if needed < 0:
-            shapes = ", ".join(f"`{name}`: {array.shape}" for name, array in zip(self.inputs, arrays, strict=True))
-            raise InputError(
-                f"{self.name} cannot run on arrays this large at once. Received: {shapes}. "
-                "Call predict with a smaller batch_size."
-            )
+        call = self._call_for(arrays, plan)
         outputs = [np.empty(shape, dtype) for shape, dtype in plan.results]
-        with self._workspace() as workspace:
+        with self._workspace(call.threads) as workspace:
             failed = self._library.kc_run(
                 _pointers(arrays),
                 _pointers(outputs),
                 self._weights_address,
-                workspace.arena(needed),
-                symbols,
+                workspace.arena(call.arena_bytes),
+                call.symbols,
                 workspace.pool,
             )
         if failed:
             raise KCompileError(f"the program of {self.name} refused the extents {dict(plan.bindings)}.")
         return outputs
 
+    def _call_for(self, arrays: list[Array], plan: Plan) -> _Call:
+        values = tuple([plan.bindings[symbol] for symbol in self._program.symbols])
+        call = self._calls.get(values)
+        if call is None:
+            call = self._new_call(values, plan)
+            if len(self._calls) < _MAX_CALLS:
+                self._calls[values] = call
+        if call.arena_bytes < 0:
+            shapes = ", ".join(f"`{name}`: {array.shape}" for name, array in zip(self.inputs, arrays, strict=True))
+            law = f"{self.name} cannot run on arrays this large at once"
+            raise InputError(f"{law}. Received: {shapes}. Call predict with a smaller batch_size.")
+        return call
+
+    def _new_call(self, values: tuple[int, ...], plan: Plan) -> _Call:
+        work = int(dims.substitute(self._program.work, plan.bindings))
+        threads = self.threads if work >= _WORTH_THREADS else 1
+        symbols = (ctypes.c_int64 * len(values))(*values)
+        return _Call(symbols, threads, self._library.kc_arena_bytes(symbols, threads))
+
     @contextmanager
-    def _workspace(self) -> Generator["_Workspace"]:
+    def _workspace(self, threads: int) -> Generator["_Workspace"]:
         """A workspace that is nobody else's meanwhile."""
         if self._process != os.getpid():
             # A fork copies no threads: the parent's pool and its turn mean nothing here.
-            self._process, self._turn, self._free = os.getpid(), threading.Lock(), []
-        if self.threads > 1:
-            with self._turn:
-                yield from self._borrowed()
-        else:
-            yield from self._borrowed()
-
-    def _borrowed(self) -> Generator["_Workspace"]:
-        try:
-            workspace = self._free.pop()
-        except IndexError:
-            workspace = _Workspace(self._library, self.threads)
-        try:
-            yield workspace
-        finally:
-            self._free.append(workspace)
+            self._forget_workspaces()
+        with self._turn if threads > 1 else nullcontext():
+            try:
+                workspace = self._free[threads].pop()
+            except IndexError:
+                workspace = _Workspace(self._library, threads)
+            try:
+                yield workspace
+            finally:
+                self._free[threads].append(workspace)
 
 
 class _Workspace:

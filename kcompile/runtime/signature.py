@@ -193,6 +193,20 @@ def as_count(value: object, what: str) -> int:
     return value
 
 
+def as_dim(value: object, what: str) -> Dim:
+    """`value`, which must be an extent: an integer from 0 on, or an expression of symbols.
+
+    Raises:
+        ArtifactError: it is something else.
+    """
+    if not isinstance(value, str):
+        return as_count(value, what)
+    try:
+        return dims.canonical(value)
+    except GraphError as error:
+        raise ArtifactError(str(error)) from None
+
+
 def _shown(value: object) -> str:
     return repr(value)[:80]
 
@@ -204,20 +218,11 @@ def _tensor_to_json(name: str, type: TensorType) -> dict[str, Any]:
 def _tensor_from_json(value: object) -> tuple[str, TensorType]:
     record = as_dict(value, "tensor")
     name = as_text(record.get("name"), "tensor.name")
-    shape: Shape = tuple(_dim_from_json(dim) for dim in as_list(record.get("shape"), f"{name}.shape"))
+    shape: Shape = tuple(as_dim(dim, f"{name}.shape") for dim in as_list(record.get("shape"), f"{name}.shape"))
     try:
         return name, TensorType(as_text(record.get("dtype"), f"{name}.dtype"), shape)
     except GraphError as error:
         raise ArtifactError(f"tensor `{name}`: {error}") from None
-
-
-def _dim_from_json(value: object) -> Dim:
-    if not isinstance(value, str):
-        return as_count(value, "extent")
-    try:
-        return dims.canonical(value)
-    except GraphError as error:
-        raise ArtifactError(str(error)) from None
 
 
 def _leaves(structure: object) -> list[str]:

@@ -15,6 +15,12 @@ from tests.runtime.harness import small_graph
 BATCHES = [np.random.default_rng(rows).standard_normal((rows, 10, 1), np.float32) for rows in range(1, 60)]
 
 
+@pytest.fixture(autouse=True)
+def worth_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use threads from 27 rows on (38 operations each), so that both ways are taken."""
+    monkeypatch.setattr("kcompile.runtime.native._WORTH_THREADS", 1000)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("target", ["native", "onnx"])
 def test_four_threads_at_once_give_what_one_gives(target: str, threads: int, request: pytest.FixtureRequest) -> None:
@@ -47,6 +53,8 @@ def test_a_session_is_freed_with_its_threads(native: Path) -> None:
     before = _threads()
     session = load(native, threads=4)
     session.predict(BATCHES[0])
+    assert _threads() == before, "a call with little work wakes no threads"
+    session.predict(BATCHES[-1], batch_size=100)
     assert _threads() == before + 3
     del session
     assert _threads() == before
