@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +20,7 @@ from kcompile.ir.types import LONG_DTYPES, Array, TensorType
 
 T = TypeVar("T")
 
-_SPACE = re.compile(r"\s*(?:(?<=\n)[ \t]*//(?! note:)[^\n]*\s*)*")
+_SPACE = re.compile(r"(?:\s*\n[ \t]*//(?! note:)[^\n]*)*\s*")
 _INDENT = re.compile(r"[ \t]*")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|inf\b|nan\b)")
@@ -261,7 +261,8 @@ class _Parser:
 
     def instance(self, cls: type[Op], attributes: dict[str, object], at: int) -> Op:
         """An op from attributes that have been checked against the types of its fields."""
-        hints = {name: hint for name, hint in _hints(cls).items() if name in cls.__dataclass_fields__}
+        types = get_type_hints(cls, localns={"Graph": Graph})
+        hints = {field.name: types[field.name] for field in fields(cls)}
         for name, value in attributes.items():
             if name not in hints or not _fits(value, hints[name]):
                 self.fail(f"`{cls.op_name}` has no attribute `{name}` of such a value", at)
@@ -329,10 +330,6 @@ class _Parser:
 def _key(name: str, named: bool) -> str:
     """Names and numbers do not meet: ``%"3"`` is another value than ``%3``."""
     return f"name {name}" if named else name
-
-
-def _hints(cls: type[Op]) -> dict[str, Any]:
-    return get_type_hints(cls, localns={"Graph": Graph})
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -41,6 +41,8 @@ class TensorType:
     def __post_init__(self) -> None:
         if self.dtype not in SHORT_DTYPES:
             raise GraphError(f"`dtype` must be one of {', '.join(SHORT_DTYPES)}. Received: {self.dtype!r}.")
+        if any(isinstance(dim, int) and dim < 0 for dim in self.shape):
+            raise GraphError(f"extents must be from 0 on. Received: {self.shape}.")
 
     @property
     def rank(self) -> int:

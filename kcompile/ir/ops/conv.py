@@ -68,6 +68,19 @@ def window_extents(
     ]
 
 
+def require_windows(
+    op: Op, types: Types, window: Shape, strides: tuple[int, ...], rates: tuple[int, ...], padding: Padding
+) -> None:
+    """Raise unless window, strides, dilation and padding hold a fitting number for each spatial axis of the operand."""
+    rank = types[0].rank - 2
+    op.require(rank >= 1 and len(window) == len(strides) == len(rates) == rank, "attributes and ranks must fit", types)
+    sizes = (*window, *strides, *rates)
+    op.require(all(isinstance(n, int) and n > 0 for n in sizes), "windows and steps must be from 1 on", types)
+    pairs = () if isinstance(padding, str) else padding
+    fits = isinstance(padding, str) or (len(pairs) == rank and all(n >= 0 for pair in pairs for n in pair))
+    op.require(fits, "`padding` must hold a pair of numbers from 0 on per spatial axis", types)
+
+
 def spatial_of(shape: Shape, data_format: DataFormat) -> Shape:
     """The spatial extents of an activation shape."""
     return shape[1:-1] if data_format == "channels_last" else shape[2:]
@@ -174,8 +187,10 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
         x, kernel = types[:2]
         rank = len(self.strides)
         self.require(x.rank == kernel.rank == rank + 2 and x.dtype == kernel.dtype, "ranks and dtypes must fit", types)
+        require_windows(self, types, kernel.shape[:rank], self.strides, self.rates, self.padding)
         filters, channels = kernel.static_shape()[-1], channels_of(x.shape, self.data_format)
-        fits = channels == dims.mul(kernel.shape[-2], self.groups) and filters % self.groups == 0
+        whole = self.groups > 0 and filters % self.groups == 0
+        fits = whole and channels == dims.mul(kernel.shape[-2], self.groups)
         self.require(fits, "the kernel must hold [*window, channels / groups, filters]", types)
         self.require(len(types) < 3 or types[2].shape == (filters,), "the bias must hold one number per filter", types)
         spatial = spatial_of(x.shape, self.data_format)
@@ -239,8 +254,11 @@ class ConvTranspose(Op, name="conv_transpose", operands=("x", "kernel", "bias?")
         x, kernel = types[:2]
         rank = len(self.strides)
         self.require(x.rank == kernel.rank == rank + 2 and x.dtype == kernel.dtype, "ranks and dtypes must fit", types)
+        require_windows(self, types, kernel.shape[:rank], self.strides, self.rates, self.padding)
+        self.require(len(self.output_padding) == rank, "`output_padding` must hold one number per axis", types)
+        whole = self.groups > 0 and kernel.static_shape()[-1] % self.groups == 0
         self.require(
-            channels_of(x.shape, self.data_format) == kernel.shape[-1] and kernel.static_shape()[-1] % self.groups == 0,
+            whole and channels_of(x.shape, self.data_format) == kernel.shape[-1],
             "the kernel must hold [*window, filters / groups, channels]",
             types,
         )
@@ -318,8 +336,11 @@ class _Pool(Op, operands=("x",)):
 
     def infer(self, types: Types) -> Types:
         x = types[0]
-        self.require(x.rank == len(self.strides) + 2 == len(self.pool_size) + 2, "ranks must fit", types)
         spatial, rates = spatial_of(x.shape, self.data_format), (1,) * len(self.strides)
+        require_windows(self, types, self.pool_size, self.strides, rates, self.padding)
+        pairs = () if isinstance(self.padding, str) else self.padding
+        holds = all(max(pair) < size for pair, size in zip(pairs, self.pool_size, strict=bool(pairs)))
+        self.require(holds, "no window may hold padding alone", types)
         extents = window_extents(self.padding, spatial, self.pool_size, self.strides, rates)
         self.require(all(isinstance(e, str) or e >= 0 for e in extents), "the window exceeds the input", types)
         channels = channels_of(x.shape, self.data_format)

@@ -93,9 +93,10 @@ class Slice(Op, name="slice", operands=("x",)):
     def infer(self, types: Types) -> Types:
         axis = normalize_axis(self, self.axis, types)
         shape = list(types[0].shape)
+        self.require(self.step > 0, "`step` must be from 1 on", types)
         shape[axis] = dims.ceil_div(dims.sub(self.stop, self.start), self.step)
         length, extent = shape[axis], types[0].shape[axis]
-        inside = self.step > 0 and not (isinstance(length, int) and length < 0)
+        inside = not (isinstance(length, int) and length < 0)
         inside = inside and not (isinstance(self.stop, int) and isinstance(extent, int) and self.stop > extent)
         self.require(inside and not (isinstance(self.start, int) and self.start < 0), "bounds leave the axis", types)
         return (types[0].with_shape(shape),)
