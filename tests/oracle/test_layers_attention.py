@@ -39,6 +39,9 @@ def test_multi_head_attention_agrees(data: st.DataObject) -> None:
         "sliding_window": draw(st.sampled_from([None, 2])),
     }
     causal, scores, carried = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
+    if arguments["dropout"] == 0 and not scores:
+        # Keras's JAX kernel needs heads of one size.
+        arguments["value_dim"] = None
     how = draw(st.sampled_from(["self", "cross", "key"]))
     explicit = draw(st.booleans())
 
@@ -53,7 +56,7 @@ def test_multi_head_attention_agrees(data: st.DataObject) -> None:
         return [layer(x, y, **(named | {"key": z} if how == "key" else named)), m]
 
     mask = RNG.random((3, 5, 5)) > 0.3
-    check(build, padded(3, 5, 4), padded(3, 5, 4), floats(3, 5, 6), mask, configs=how == "self" and False)
+    check(build, padded(3, 5, 4), padded(3, 5, 4), floats(3, 5, 6), mask, configs=False)
 
 
 def test_masked_queries_pass_their_mask_on() -> None:
@@ -125,12 +128,18 @@ def test_group_query_attention_agrees(data: st.DataObject) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_and_additive_attention_agree(use_scale: bool, masked: bool, causal: bool) -> None:
-    def build(L: Any, layer: Any, x: Any, y: Any, z: Any) -> Any:
+    def build(L: Any, layer: Any, x: Any, y: Any, z: Any, scores: bool) -> Any:
         x, y = (L.Masking()(x), L.Masking()(y)) if masked else (x, y)
-        plain = layer([x, y], use_causal_mask=causal)
-        return [plain, layer([x, y, z], return_attention_scores=True, use_causal_mask=causal)]
+        tensors = [x, y, z] if scores else [x, y]
+        return layer(tensors, return_attention_scores=scores, use_causal_mask=causal)
 
     tensors = padded(3, 5, 4), padded(3, 6, 4), floats(3, 6, 4)
-    check(lambda L, *ts: build(L, L.Attention(use_scale), *ts), *tensors)
-    check(lambda L, *ts: build(L, L.Attention(use_scale, "concat"), *ts), *tensors)
-    check(lambda L, *ts: build(L, L.AdditiveAttention(use_scale), *ts), *tensors)
+    for scores in (False, True):
+        given = tensors if scores else tensors[:2]
+
+        def with_layer(make: Any, scores: bool = scores, count: int = len(given)) -> Any:
+            return lambda L, *ts: build(L, make(L), *ts, *[None] * (3 - count), scores=scores)
+
+        check(with_layer(lambda L: L.Attention(use_scale)), *given)
+        check(with_layer(lambda L: L.Attention(use_scale, "concat")), *given)
+        check(with_layer(lambda L: L.AdditiveAttention(use_scale)), *given)

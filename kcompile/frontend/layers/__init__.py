@@ -15,6 +15,7 @@ from kcompile.frontend.layers.attention import (
     GroupQueryAttention,
     MultiHeadAttention,
 )
+from kcompile.frontend.layers.categories import CategoryEncoding, Discretization, IntegerLookup
 from kcompile.frontend.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -29,6 +30,18 @@ from kcompile.frontend.layers.convolution import (
 )
 from kcompile.frontend.layers.core import Dense, Embedding, Identity, Masking
 from kcompile.frontend.layers.einsum import EinsumDense
+from kcompile.frontend.layers.images import (
+    CenterCrop,
+    RandomBrightness,
+    RandomContrast,
+    RandomFlip,
+    RandomHue,
+    RandomRotation,
+    RandomSaturation,
+    RandomTranslation,
+    RandomZoom,
+    Resizing,
+)
 from kcompile.frontend.layers.merging import (
     Add,
     Average,
@@ -120,6 +133,8 @@ __all__ = [
     "AveragePooling3D",
     "BatchNormalization",
     "Bidirectional",
+    "CategoryEncoding",
+    "CenterCrop",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
@@ -133,6 +148,7 @@ __all__ = [
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
+    "Discretization",
     "Dot",
     "Dropout",
     "EinsumDense",
@@ -150,6 +166,7 @@ __all__ = [
     "GroupNormalization",
     "GroupQueryAttention",
     "Identity",
+    "IntegerLookup",
     "LSTMCell",
     "LayerNormalization",
     "LeakyReLU",
@@ -165,10 +182,19 @@ __all__ = [
     "PReLU",
     "Permute",
     "RMSNormalization",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomFlip",
+    "RandomHue",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomTranslation",
+    "RandomZoom",
     "ReLU",
     "RepeatVector",
     "Rescaling",
     "Reshape",
+    "Resizing",
     "SeparableConv1D",
     "SeparableConv2D",
     "SimpleRNN",

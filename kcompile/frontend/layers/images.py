@@ -1,0 +1,158 @@
+"""Layers that prepare images inside a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any
+
+import numpy as np
+
+from kcompile.errors import ModelError
+from kcompile.frontend.layer import Layer, register_layer
+from kcompile.frontend.layers import arguments
+from kcompile.frontend.layers.resampling import INTERPOLATIONS, resize
+from kcompile.frontend.layers.writing import cast, in_channels_last
+from kcompile.frontend.tracing import Trace
+from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim
+from kcompile.ir.graph import Value
+
+
+class _Sized(Layer):
+    """Base of the layers that give images a height and a width: ``x: T[N, H, W, C] -> T[N, height, width, C]``."""
+
+    height: int
+    width: int
+    data_format: str | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        arguments.positive(self, "height", "width")
+        self.data_format = arguments.data_format(self)
+
+    def build(self, *input_shapes: Any) -> None:
+        arguments.rank_of(self, input_shapes[0], 4)
+
+    def extents(self, x: Value) -> tuple[int, int]:
+        """The height and width of an image.
+
+        Raises:
+            ModelError: they are open.
+        """
+        height, width = x.type.shape[1:3]
+        if isinstance(height, int) and isinstance(width, int):
+            return height, width
+        raise ModelError(f"layer `{self.name}` needs images of known height and width. Received: {x.type}.")
+
+    def cropped_to_ratio(self, t: Trace, x: Value) -> Value:
+        """The largest part in the middle with the proportions of the result."""
+        height, width = self.extents(x)
+        crop_height = max(min(height, int(width * self.height / self.width)), 1)
+        crop_width = max(min(width, int(height * self.width / self.height)), 1)
+        x = cut(t, x, 1, int((height - crop_height) / 2), crop_height)
+        return cut(t, x, 2, int((width - crop_width) / 2), crop_width)
+
+
+def cut(t: Trace, x: Value, axis: int, start: Dim, length: int) -> Value:
+    """`length` elements along `axis` from `start` on."""
+    return t(ops.Slice(axis, start, dims.add(start, length)), x)
+
+
+@register_layer("keras>Resizing")
+@dataclass(eq=False)
+class Resizing(_Sized):
+    """Images at another size; integers are rounded and stay integers."""
+
+    height: int
+    width: int
+    interpolation: str = "bilinear"
+    crop_to_aspect_ratio: bool = False
+    pad_to_aspect_ratio: bool = False
+    fill_mode: str = "constant"
+    fill_value: float = 0.0
+    antialias: bool = False
+    data_format: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.interpolation = self.interpolation.lower()
+        arguments.choice(self, "interpolation", INTERPOLATIONS)
+        self.require(self.fill_mode == "constant", "fill_mode", '"constant"')
+        both = self.crop_to_aspect_ratio and self.pad_to_aspect_ratio
+        self.require(not both, "pad_to_aspect_ratio", "False where crop_to_aspect_ratio is True")
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        image: Value = args[0]
+        x = image if image.type.is_float else cast(t, image, self.compute_dtype)
+        y = in_channels_last(t, x, str(self.data_format), lambda x: self._resized(t, x))
+        if image.type.is_float:
+            return y
+        limits = np.iinfo(image.type.dtype)
+        return cast(t, t(ops.Clip(float(limits.min), float(limits.max)), t(ops.Round(), y)), image.type.dtype)
+
+    def _resized(self, t: Trace, x: Value) -> Value:
+        if self.crop_to_aspect_ratio:
+            x = self.cropped_to_ratio(t, x)
+        if self.pad_to_aspect_ratio:
+            x = self._padded_to_ratio(t, x)
+        where = f"layer `{self.name}`"
+        return resize(t, x, (self.height, self.width), self.interpolation, self.antialias, where)
+
+    def _padded_to_ratio(self, t: Trace, x: Value) -> Value:
+        height, width = self.extents(x)
+        above = int((max(height, int(width * self.height / self.width)) - height) / 2)
+        beside = int((max(width, int(height * self.width / self.height)) - width) / 2)
+        widths = (0, above, 0, 0) if above else (0, 0, beside, 0)
+        return t(ops.Pad(widths, widths, value=float(self.fill_value)), x)
+
+
+@register_layer("keras>CenterCrop")
+@dataclass(eq=False)
+class CenterCrop(_Sized):
+    """The middle of images; of smaller ones, the largest part with the proportions of the result, resized."""
+
+    height: int
+    width: int
+    data_format: str | None = None
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        x = cast(t, args[0], self.compute_dtype)
+        return in_channels_last(t, x, str(self.data_format), lambda x: self._cropped(t, x))
+
+    def _cropped(self, t: Trace, x: Value) -> Value:
+        height, width = x.type.shape[1:3]
+        fits = [not isinstance(d, int) or d >= n for d, n in ((height, self.height), (width, self.width))]
+        if not all(fits):
+            x = self.cropped_to_ratio(t, x)
+            return resize(t, x, (self.height, self.width), "bilinear")
+        x = cut(t, x, 1, dims.floor_div(dims.sub(height, self.height), 2), self.height)
+        return cut(t, x, 2, dims.floor_div(dims.sub(width, self.width), 2), self.width)
+
+
+class RandomImageLayer(Layer):
+    """Changes images at random while training; at inference it returns them, as floats."""
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        return cast(t, args[0], self.compute_dtype)
+
+
+def _at_random(name: str, required: Sequence[str] = (), **defaults: Any) -> type[RandomImageLayer]:
+    """A layer class of that name with arguments in Keras's order; all have a seed and a data format."""
+    common = {} if name == "RandomBrightness" else {"data_format": None}
+    items: dict[str, Any] = {**defaults, "seed": None, **common}
+    fields = [(n, Any) for n in required] + [(n, Any, field(default=value)) for n, value in items.items()]
+    cls = make_dataclass(name, fields, bases=(RandomImageLayer,), eq=False)
+    cls.__module__ = __name__
+    return register_layer(f"keras>{name}")(cls)
+
+
+_RANGE = (0, 255)
+_WARP = {"fill_mode": "reflect", "interpolation": "bilinear"}
+
+RandomBrightness = _at_random("RandomBrightness", ["factor"], value_range=_RANGE)
+RandomContrast = _at_random("RandomContrast", ["factor"], value_range=_RANGE)
+RandomFlip = _at_random("RandomFlip", mode="horizontal_and_vertical")
+RandomHue = _at_random("RandomHue", ["factor"], value_range=_RANGE)
+RandomSaturation = _at_random("RandomSaturation", ["factor"], value_range=_RANGE)
+RandomRotation = _at_random("RandomRotation", ["factor"], **_WARP, fill_value=0.0)
+RandomTranslation = _at_random("RandomTranslation", ["height_factor", "width_factor"], **_WARP, fill_value=0.0)
+RandomZoom = _at_random("RandomZoom", ["height_factor"], width_factor=None, **_WARP, fill_value=0.0)
