@@ -129,7 +129,8 @@ def compile(
     clock.start("compiling")
     program = chosen.compile(graph, _signature(graph, keras_model), notes)
     clock.start("verifying")
-    report = check_graph(graph, program.open(1), seed)
+    counts = (1, 2) if program.artifact["kind"] == "native" else (1,)
+    report = check_graph(graph, *(program.open(count) for count in counts), seed=seed)
     require_agreement(report, graph, chosen.session, f"what target {target!r} made of {graph.name}")
     clock.start("writing")
     _write(path, program, notes, report)
@@ -200,7 +201,8 @@ def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 
         bundle.check()
     session = load_bundle(bundle, 1) if bundle else load_artifact(path, 1)
     if against is None:
-        report = check_samples(session, _recorded(path, bundle))
+        samples, allowed = _recorded(path, bundle)
+        report = check_samples(session, samples, allowed)
         cause = (
             "This machine computes something else. Give the Keras model with --against to find the layer that is off."
         )
@@ -208,7 +210,7 @@ def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 
     _name_of(against)
     model, _ = _model_of(against)
     graph = _as_compiled(model.trace(), session, path)
-    report = check_graph(graph, session, seed)
+    report = check_graph(graph, session, seed=seed)
     return report, "" if report.agrees else _cause(graph, session, report)
 
 
@@ -237,7 +239,8 @@ def _as_compiled(graph: Graph, session: Session, path: Path) -> Graph:
     return fix_shapes(graph, fixed)
 
 
-def _recorded(path: Path, bundle: Bundle | None) -> "Samples":
+def _recorded(path: Path, bundle: Bundle | None) -> "tuple[Samples, dict[str, float]]":
+    """The samples of a bundle, and how far each output may be off."""
     from kcompile.codegen.parity import Samples
 
     if bundle is None:
@@ -245,7 +248,7 @@ def _recorded(path: Path, bundle: Bundle | None) -> "Samples":
             f"{path.name} holds no recorded samples. Give the Keras model that it was compiled from: "
             f"kcompile verify {path.name} --against MODEL"
         )
-    return Samples(*bundle.samples())
+    return Samples(*bundle.samples()), bundle.limits()
 
 
 def is_keras_file(path: Path) -> bool:

@@ -3,14 +3,14 @@
 Where they disagree, `first_wrong_layer` finds the first Keras layer whose value is off.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from kcompile.codegen.samples import draw_inputs
-from kcompile.codegen.tolerances import ABSOLUTE, PROBABILITY_SUM, WHOLE_MODEL
+from kcompile.codegen.tolerances import ABSOLUTE, LARGE, PROBABILITY_SUM, WHOLE_MODEL
 from kcompile.errors import KCompileError, VerificationError
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph, Node, Value
@@ -62,8 +62,8 @@ class Report:
         return {"agrees": self.agrees, "outputs": [asdict(difference) for difference in self.differences]}
 
 
-def check_graph(graph: Graph, session: Session, seed: int = 0) -> Report:
-    """What `session` computes, against the reference of the unoptimised `graph`, on drawn inputs.
+def check_graph(graph: Graph, *sessions: Session, seed: int = 0) -> Report:
+    """What each of `sessions` computes, against the reference of the unoptimised `graph`, on drawn inputs.
 
     Raises:
         VerificationError: the reference has no finite number, so that nothing can be compared.
@@ -78,12 +78,14 @@ def check_graph(graph: Graph, session: Session, seed: int = 0) -> Report:
     types = graph.output_types
     samples = Samples(inputs, {name: y.astype(types[name].dtype) for name, y in exact.items()})
     noise = _Noise(lambda: evaluate(graph, inputs), exact)
-    return Report(_differences(session, inputs, exact, noise), samples)
+    judge = _Judge(exact, lambda name, y, reference: _compare_with(noise, name, y, reference))
+    return Report(judge.worst_of(sessions, inputs), samples)
 
 
-def check_samples(session: Session, samples: Samples) -> Report:
-    """What `session` computes, against recorded outputs."""
-    return Report(_differences(session, samples.inputs, samples.outputs, None), samples)
+def check_samples(session: Session, samples: Samples, allowed: Mapping[str, float]) -> Report:
+    """What `session` computes, against recorded outputs, each within its recorded limit."""
+    judge = _Judge(samples.outputs, lambda name, y, reference: _judged(name, y, reference, allowed[name]))
+    return Report(judge.worst_of((session,), samples.inputs), samples)
 
 
 def require_agreement(report: Report, graph: Graph, compile: Compile, what: str) -> None:
@@ -144,16 +146,25 @@ def layer_results(graph: Graph) -> list[tuple[str, Value]]:
 
 def compare(output: str, y: Array, reference: Array, noise: float = 0.0) -> Difference:
     """`y` against `reference`, of which f32 arithmetic alone is `noise` off."""
+    largest = _largest(reference)
+    if reference.dtype.kind != "f":
+        return _judged(output, y, reference, WHOLE_MODEL.noise * noise)
+    extra = ABSOLUTE if largest >= LARGE else 0.0
+    return _judged(output, y, reference, WHOLE_MODEL.allowed(largest, noise) + extra)
+
+
+def _judged(output: str, y: Array, reference: Array, allowed: float) -> Difference:
     if y.shape != reference.shape:
         raise VerificationError(f"output `{output}` must have shape {reference.shape}. Received: {y.shape}.")
-    absolute = worst(y, reference)
-    finite = np.abs(reference[np.isfinite(reference)]).astype(np.float64)
-    largest = float(finite.max()) if finite.size else 0.0
-    allowed = WHOLE_MODEL.allowed(largest, noise) if reference.dtype.kind == "f" else WHOLE_MODEL.noise * noise
-    allowed += ABSOLUTE if largest >= 0.1 and reference.dtype.kind == "f" else 0.0
+    absolute, largest = worst(y, reference), _largest(reference)
     agrees = absolute <= allowed and _same_choice(y, reference, 2 * allowed)
     relative = absolute / largest if largest else absolute
     return Difference(output, absolute, relative, _ulp(y, reference), allowed, agrees)
+
+
+def _largest(reference: Array) -> float:
+    finite = np.abs(reference[np.isfinite(reference)]).astype(np.float64)
+    return float(finite.max()) if finite.size else 0.0
 
 
 def worst(y: Array, reference: Array) -> float:
@@ -179,27 +190,35 @@ class _Noise:
         return worst(self._rounded[name], self._exact[name])
 
 
-def _differences(
-    session: Session, inputs: Mapping[str, Array], exact: Mapping[str, Array], noise: _Noise | None
-) -> tuple[Difference, ...]:
-    """The differences of all rows at once and, where rows can be split, of the first row alone."""
-    results = session.run(inputs)
-    found = [_difference(name, results[name], exact[name], noise) for name in exact]
-    if session.signature.batch is None:
-        return tuple(found)
-    alone = session.run({name: x[:1] for name, x in inputs.items()})
-    for i, (name, y) in enumerate(alone.items()):
-        single = _difference(name, y, exact[name][: len(y)], noise)
-        if single.absolute / (single.allowed or 1.0) > found[i].absolute / (found[i].allowed or 1.0):
-            found[i] = single
-    return tuple(found)
-
-
-def _difference(name: str, y: Array, reference: Array, noise: _Noise | None) -> Difference:
+def _compare_with(noise: _Noise, name: str, y: Array, reference: Array) -> Difference:
+    """The comparison; what f32 alone is off by is asked for only where it matters."""
     difference = compare(name, y, reference)
-    if difference.agrees or noise is None:
-        return difference
-    return compare(name, y, reference, noise[name])
+    return difference if difference.agrees else compare(name, y, reference, noise[name])
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Holds what sessions compute against reference outputs."""
+
+    outputs: Mapping[str, Array]
+    compare: Callable[[str, Array, Array], Difference]
+
+    def worst_of(self, sessions: Sequence[Session], inputs: Mapping[str, Array]) -> tuple[Difference, ...]:
+        """The worst difference of each output, over all sessions."""
+        found = [difference for session in sessions for difference in self._differences(session, inputs)]
+        return tuple(max((d for d in found if d.output == name), key=_badness) for name in self.outputs)
+
+    def _differences(self, session: Session, inputs: Mapping[str, Array]) -> Iterator[Difference]:
+        """Those of all rows at once and, where rows can be split, of the first row alone."""
+        for name, y in session.run(inputs).items():
+            yield self.compare(name, y, self.outputs[name])
+        if session.signature.batch is not None:
+            for name, y in session.run({name: x[:1] for name, x in inputs.items()}).items():
+                yield self.compare(name, y, self.outputs[name][: len(y)])
+
+
+def _badness(difference: Difference) -> tuple[bool, float]:
+    return not difference.agrees, difference.absolute / (difference.allowed or 1.0)
 
 
 def _same_choice(y: Array, reference: Array, tie: float) -> bool:

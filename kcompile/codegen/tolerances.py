@@ -26,7 +26,9 @@ WHOLE_MODEL = Tolerance(
 """An artifact in f32 against the reference in f64."""
 
 ABSOLUTE = 1e-5
-"""Added to the limit of outputs that are at least 0.1 large: a probability may be off by a few 1e-6 beside 1."""
+LARGE = 0.1
+"""`ABSOLUTE` is added to the limit of outputs whose largest is at least `LARGE`: beside a probability of 1, another may
+be off by a few 1e-6. Smaller outputs are held to their own size, or zeros would pass for them."""
 
 PROBABILITY_SUM = 1e-3
 """Rows that sum to 1 within this are probabilities: f32 sums of thousands of terms stay below it."""
