@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kcompile.ir.graph import Builder, Value
 
 Operand: TypeAlias = "Expression | float"
+Reduction: TypeAlias = "reduction.ReduceSum | reduction.ReduceMean | reduction.ReduceMax | reduction.ReduceMin"
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +154,18 @@ class Expression:
         """-1, 0 or 1."""
         return self.apply(arithmetic.Sign())
 
+    def floor(self) -> "Expression":
+        """The largest integer not above."""
+        return self.apply(arithmetic.Floor())
+
+    def ceil(self) -> "Expression":
+        """The smallest integer not below."""
+        return self.apply(arithmetic.Ceil())
+
+    def cos(self) -> "Expression":
+        """The cosine."""
+        return self.apply(arithmetic.Cos())
+
     def cast(self, dtype: str) -> "Expression":
         """This value as another dtype."""
         return self if self.type.dtype == dtype else self.apply(arithmetic.Cast(dtype))
@@ -169,12 +182,19 @@ class Expression:
         """The largest element over `axes`, by default all."""
         return self._reduced(reduction.ReduceMax, axes, keepdims)
 
-    def _reduced(
-        self,
-        op: "type[reduction.ReduceSum | reduction.ReduceMean | reduction.ReduceMax]",
-        axes: Sequence[int] | None,
-        keepdims: bool,
-    ) -> "Expression":
+    def min(self, axes: Sequence[int] | None = None, keepdims: bool = False) -> "Expression":
+        """The smallest element over `axes`, by default all."""
+        return self._reduced(reduction.ReduceMin, axes, keepdims)
+
+    def all(self, axes: Sequence[int] | None = None) -> "Expression":
+        """Whether every bool over `axes`, by default all, holds."""
+        return self.cast("int32").min(axes) > 0
+
+    def any(self, axes: Sequence[int] | None = None) -> "Expression":
+        """Whether one of the bools over `axes`, by default all, holds."""
+        return self.cast("int32").max(axes) > 0
+
+    def _reduced(self, op: "type[Reduction]", axes: Sequence[int] | None, keepdims: bool) -> "Expression":
         chosen = tuple(range(self.type.rank)) if axes is None else tuple(axes)
         return self.apply(op(chosen, keepdims)) if chosen else self
 
@@ -194,6 +214,25 @@ class Expression:
         """The last two axes exchanged."""
         rank = self.type.rank
         return self.transpose((*range(rank - 2), rank - 1, rank - 2))
+
+    def expand(self, axis: int) -> "Expression":
+        """A new axis of extent 1 that is axis number `axis` of the result."""
+        extents = list(self.shape)
+        extents.insert(axis % (self.type.rank + 1), 1)
+        return self.reshape(extents)
+
+    def squeeze(self, axis: int) -> "Expression":
+        """This value without `axis`, whose extent is 1."""
+        extents = list(self.shape)
+        del extents[axis]
+        return self.reshape(extents)
+
+    def one_hot(self, classes: int, dtype: str, axis: int = -1) -> "Expression":
+        """1 where the position along the new `axis` is the integer found here, else 0; nowhere for others."""
+        rank = self.type.rank + 1
+        positions = np.arange(classes).reshape([classes if a == axis % rank else 1 for a in range(rank)])
+        places = Expression(self.b, self.b.constant(positions.astype(self.type.dtype)))
+        return self.expand(axis).equals(places).cast(dtype)
 
     def keep(self, axes: Sequence[int], rank: int) -> "Expression":
         """The axes that a reduction of a value of `rank` dropped, put back with extent 1."""

@@ -133,16 +133,13 @@ def _theirs(name: str) -> Any:
     return getattr(keras.losses, name) if "generalized" in name else keras.losses.get(name)
 
 
-@pytest.mark.parametrize("name", sorted(losses.FUNCTIONS))
+@pytest.mark.parametrize("name", sorted(losses.FUNCTIONS.keys() - {"circle"}))
 def test_functions_have_the_names_of_keras(name: str, rng: np.random.Generator) -> None:
     kind = "sparse" if name.startswith(("sparse", "categorical_generalized")) else "one_hot"
     y_true, y_pred = pair(kind, rng, (6,))
     arguments = {"q": 0.5} if "generalized" in name else {}
-    if name == "circle":
-        y_true = y_true.argmax(-1)
     expected = np.asarray(_theirs(name)(y_true, y_pred, **arguments))
     found = losses.FUNCTIONS[name](y_true, y_pred, **arguments)
-    found = found.values if isinstance(found, losses.Masked) else found
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-5)
     assert losses.get(name).name == name
 
@@ -161,7 +158,14 @@ def test_a_last_axis_of_extent_one_may_be_left_out(
 
 
 @pytest.mark.parametrize(("kind", "name", "arguments"), CASES)
-def test_configs_are_those_of_keras(kind: str, name: str, arguments: dict[str, Any]) -> None:
+def test_keras_reads_the_configs_and_the_other_way_round(
+    kind: str, name: str, arguments: dict[str, Any], rng: np.random.Generator
+) -> None:
+    y_true, y_pred = pair(kind, rng)
     theirs = keras.losses.serialize(getattr(keras.losses, name)(**arguments))
-    ours = losses.serialize(losses.get(theirs))
-    assert ours == theirs
+    read = losses.serialize(losses.get(theirs))
+    assert theirs["config"].items() <= read["config"].items()
+    # Keras leaves some arguments out of its configs; ours must not.
+    written = losses.serialize(getattr(losses, name)(**arguments))
+    expected = np.asarray(getattr(keras.losses, name)(**arguments)(y_true, y_pred))
+    np.testing.assert_allclose(np.asarray(keras.losses.deserialize(written)(y_true, y_pred)), expected)
