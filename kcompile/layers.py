@@ -1,4 +1,9 @@
 """Keras's layers, by the names that Keras gives them."""
 
+from kcompile.frontend import layers as _layers
+from kcompile.frontend.inputs import Input, InputLayer
+from kcompile.frontend.layer import Layer
 from kcompile.frontend.layers import *  # noqa: F403
-from kcompile.frontend.layers import __all__ as __all__
+
+__all__ = ["Input", "InputLayer", "Layer"]
+__all__ += _layers.__all__
