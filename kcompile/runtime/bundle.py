@@ -72,7 +72,9 @@ class Bundle:
         """How far each output may be off, as the verification found when the bundle was made."""
         verified = as_list(as_dict(self.manifest.get("verification"), "verification").get("outputs"), "outputs")
         records = [as_dict(item, "outputs") for item in verified]
-        limits = {as_text(record.get("output"), "outputs.output"): record.get("allowed") for record in records}
+        limits: dict[str, Any] = {
+            as_text(record.get("output"), "outputs.output"): record.get("allowed") for record in records
+        }
         if set(limits) != set(self.signature.outputs) or not all(isinstance(v, float) for v in limits.values()):
             raise _damaged(self.path, "its verification does not name the outputs")
         return limits
