@@ -83,8 +83,17 @@ def _embedding(config: Config, version: KerasVersion) -> Config:
     return {**config, "dtype": "float32"}
 
 
-def _gru(config: Config, version: KerasVersion) -> Config:
+def _gru_cell(config: Config, version: KerasVersion) -> Config:
     return config if version.is_3 else {"reset_after": False, **config}
+
+
+def _recurrent(config: Config, version: KerasVersion) -> Config:
+    # Keras 3 lets a mask that a tensor carries go where the call has an initial state too.
+    return config if version.is_3 else {**config, "masks_with_initial_state": True}
+
+
+def _gru(config: Config, version: KerasVersion) -> Config:
+    return _recurrent(_gru_cell(config, version), version)
 
 
 def _leaky_relu(config: Config, version: KerasVersion) -> Config:
@@ -110,8 +119,11 @@ _CHANGES: dict[str, Callable[[Config, KerasVersion], Config]] = {
     "BatchNormalization": _batch_normalization,
     "Embedding": _embedding,
     "GRU": _gru,
-    "GRUCell": _gru,
+    "GRUCell": _gru_cell,
     "InputLayer": _input,
     "Lambda": _lambda,
+    "LSTM": _recurrent,
     "LeakyReLU": _leaky_relu,
+    "RNN": _recurrent,
+    "SimpleRNN": _recurrent,
 }

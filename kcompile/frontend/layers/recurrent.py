@@ -151,6 +151,7 @@ class _OwnCell(Recurrent):
 class SimpleRNN(_OwnCell):
     """``h' = activation(x @ kernel + bias + h @ recurrent_kernel)`` over a sequence."""
 
+    optional_fields = frozenset({"seed"})
     cell_class = SimpleRNNCell
 
     units: int
