@@ -249,8 +249,9 @@ def _serialize(name: str, value: Any) -> Any:
 def serialize_layer(layer: Layer) -> dict[str, Any]:
     """`layer` as Keras 3 writes one inside another layer's config."""
     cls = type(layer)
-    registered = next((name for name, entry in LAYERS.items() if entry is cls and not name.startswith("keras>")), None)
-    own = any(entry is cls for name, entry in LAYERS.items() if name.startswith("keras>"))
+    names = [name for name, entry in LAYERS.items() if entry is cls]
+    own = any(name.startswith(("keras>", "keras.ops>")) for name in names)
+    registered = next((name for name in names if not name.startswith("keras>")), None)
     return {
         "module": cls.keras_module if own else None,
         "class_name": cls.__name__,

@@ -77,6 +77,11 @@ def _serialize_arguments(argument: Any, numbers: Mapping[int, int]) -> Any:
         history = list(_history(argument, numbers))
         config = {"shape": list(argument.shape), "dtype": argument.dtype, "keras_history": history}
         return {"class_name": "__keras_tensor__", "config": config}
+    if isinstance(argument, slice):
+        config = {"start": argument.start, "stop": argument.stop, "step": argument.step}
+        return {"class_name": "__slice__", "config": config}
+    if argument is Ellipsis:
+        return {"class_name": "__ellipsis__", "config": {}}
     if isinstance(argument, np.ndarray):
         return {"class_name": "__numpy__", "config": {"value": argument.tolist(), "dtype": argument.dtype.name}}
     if isinstance(argument, Mapping):
@@ -178,6 +183,10 @@ def _deserialize_arguments(argument: Any, where: str) -> Any:
     match items["class_name"]:
         case "__keras_tensor__":
             return _reference(config.get("keras_history"), where)  # pyright: ignore[reportUnknownMemberType]
+        case "__slice__":
+            return slice(config.get("start"), config.get("stop"), config.get("step"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        case "__ellipsis__":
+            return Ellipsis
         case "__numpy__" | "__tensor__":
             return np.asarray(config.get("value"), config.get("dtype", "float32"))  # pyright: ignore[reportUnknownMemberType]
         case other:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from kcompile.frontend.layer import LAYERS, Layer, Weight
 from kcompile.frontend.model import Model
+from kcompile.frontend.operations import Operation
 
 # Gives the layers of the container at a path the names under which they are stored there.
 Naming: TypeAlias = Callable[[str, Sequence[Layer]], Iterator[tuple[str, Layer]]]
@@ -59,7 +60,7 @@ def _inner(place: Place, naming: Naming, container: str) -> Iterator[Place]:
     path = place.path
     if isinstance(layer, Model):
         path = joined(place.path, container)
-        inner = naming(path, layer.layers)
+        inner = naming(path, [each for each in layer.layers if not isinstance(each, Operation)])
     for name, each in inner:
         yield Place(each, joined(path, name), joined(place.source, each.name))
 

@@ -14,11 +14,13 @@ from kcompile.frontend.keras_file.nodes import modern_graph
 from kcompile.frontend.keras_file.old_spellings import MEANINGLESS, MEANINGLESS_SUFFIXES, NEUTRAL, modern
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
+from kcompile.frontend.operations import OPERATIONS, TENSORFLOW_FUNCTIONS
 
 Spec: TypeAlias = dict[str, Any]
 
 # Arguments that hold layers whatever their class.
 _LAYER_ARGUMENTS = ("layer", "backward_layer", "cell", "cells")
+_TENSORFLOW = ("TFOpLambda", "SlicingOpLambda")
 _KERAS_PACKAGES = ("keras", "tensorflow", "tf_keras")
 
 
@@ -40,8 +42,9 @@ class _Normalizer:
     custom: Mapping[str, type[Layer]]
     unsupported: list[_Unsupported] = field(default_factory=list[_Unsupported])
     problems: list[str] = field(default_factory=list[str])
-    # What `deserialize_layer` needs to give one layer for all specs that share an id.
+    # What `deserialize_layer` needs to give one layer for several specs: by id, and by class and name.
     shared: dict[int, list[Layer]] = field(default_factory=dict[int, list[Layer]])
+    seen: dict[tuple[str, str], tuple[Any, list[Layer]]] = field(default_factory=dict[tuple[str, str], Any])
 
     def layer(self, spec: Any, path: str) -> Spec:
         """The spec of a layer or model at `path`."""
@@ -49,14 +52,12 @@ class _Normalizer:
         named: Any = config if isinstance(config, Mapping) else {}
         name = named.get("name") or spec.get("name") or class_name.lower()
         here = f"{path}/{name}" if path else str(name)
-        made: Spec = {"class_name": class_name, "name": name}
-        if isinstance(shared := spec.get("shared_object_id"), int):
-            made["made"] = self.shared.setdefault(shared, [])
+        made: Spec = {"class_name": class_name, "name": name, "made": self.shared_list(spec, class_name, str(name))}
         cls = self.resolve(spec, class_name, str(name))
         if cls is None and class_name in MODEL_CLASSES:
             return {**made, **self.model(MODEL_CLASSES[class_name], config, str(name), here)}
         if cls is None:
-            self.unsupported.append(_described(spec, class_name, str(name), here))
+            self.unsupported.append(_described(spec, class_name, str(name), here, self.version))
             return {**made, "config": {}}
         if not isinstance(config, Mapping):
             raise ModelError(f"the config of layer `{here}` must be a dict. Received: {config!r}.")
@@ -64,6 +65,21 @@ class _Normalizer:
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
         inner = {**modern(known, inner, self.version), "name": name}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
+
+    def shared_list(self, spec: Mapping[str, Any], class_name: str, name: str) -> list[Layer]:
+        """The list in which specs of one layer find it.
+
+        Keras 3 notes a shared layer's id where it stands for the second time, and loses that of the first where this
+        is inside another model; the same class, name and config tell that it is the same layer.
+        """
+        before, found = self.seen.get((class_name, name), (None, []))
+        shared, config = spec.get("shared_object_id"), _without_ids(spec["config"])
+        if not isinstance(shared, int):
+            found = []
+        elif shared in self.shared or before != config:
+            found = self.shared.setdefault(shared, [])
+        self.seen[class_name, name] = (config, found)
+        return found
 
     def argument(self, key: str, value: Any, here: str) -> Any:
         """An argument's value, with the layers in it normalised."""
@@ -97,6 +113,10 @@ class _Normalizer:
     def resolve(self, spec: Mapping[str, Any], class_name: str, name: str) -> type[Layer] | None:
         """The class that is registered for a spec: the user's own first, then kcompile's."""
         registered, module = spec.get("registered_name"), spec.get("module")
+        if _is_operation(spec, self.version):
+            return LAYERS.get(f"keras.ops>{class_name}")
+        if class_name in _TENSORFLOW and spec["config"].get("function") not in TENSORFLOW_FUNCTIONS:
+            return None
         own = module is None or str(module).split(".")[0] in _KERAS_PACKAGES
         names = [registered, class_name if own else f"{module}>{class_name}", class_name]
         names += [f"{class_name}:{name}"] if class_name == "Lambda" else []
@@ -189,6 +209,22 @@ def _parts(spec: Any, path: str) -> tuple[str, Any]:
     return class_name, spec["config"]
 
 
+def _is_operation(spec: Mapping[str, Any], version: KerasVersion) -> bool:
+    """Whether the spec is of a function of keras.ops; in ``.h5`` files, where no module is stated, its config tells."""
+    if spec.get("module") is not None:
+        return str(spec["module"]).startswith(("keras.src.ops", "keras.ops"))
+    return version.is_3 and spec["class_name"] in OPERATIONS and "trainable" not in spec["config"]
+
+
+def _without_ids(config: Any) -> Any:
+    """The config without the ids of shared objects, which not all copies of a config hold."""
+    if isinstance(config, list):
+        return [_without_ids(item) for item in config]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(config, dict):
+        return {k: _without_ids(v) for k, v in config.items() if k != "shared_object_id"}  # pyright: ignore[reportUnknownVariableType]
+    return config
+
+
 def _is_spec(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether the value describes an object with a config of its own."""
     parts: Any = value if isinstance(value, Mapping) else {}
@@ -201,10 +237,14 @@ def _models(entries: list[Any]) -> dict[str, str]:
     return {str(entry.get("name") or entry["config"]["name"]): MODEL_CLASSES[entry["class_name"]] for entry in models}
 
 
-def _described(spec: Mapping[str, Any], class_name: str, name: str, path: str) -> _Unsupported:
+def _described(spec: Mapping[str, Any], class_name: str, name: str, path: str, version: KerasVersion) -> _Unsupported:
     registered, module = spec.get("registered_name"), spec.get("module")
     if class_name == "Lambda":
         return _Unsupported(name, "Lambda: code that kcompile never runs", path, f"Lambda:{name}")
+    if _is_operation(spec, version):
+        return _Unsupported(name, f"keras.ops: {class_name}", path, f"keras.ops>{class_name}")
+    if class_name in _TENSORFLOW:
+        return _Unsupported(name, f"TensorFlow: tf.{spec['config'].get('function')}", path, f"keras>{class_name}")
     if canonical_class(class_name) in KERAS_LAYERS and str(module or "keras").startswith(_KERAS_PACKAGES):
         return _Unsupported(name, f"keras.layers.{class_name}", path, f"keras>{canonical_class(class_name)}")
     full = f"{module}.{class_name}" if module else class_name
