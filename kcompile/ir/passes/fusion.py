@@ -182,7 +182,7 @@ class _Groups:
 
 
 def _fused(members: Sequence[Node], label: str) -> Node:
-    """The members as one node; constant numbers stand inside it, and all else that they read is an operand."""
+    """The members as one node; numbers in arithmetic stand inside it, and all else that they read is an operand."""
     b = Builder("body")
     values: dict[Value, Value] = {}
     operands: list[Value] = []
@@ -191,7 +191,7 @@ def _fused(members: Sequence[Node], label: str) -> Node:
         for value in node.inputs:
             if value in values:
                 continue
-            if isinstance(value.op, Constant) and value.type.size == 1:
+            if isinstance(value.op, Constant) and value.type.size == 1 and isinstance(node.op, Elementwise):
                 values[value] = b(value.op)
                 continue
             name = value.op.name if isinstance(value.op, Constant) and value.op.name not in names else ""
