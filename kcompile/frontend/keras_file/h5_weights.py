@@ -33,14 +33,18 @@ class _Entry:
         return self.name == name or re.sub(r"_\d+$", "", self.name) == name
 
 
-def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
-    """Give the model the weights of a file; the problems are returned."""
+def assign(model: Model, root: hdf5.Group, where: str, in_order: bool) -> list[str]:
+    """Give the model the weights of a file; the problems are returned.
+
+    Args:
+        in_order: whether layers whose names the file does not hold are matched by their order, as Keras does for files
+            of weights alone.
+    """
     groups = {name: hdf5.child(root, name, where) for name in hdf5.names(root, "layer_names") or ()}
     entries = {name: _entries(group, where) for name, group in groups.items() if hdf5.is_group(group)}
     stored = {name: found for name, found in entries.items() if found}
     wanted = {layer.name: layer for layer in model.layers if owned_weights(layer)}
-    if set(stored) != set(wanted) and len(stored) == len(wanted) and not set(stored) & set(wanted):
-        # A file of weights alone, for a model whose layers are named otherwise: they go by their order.
+    if in_order and len(stored) == len(wanted) and set(stored) != set(wanted):
         stored = dict(zip(wanted, stored.values(), strict=True))
     missing = [f"layer `{name}`: the file holds no weights." for name in wanted if name not in stored]
     extra = [

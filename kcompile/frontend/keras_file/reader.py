@@ -60,7 +60,7 @@ def load_weights(model: Model, path: Path) -> None:
             _assign_archive(model, zipped, path)
         return
     with hdf5.opened(path, path.name) as root:
-        _assign_h5(model, root, path.name)
+        _assign_h5(model, root, path.name, in_order=True)
 
 
 def _magic(path: Path) -> bytes:
@@ -88,7 +88,7 @@ def _load_h5(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
         if stored is None:
             raise ModelError(f"{where} holds an architecture but no weights (no `model_weights`).")
         _check_size(model, path)
-        _assign_h5(model, root, where)
+        _assign_h5(model, root, where, in_order=False)
         model.provenance = Provenance(_sha256(path), version, str(hdf5.attribute(root, "backend") or ""))
     return model
 
@@ -126,7 +126,7 @@ def _load_json(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights
     return model
 
 
-def _assign_h5(model: Model, root: hdf5.Group, where: str) -> None:
+def _assign_h5(model: Model, root: hdf5.Group, where: str, in_order: bool) -> None:
     if hdf5.names(root, "layer_names") is None and store_weights.is_store(root):
         _refuse(store_weights.assign(model, root, where), where)
         return
@@ -134,7 +134,7 @@ def _assign_h5(model: Model, root: hdf5.Group, where: str) -> None:
     group = root if stored is None else stored
     if hdf5.names(group, "layer_names") is None:
         raise ModelError(f"{where} is no file of weights of Keras's: it holds no `layer_names` and no `layers`.")
-    _refuse(h5_weights.assign(model, group, where), where)
+    _refuse(h5_weights.assign(model, group, where, in_order), where)
 
 
 def _assign_archive(model: Model, zipped: Any, path: Path) -> None:
