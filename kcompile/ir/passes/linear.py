@@ -64,29 +64,30 @@ class Linear:
     def scaled_outputs(self, scale: Array) -> Array:
         """The kernel that makes every filter's result `scale` times as large."""
         if isinstance(self.op, ConvTranspose):
-            *window, per_group, channels = self.kernel.shape
-            blocks = self.kernel.reshape(*window, per_group, self.groups, -1)
-            return (blocks * scale.reshape(self.groups, per_group).T[:, :, None]).reshape(*window, per_group, channels)
-        return self.kernel * scale
+            return _times(self._blocks(), scale.reshape(self.groups, -1).T[:, :, None]).reshape(self.kernel.shape)
+        return _times(self.kernel, scale)
 
     def scaled_inputs(self, scale: Array) -> Array:
         """The kernel that takes inputs that are not yet multiplied by `scale`."""
         if isinstance(self.op, ConvTranspose):
-            return self.kernel * scale
-        *window, per_group, filters = self.kernel.shape
-        blocks = self.kernel.reshape(*window, per_group, self.groups, -1)
-        return (blocks * scale.reshape(self.groups, per_group).T[:, :, None]).reshape(*window, per_group, filters)
+            return _times(self.kernel, scale)
+        return _times(self._blocks(), scale.reshape(self.groups, -1).T[:, :, None]).reshape(self.kernel.shape)
 
     def response(self, shift: Array) -> Array:
         """What each filter gives for the constant input `shift`, where nothing pads."""
-        moved = self.scaled_inputs(shift)
-        return moved.sum(axis=tuple(range(moved.ndim - 1)), dtype=np.float64)
+        blocks = self._blocks()
+        summed = blocks.sum(axis=tuple(range(blocks.ndim - 3)), dtype=np.float64)
+        return (summed * shift.reshape(self.groups, -1).T[:, :, None]).sum(axis=0).reshape(-1)
+
+    def _blocks(self) -> Array:
+        """The kernel with its last axis split by group: ``[*window, C / groups, groups, F / groups]``."""
+        return self.kernel.reshape(*self.kernel.shape[:-1], self.groups, self.kernel.shape[-1] // self.groups)
 
     def rebuilt(self, b: Builder, x: Value, kernel: Array | None, bias: Array | None, bias_name: str = "") -> Value:
         """The layer on `x` with other weights, where they are given, under the names of its own."""
         weights = list(self.node.inputs[1:])
         if kernel is not None:
-            weights[0] = b.constant(kernel.astype(self.kernel.dtype, copy=False), _name(weights[0]))
+            weights[0] = b.constant(kernel, _name(weights[0]))
         if bias is not None:
             name = _name(weights[1]) if len(weights) > 1 else bias_name
             weights[1:] = [b.constant(bias.astype(self.kernel.dtype), name)]
@@ -126,6 +127,12 @@ class Linear:
 
 def _finite(*arrays: Array | None) -> bool:
     return all(array is None or bool(np.isfinite(array).all()) for array in arrays)
+
+
+def _times(array: Array, factors: Array) -> Array:
+    """The product, rounded once to the dtype of `array`, without an array in between."""
+    product: Array = np.multiply(array, factors, out=np.empty_like(array), casting="same_kind")
+    return product
 
 
 def _name(value: Value) -> str:
