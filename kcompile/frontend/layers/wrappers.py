@@ -44,20 +44,21 @@ class Bidirectional(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         arguments.choice(self, "merge_mode", ("concat", "sum", "mul", "ave", None))
-        given = deserialize_layer(self.layer)
-        forward = _renamed(given, "forward_")
-        if self.backward_layer is None:
-            backward = _renamed(given, "backward_", go_backwards=True)
-        else:
-            backward = deserialize_layer(self.backward_layer)
-        if not isinstance(forward, Recurrent) or not isinstance(backward, Recurrent):
-            law = f"layer `{self.name}` (Bidirectional) wraps recurrent layers"
-            raise ModelError(f"{law}. Received: {type(forward).__name__} and {type(backward).__name__}.")
-        self.layer = self.forward_layer = forward
-        self.backward_layer = backward
+        given = self._recurrent(self.layer)
+        self.layer = self.forward_layer = self._recurrent(_renamed(given, "forward_"))
+        backward = self.backward_layer or _renamed(given, "backward_", go_backwards=True)
+        self.backward_layer = self._recurrent(backward)
         self._check_directions()
-        for layer in (forward, backward):
+        for layer in (self.forward_layer, self.backward_layer):
             layer.zero_output_for_mask = layer.return_sequences
+
+    def _recurrent(self, spec: Any) -> Recurrent:
+        layer = deserialize_layer(spec)
+        if isinstance(layer, Recurrent):
+            return layer
+        raise ModelError(
+            f"layer `{self.name}` (Bidirectional) wraps recurrent layers. Received: {type(layer).__name__}."
+        )
 
     def _check_directions(self) -> None:
         forward, backward = self.forward_layer, self.backward_layer
