@@ -45,30 +45,36 @@ class Planned:
         memory: dict[object, Array] = {value: inputs[value.name] for value in graph.inputs}
         plan = self._plans[graph]
 
-        def home(value: Argument) -> object:
-            while isinstance(value, Value) and value in plan.aliases:
-                value = plan.aliases[value]
-            return value
+        def home(argument: Argument) -> Value | Temporary | None:
+            while isinstance(argument, Value) and argument in plan.aliases:
+                argument = plan.aliases[argument]
+            return None if isinstance(argument, np.ndarray) else argument
+
+        def known(argument: Argument) -> Array | None:
+            place = home(argument)
+            if isinstance(place, Value) and place.constant is not None:
+                return place.constant
+            return argument if isinstance(argument, np.ndarray) else memory.get(place)
 
         for stage in plan.stages:
             read: list[Array] = []
             written: list[Argument] = []
             for argument in stage.arguments:
-                known = _array(argument, memory.get(home(argument)) if not isinstance(argument, np.ndarray) else None)
-                if known is None or (isinstance(argument, Temporary) and written):
+                array = known(argument)
+                if array is None:
                     written.append(argument)
                 else:
                     assert not written, "what is read must stand before what is written"
-                    read.append(known)
-            fresh = [_empty(w, symbols) if home(w) not in memory else memory[home(w)] for w in written]
+                    read.append(array)
+            fresh = [_empty(argument, symbols) for argument in written]
             results = self._compiled(stage.kernel, read, fresh, symbols, threads)
             memory.update({home(w): result for w, result in zip(written, results, strict=True)})
-        return {
-            name: (value.constant if value.constant is not None else memory[home(value)]).reshape(
-                value.type.bind(symbols).static_shape()
-            )
-            for name, value in zip(graph.output_names, graph.outputs, strict=True)
-        }
+        outputs: dict[str, Array] = {}
+        for name, value in zip(graph.output_names, graph.outputs, strict=True):
+            array = known(value)
+            assert array is not None, "an output was not computed"
+            outputs[name] = array.reshape(value.type.bind(symbols).static_shape())
+        return outputs
 
     def check(self, graph: Graph, inputs: Mapping[str, Array], rtol: float = 0, atol: float = 0) -> None:
         """One and three threads give the same bits, which are near the reference in float64; exact by default."""
@@ -96,12 +102,6 @@ def random_inputs(graph: Graph, seed: int = 0, **symbols: int) -> dict[str, Arra
         else:
             arrays[name] = random.integers(0 if type.dtype.startswith("u") else -99, 99, shape).astype(type.dtype)
     return arrays
-
-
-def _array(argument: Argument, known: Array | None) -> Array | None:
-    if isinstance(argument, np.ndarray):
-        return argument
-    return argument.constant if isinstance(argument, Value) and argument.constant is not None else known
 
 
 def _empty(argument: Argument, symbols: Mapping[str, int]) -> Array:

@@ -71,7 +71,10 @@ WIDTHS = {
     )
 }
 
-FILLED = [graph_of(op) for op in (ops.Full((3, 5), 1.5), ops.Full((), 7, "int64"), ops.Full((40,), 1, "bool"))]
+FILLED = [
+    graph_of(op)
+    for op in (ops.Full((3, 5), 1.5), ops.Full((), 7, "int64"), ops.Full((40,), 1, "bool"), ops.Full((5000,), -1.5))
+]
 # shapes of the table and of the indices, axis
 GATHERS = [
     (("N", 37), (7,), 0),

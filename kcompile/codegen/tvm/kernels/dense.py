@@ -15,6 +15,7 @@ from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node, Value
+from kcompile.ir.passes.matching import constant_array
 from kcompile.ir.types import Array
 
 # Weights of at most this many bytes stay in the second-level cache, so that each row tile may run through all of them.
@@ -144,7 +145,7 @@ def constant_of(value: Value, node: Node) -> Array:
     Raises:
         UnsupportedOp: it is computed by the model.
     """
-    array = value.constant
+    array = constant_array(value)
     if array is None:
         raise UnsupportedOp(
             f"target 'tvm' needs weights that are known at compile time. Received: a computed operand of "

@@ -17,10 +17,12 @@ from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, Pointer
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.graph import Node
+from kcompile.ir.graph import Builder, Node
 
 # Elements that a thread takes at once of one contiguous run.
 _BLOCK = 4096
+# Elements of a uniform tensor that may be stored with the weights.
+_SMALL = 4096
 
 
 def carrier(itemsize: int) -> str:
@@ -249,7 +251,10 @@ def bits_of(value: float, dtype: str) -> int:
 
 @TVM.register(ops.Full)
 def full(plan: Plan, node: Node) -> None:
-    """Written anew in every call: a constant of a large shape would bloat the weights."""
+    """A small one of known extents lies among the weights; others are written in every call."""
     op, y = node.op, node.outputs[0]
     assert isinstance(op, ops.Full)
-    plan.emit(Fill(y.type.itemsize, y.type.size, bits_of(op.value, op.dtype)), y)
+    if isinstance(y.type.size, int) and y.type.size <= _SMALL:
+        plan.alias(y, Builder().constant(op.kernel(())[0]))
+    else:
+        plan.emit(Fill(y.type.itemsize, y.type.size, bits_of(op.value, op.dtype)), y)

@@ -1,6 +1,6 @@
 """Softmax and normalizations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,7 +10,7 @@ from kcompile.codegen.tvm import math as polynomials
 from kcompile.codegen.tvm.expr import Expr, Index, index, unary
 from kcompile.codegen.tvm.kernels.elementwise import Elementwise, collapse
 from kcompile.codegen.tvm.kernels.nest import units
-from kcompile.codegen.tvm.kernels.reduction import Array, Reducer, Reduction, blocks, lanes_of, require_float
+from kcompile.codegen.tvm.kernels.reduction import Reducer, Reduction, WidePointer, blocks, lanes_of, require_float
 from kcompile.codegen.tvm.plan import TVM, Argument, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
@@ -18,7 +18,8 @@ from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node
 from kcompile.ir.op import Op, Tensor
-from kcompile.ir.passes.batch_norm import affine
+from kcompile.ir.passes.matching import constant_array
+from kcompile.ir.types import Array
 
 Steps: TypeAlias = tuple[tuple[Op, tuple[int, ...]], ...]
 
@@ -56,7 +57,7 @@ class _SoftmaxBody:
         self.f = f
         self.log = kernel.log
         self.extent, self.stride = f.extent(kernel.extent), f.extent(kernel.inner)
-        self.x, self.y = Array(f, "x", kernel.dtype), Array(f, "y", kernel.dtype)
+        self.x, self.y = WidePointer(f, "x", kernel.dtype), WidePointer(f, "y", kernel.dtype)
 
     def write(self, offset: Index, lanes: int | None) -> None:
         """The softmax of the row from `offset` on, or of `lanes` neighbouring columns."""
@@ -115,7 +116,7 @@ class LayerNorm(Kernel, family="layer_norm"):
     epsilon: float
 
     def build(self, f: Function) -> None:
-        x, gamma, beta, y = (Array(f, name, self.dtype) for name in ("x", "gamma", "beta", "y"))
+        x, gamma, beta, y = (WidePointer(f, name, self.dtype) for name in ("x", "gamma", "beta", "y"))
         columns = f.extent(self.columns)
         count = index(columns).cast(x.wide)
         with f.parallel(f.extent(self.rows)) as row:
@@ -150,7 +151,7 @@ def batch_norm(plan: Plan, node: Node) -> None:
     op, x = node.op, node.inputs[0]
     assert isinstance(op, ops.BatchNorm)
     shape = tuple(x.type.shape[axis] if axis == op.axis % x.type.rank else 1 for axis in range(x.type.rank))
-    factors = affine(node, op)
+    factors = _factors(op, [constant_array(value) for value in node.inputs[1:]])
     if factors:
         arguments: tuple[Argument, ...] = tuple(a.astype(x.type.dtype) for a in factors)
         steps: Steps = ((ops.Mul(), (0, 1)), (ops.Add(), (3, 2)))
@@ -165,6 +166,16 @@ def batch_norm(plan: Plan, node: Node) -> None:
     types = (x.type, *[x.type.with_shape(shape)] * len(arguments))
     chain = _followed_by(Chain(types, x.type, steps), tail.chain)
     plan.emit(Elementwise(collapse(chain)), x, *arguments, *tail.operands, tail.result)
+
+
+def _factors(op: ops.BatchNorm, statistics: Sequence[Array | None]) -> tuple[Array, Array] | None:
+    """Scale and shift, where all statistics are known."""
+    gamma, beta, mean, variance = (None if a is None else a.astype(np.float64) for a in statistics)
+    if gamma is None or beta is None or mean is None or variance is None:
+        return None
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + op.epsilon)
+        return scale, beta - mean * scale
 
 
 def _followed_by(first: Chain, second: Chain) -> Chain:

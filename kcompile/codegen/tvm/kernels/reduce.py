@@ -11,7 +11,7 @@ from typing import Literal
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, index
 from kcompile.codegen.tvm.kernels.nest import dot, merged, product, units
-from kcompile.codegen.tvm.kernels.reduction import Array, Axes, Reducer, Reduction, blocks, lanes_of
+from kcompile.codegen.tvm.kernels.reduction import Axes, Reducer, Reduction, WidePointer, blocks, lanes_of
 from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.ir import ops
@@ -33,7 +33,7 @@ class Reduce(Kernel, family="reduce"):
     reduced: tuple[bool, ...]
 
     def build(self, f: Function) -> None:
-        x, y = Array(f, "x", self.dtype), Array(f, "y", self.dtype)
+        x, y = WidePointer(f, "x", self.dtype), WidePointer(f, "y", self.dtype)
         kept, gone = self._axes(f)
         kind: Reducer = "sum" if self.kind == "mean" else self.kind
         reduction = Reduction(f, kind, x.wide, gone, x.load)
@@ -52,7 +52,7 @@ class Reduce(Kernel, family="reduce"):
         kept = [axis for axis, stride in zip(axes, theirs, strict=True) if stride != 0]
         return kept, [axis for axis, stride in zip(axes, theirs, strict=True) if stride == 0]
 
-    def _across(self, f: Function, reduction: Reduction, y: Array, kept: Axes, gone: Axes) -> None:
+    def _across(self, f: Function, reduction: Reduction, y: WidePointer, kept: Axes, gone: Axes) -> None:
         outer, columns = kept[:-1], kept[-1][0]
         lanes = lanes_of(f, self.dtype)
         for start, count, width in blocks(columns, lanes):
@@ -64,7 +64,7 @@ class Reduce(Kernel, family="reduce"):
                     y.store(place, self._finish(value, gone))
                     place = place + value.lanes
 
-    def _along(self, f: Function, reduction: Reduction, y: Array, kept: Axes, gone: Axes) -> None:
+    def _along(self, f: Function, reduction: Reduction, y: WidePointer, kept: Axes, gone: Axes) -> None:
         with units(f, [extent for extent, _ in kept]) as position:
             value = reduction.along(f.name_index(dot(position, [stride for _, stride in kept])))
             y.store(dot(position, _dense([extent for extent, _ in kept], 1)), self._finish(value, gone))

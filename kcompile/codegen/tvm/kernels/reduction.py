@@ -45,7 +45,7 @@ def neutral(kind: Reducer, dtype: str) -> float:
     return int(bounds.min if kind == "max" else bounds.max)
 
 
-class Array:
+class WidePointer:
     """The next pointer parameter, whose float16 elements are computed with as float32 (the dtype `wide`)."""
 
     def __init__(self, f: Function, name: str, dtype: str) -> None:

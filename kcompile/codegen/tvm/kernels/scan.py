@@ -9,7 +9,7 @@ from typing import Literal
 
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, is_nan, select
 from kcompile.codegen.tvm.kernels.nest import units
-from kcompile.codegen.tvm.kernels.reduction import Array, blocks, lanes_of, neutral
+from kcompile.codegen.tvm.kernels.reduction import WidePointer, blocks, lanes_of, neutral
 from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.ir import dims, ops
@@ -56,7 +56,7 @@ class ArgReduce(Kernel, family="arg_reduce"):
     which: Literal["max", "min"]
 
     def build(self, f: Function) -> None:
-        x, y = Array(f, "x", self.lines.dtype), f.pointer("y", "int32")
+        x, y = WidePointer(f, "x", self.lines.dtype), f.pointer("y", "int32")
         extent, inner = f.extent(self.lines.extent), f.extent(self.lines.inner)
         for row, column, lanes in self.lines.bundles(f):
             best, place = f.accumulators(1, lanes, x.wide), f.accumulators(1, lanes, "int32")
@@ -90,7 +90,7 @@ class CumSum(Kernel, family="cumsum"):
     either: bool
 
     def build(self, f: Function) -> None:
-        x, y = Array(f, "x", self.lines.dtype), Array(f, "y", self.lines.dtype)
+        x, y = WidePointer(f, "x", self.lines.dtype), WidePointer(f, "y", self.lines.dtype)
         extent, inner = f.extent(self.lines.extent), f.extent(self.lines.inner)
         for row, column, lanes in self.lines.bundles(f):
             total = f.accumulators(1, lanes, x.wide)
@@ -121,7 +121,7 @@ class Sort(Kernel, family="sort"):
     descending: bool
 
     def build(self, f: Function) -> None:
-        x, y = Array(f, "x", self.lines.dtype), Array(f, "y", self.lines.dtype)
+        x, y = WidePointer(f, "x", self.lines.dtype), WidePointer(f, "y", self.lines.dtype)
         extent, inner = f.extent(self.lines.extent), f.extent(self.lines.inner)
         for row, column, lanes in self.lines.bundles(f):
             origin = f.name_index(row * f.name_index(extent * inner) + column)
@@ -152,7 +152,7 @@ class Sort(Kernel, family="sort"):
             total = f.name_index((extent > 1 << bit).cast("int32") + total)
         return total
 
-    def _exchange(self, f: Function, y: Array, low: Index, high: Index, lanes: int) -> None:
+    def _exchange(self, f: Function, y: WidePointer, low: Index, high: Index, lanes: int) -> None:
         x0, x1 = y.load(low, lanes), y.load(high, lanes)
         first, second = (x1, x0) if self.descending else (x0, x1)
         swap = first > second
