@@ -24,22 +24,21 @@ C_RUNTIME = Path(__file__).parent.parent / "c_runtime"
 _WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 
 
-def compile_object(functions: Mapping[str, Any], entries: Sequence[str], machine: Machine) -> bytes:
-    """An object file of `functions`; those named in `entries` are plain C functions, the others are private.
+def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
+    """An object file of `functions`, PrimFuncs by name, which become plain C functions of these names.
 
-    `functions` are PrimFuncs by name. Calls between them are ``call`` nodes on `global_variable` of the callee's name.
+    Calls between them are ``call`` nodes on `global_variable` of the callee's name. Were they private, LLVM would
+    inline the whole model into its one caller, and take several times as long.
     """
     module = tvm.IRModule(
-        {
-            global_variable(name): function.with_attr("global_symbol", name) if name in entries else function
-            for name, function in functions.items()
-        }
+        {global_variable(name): function.with_attr("global_symbol", name) for name, function in functions.items()}
     )
     attributes: dict[str, object] = {"kind": "llvm", "mtriple": machine.triple, "mcpu": machine.cpu}
     if machine.features:
         attributes["mattr"] = list(machine.features)
     target = tvm.target.Target(attributes)
-    lowered = _passes()(tirx.transform.BindTarget(target.with_host(target))(module))
+    # All that is left to lower is division: kernels are written in what LLVM code generation takes.
+    lowered = tirx.transform.LowerIntrin()(tirx.transform.BindTarget(target.with_host(target))(module))
     compiled = tvm.get_global_func("target.build.llvm")(lowered, target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.o"
@@ -55,12 +54,6 @@ def global_variable(name: str) -> Any:
     if name not in _GLOBALS:
         _GLOBALS[name] = tvm.ir.GlobalVar(name)
     return _GLOBALS[name]
-
-
-def _passes() -> Any:
-    """What turns kernels into the subset of TensorIR that LLVM code generation takes; no packed API, no allocator."""
-    passes = tirx.transform
-    return tvm.ir.transform.Sequential([passes.FlattenBuffer(), passes.LowerIntrin()])
 
 
 def link_library(objects: Sequence[bytes], exports: Sequence[str], machine: Machine) -> bytes:

@@ -73,7 +73,7 @@ def compile_graph(graph: Graph, machine: Machine) -> Compiled:
     objects = dict(functions.made)
     objects["kc_measure"] = entry.arena_bytes(machine, symbols, memory.arena, memory.types)
     objects["kc_main"] = entry.main(machine, symbols, memory.arena, calls, len(graph.inputs), len(graph.outputs))
-    code = compile_object(objects, ("kc_measure", "kc_main"), machine)
+    code = compile_object(objects, machine)
     library = link_library([code], EXPORTS, machine)
     table = tuple(
         KernelCall(call.name, stage.kernel.family, stage.source) for call, stage in zip(calls, plan.stages, strict=True)
@@ -113,7 +113,7 @@ def _functions(plan: Plan, machine: Machine) -> _Functions:
         kernel = stage.kernel
         if kernel in result.names:
             continue
-        function = Function(f"{kernel.family}_{len(result.names)}", machine)
+        function = Function(f"kc_{kernel.family}_{len(result.names)}", machine)
         kernel.build(function)
         result.made[function.name] = function.finish()
         result.names[kernel] = (function.name, tuple(function.symbols))

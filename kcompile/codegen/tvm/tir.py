@@ -211,8 +211,10 @@ class Function:
             if extent == 1:
                 indices.append(0)
                 continue
-            indices.append(self.name_index(number % extent))
-            number = self.name_index(number // extent)
+            # Nothing is negative here, so the quotient needs no rounding down.
+            quotient = self.let(Expr(tirx.truncdiv(index(number).node, index(extent).node), "int32"))
+            indices.append(self.let(number - quotient * extent))
+            number = quotient
         return [number, *reversed(indices)]
 
     def name_index(self, value: Index) -> Index:

@@ -13,6 +13,8 @@ from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.ops.conv import Padding, explicit_padding, same_padding
 from kcompile.ir.types import TensorType
 
+# With more taps than this along the last axis, code for each tap would be too long.
+MOST_UNROLLED_TAPS = 8
 # Parts of a sequence that threads share.
 _SEGMENTS = 8
 
@@ -171,7 +173,8 @@ class Row:
     def pieces(self, segment: Index = 0, segments: int = 1) -> Iterator[Piece]:
         """The pieces of one of `segments` parts of the row; the body is written once per kind of piece."""
         out, low, extent = self._out, self._windows.low[-1], self._windows.spatial[-1]
-        if isinstance(out, int) and isinstance(low, int) and isinstance(extent, int):
+        short = self._spec.size[-1] <= MOST_UNROLLED_TAPS
+        if short and isinstance(out, int) and isinstance(low, int) and isinstance(extent, int):
             yield from self._known(out, low, extent, segment, segments)
         else:
             yield from self._open(segment, segments)

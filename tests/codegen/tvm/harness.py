@@ -55,7 +55,7 @@ class Compiled:
             functions[name] = function.finish()
             self._names[kernel] = (name, tuple(function.symbols))
         entries = sorted(functions)
-        self._library = load_library(link_library([compile_object(functions, entries, machine)], entries, machine))
+        self._library = load_library(link_library([compile_object(functions, machine)], entries, machine))
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ from kcompile.codegen.tvm.kernels.tile import sum_dtype
 from kcompile.codegen.tvm.plan import Plan
 from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
-from kcompile.codegen.tvm.windows import OpenWindows, Piece, Row, Windows, segments_of
+from kcompile.codegen.tvm.windows import MOST_UNROLLED_TAPS, OpenWindows, Piece, Row, Windows, segments_of
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.types import Array
 
@@ -84,9 +84,20 @@ class _DepthwiseFunction:
             weights = f.name_index(number * (spec.size[-1] * spec.channels) + c)
             if piece.bounds:
                 self._one(sums, piece.bounds, at, weights, lanes)
+            elif spec.size[-1] > MOST_UNROLLED_TAPS:
+                self._in_loop(sums, piece, at, weights, lanes)
             else:
                 self._several(sums, piece, at, weights, lanes)
         return sums
+
+    def _in_loop(self, sums: Accumulators, piece: Piece, at: Index, weights: Index, lanes: int) -> None:
+        """Neighbouring results under a long window, all of whose taps are inside."""
+        spec = self._spec.windows
+        with self._f.loop(spec.size[-1]) as tap:
+            weight = self._weight(weights + tap * spec.channels, lanes)
+            first = self._f.name_index(at + tap * (spec.dilation[-1] * spec.channels))
+            for i in range(piece.count):
+                sums.add(i, self._load(first + i * (spec.strides[-1] * spec.channels), lanes) * weight)
 
     def _one(self, sums: Accumulators, bounds: tuple[Index, Index], at: Index, weights: Index, lanes: int) -> None:
         """One result, whose taps are known at run time."""
