@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from kcompile.ir import ops
-from kcompile.ir.graph import Graph
+from kcompile.ir.graph import Builder, Graph
 from kcompile.ir.op import Op
+from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.types import TensorType
 from tests.codegen.tvm.plans import Planned, graph_of, random_inputs
 
@@ -56,9 +57,21 @@ HALVES = [
 DOUBLE = norm(ops.LayerNorm(1e-3), ("N", 23), (23,), 2, "float64")
 
 
+def with_tail(extra: tuple) -> Graph:
+    """``relu(layer_norm(x)) + other`` as one group; `other` has the shape `extra`."""
+    b = Builder()
+    x, other = b.input("x", TensorType("float32", ("N", 4, 23))), b.input("other", TensorType("float32", extra))
+    weights = [b.constant(np.random.default_rng(i).normal(size=23).astype(np.float32)) for i in range(2)]
+    y = b(ops.Relu(), b(ops.LayerNorm(1e-3), x, *weights))
+    return fuse(b.build([b(ops.Add(), y, other)]))
+
+
+TAILS = {extra: with_tail(extra) for extra in (("N", 4, 23), (23,), (4, 1), ("N", 4, 1))}
+
+
 @pytest.fixture(scope="module")
 def planned() -> Planned:
-    return Planned([*GRAPHS.values(), *NORMS.values(), DOUBLE, *HALVES])
+    return Planned([*GRAPHS.values(), *NORMS.values(), DOUBLE, *HALVES, *TAILS.values()])
 
 
 @pytest.mark.parametrize("key", GRAPHS, ids=str)
@@ -98,3 +111,9 @@ def test_layer_norm_is_not_disturbed_by_a_large_mean(planned: Planned):
     graph = NORMS["layer norm of 23"]
     x = (np.random.default_rng(0).normal(size=(2, 3, 23)) + 1000).astype(np.float32)
     planned.check(graph, {"x0": x}, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize("extra", TAILS, ids=str)
+def test_elementwise_ops_after_a_layer_norm_run_before_it_stores(planned: Planned, extra: tuple):
+    assert len(TAILS[extra].nodes) - 2 == 1
+    planned.check(TAILS[extra], random_inputs(TAILS[extra], N=3), rtol=1e-5, atol=1e-5)

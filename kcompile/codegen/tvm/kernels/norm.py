@@ -1,17 +1,18 @@
 """Softmax and normalizations."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from kcompile.codegen.tvm import math as polynomials
+from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index, index, unary
-from kcompile.codegen.tvm.kernels.elementwise import Elementwise, collapse
+from kcompile.codegen.tvm.kernels.elementwise import Elementwise, collapse, regroup
 from kcompile.codegen.tvm.kernels.nest import units
 from kcompile.codegen.tvm.kernels.reduction import Reducer, Reduction, WidePointer, blocks, lanes_of, require_float
-from kcompile.codegen.tvm.plan import TVM, Argument, Plan
+from kcompile.codegen.tvm.plan import TVM, Argument, Plan, Tail
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.ir import dims, ops
@@ -19,7 +20,6 @@ from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node
 from kcompile.ir.op import Op, Tensor
 from kcompile.ir.passes.matching import constant_array
-from kcompile.ir.types import Array
 
 Steps: TypeAlias = tuple[tuple[Op, tuple[int, ...]], ...]
 
@@ -104,22 +104,23 @@ def softmax(plan: Plan, node: Node) -> None:
 
 @dataclass(frozen=True)
 class LayerNorm(Kernel, family="layer_norm"):
-    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta`` along the last axis.
+    """``epilogue(gamma * (x - mean) / sqrt(variance + epsilon) + beta)`` along the last axis.
 
-    x: T[rows, columns], gamma: T[columns], beta: T[columns], y: T[rows, columns]. Mean and variance are computed one
-    after the other, which cancels nothing.
+    Arguments: x ``[rows, columns]``, gamma ``[columns]``, beta ``[columns]``, the epilogue's operands, y
+    ``[rows, columns]``. Mean and variance are computed one after the other, which cancels nothing.
     """
 
     dtype: str
-    rows: Dim
-    columns: Dim
     epsilon: float
+    epilogue: Chain
 
     def build(self, f: Function) -> None:
-        x, gamma, beta, y = (WidePointer(f, name, self.dtype) for name in ("x", "gamma", "beta", "y"))
-        columns = f.extent(self.columns)
+        x, gamma, beta = (WidePointer(f, name, self.dtype) for name in ("x", "gamma", "beta"))
+        epilogue = Epilogue(f, self.epilogue)
+        y = f.pointer("y", self.epilogue.result.dtype)
+        rows, columns = (f.extent(dim) for dim in self.epilogue.result.shape)
         count = index(columns).cast(x.wide)
-        with f.parallel(f.extent(self.rows)) as row:
+        with f.parallel(rows) as row:
             offset = f.name_index(row * columns)
             axes = [(columns, 1)]
             mean = f.let(Reduction(f, "sum", x.wide, axes, x.load).along(offset) / count)
@@ -132,7 +133,8 @@ class LayerNorm(Kernel, family="layer_norm"):
             scale = f.let(1.0 / unary("sqrt", variance + self.epsilon))
             for i, width in f.vectors(columns, lanes_of(f, self.dtype)):
                 centred = (x.load(offset + i, width) - mean) * scale
-                y.store(offset + i, centred * gamma.load(i, width) + beta.load(i, width))
+                value = centred * gamma.load(i, width) + beta.load(i, width)
+                y.store(offset + i, epilogue(value.cast(self.dtype), [row, i]))
 
 
 @TVM.register(ops.LayerNorm)
@@ -140,21 +142,29 @@ def layer_norm(plan: Plan, node: Node) -> None:
     """The normalized axes are the last ones, hence one row in memory."""
     op, (x, gamma, beta) = node.op, node.inputs
     assert isinstance(op, ops.LayerNorm)
-    split_at = x.type.rank - gamma.type.rank
-    rows, columns = dims.mul(*x.type.shape[:split_at]), dims.mul(*x.type.shape[split_at:])
-    plan.emit(LayerNorm(x.type.dtype, rows, columns, op.epsilon), x, gamma, beta, node.outputs[0])
+    ends = [x.type.rank - gamma.type.rank, x.type.rank]
+    tail = plan.tail(node)
+    chain = regroup(tail.chain, ends)
+    if chain is None:
+        plan.tails[node] = tail
+        tail = Tail(Chain((x.type,), x.type), (), node.outputs[0])
+        chain = regroup(tail.chain, ends)
+        assert chain
+    plan.emit(LayerNorm(x.type.dtype, op.epsilon, chain), x, gamma, beta, *tail.operands, tail.result)
 
 
 @TVM.register(ops.BatchNorm)
 def batch_norm(plan: Plan, node: Node) -> None:
-    """``x * scale + shift``, computed here where the statistics are constants, as they are at inference."""
+    """``(x - mean) * scale + beta``, the scale computed here where the statistics are known, as at inference."""
     op, x = node.op, node.inputs[0]
     assert isinstance(op, ops.BatchNorm)
     shape = tuple(x.type.shape[axis] if axis == op.axis % x.type.rank else 1 for axis in range(x.type.rank))
-    factors = _factors(op, [constant_array(value) for value in node.inputs[1:]])
-    if factors:
-        arguments: tuple[Argument, ...] = tuple(a.astype(x.type.dtype) for a in factors)
-        steps: Steps = ((ops.Mul(), (0, 1)), (ops.Add(), (3, 2)))
+    gamma, beta, mean, variance = (constant_array(value) for value in node.inputs[1:])
+    if gamma is not None and beta is not None and mean is not None and variance is not None:
+        with np.errstate(all="ignore"):
+            scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + op.epsilon)
+        arguments: tuple[Argument, ...] = (scale.astype(x.type.dtype), beta, mean)
+        steps: Steps = ((ops.Sub(), (0, 3)), (ops.Mul(), (4, 1)), (ops.Add(), (5, 2)))
     else:
         arguments = node.inputs[1:]
         epsilon = ops.Constant(Tensor(np.asarray(op.epsilon, x.type.dtype)))
@@ -162,34 +172,5 @@ def batch_norm(plan: Plan, node: Node) -> None:
             (ops.Sub(), (0, 3)), (epsilon, ()), (ops.Add(), (4, 6)), (ops.Sqrt(), (7,)), (ops.Div(), (5, 8)),
             (ops.Mul(), (9, 1)), (ops.Add(), (10, 2)),
         )  # fmt: skip
-    tail = plan.tail(node)
     types = (x.type, *[x.type.with_shape(shape)] * len(arguments))
-    chain = _followed_by(Chain(types, x.type, steps), tail.chain)
-    plan.emit(Elementwise(collapse(chain)), x, *arguments, *tail.operands, tail.result)
-
-
-def _factors(op: ops.BatchNorm, statistics: Sequence[Array | None]) -> tuple[Array, Array] | None:
-    """Scale and shift, where all statistics are known."""
-    gamma, beta, mean, variance = (None if a is None else a.astype(np.float64) for a in statistics)
-    if gamma is None or beta is None or mean is None or variance is None:
-        return None
-    with np.errstate(all="ignore"):
-        scale = gamma / np.sqrt(variance + op.epsilon)
-        return scale, beta - mean * scale
-
-
-def _followed_by(first: Chain, second: Chain) -> Chain:
-    """`second` on the result of `first`: the operands are those of `first`, then those of `second` after its first."""
-    inner, more = len(first.operands), len(second.operands) - 1
-
-    def renumbered(number: int) -> int:
-        return number if number < inner else number + more
-
-    def placed(number: int) -> int:
-        if number == 0:
-            return inner + more + len(first.steps) - 1
-        return inner + number - 1 if number <= more else inner + len(first.steps) + number - 1
-
-    steps = [(op, tuple(map(renumbered, arguments))) for op, arguments in first.steps]
-    steps += [(op, tuple(map(placed, arguments))) for op, arguments in second.steps]
-    return Chain((*first.operands, *second.operands[1:]), second.result, tuple(steps))
+    plan.emit(Elementwise(collapse(Chain(types, x.type, steps))), x, *arguments, node.outputs[0])
