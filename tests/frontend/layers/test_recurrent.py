@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kcompile.errors import ModelError
-from kcompile.frontend import Input, layers
+from kcompile.frontend import Functional, Input, layers
 from kcompile.frontend.layer import Layer
 from tests.frontend.errors import error_of
 from tests.frontend.layers.support import run, run_with_mask
@@ -199,3 +199,29 @@ def test_cells_run_one_step(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(c_new[n], expected[1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(y, h_new)
     assert math.isfinite(float(c_new.sum()))
+
+
+def test_a_mask_named_in_the_call_counts_beside_a_state(x: np.ndarray, rng: np.random.Generator) -> None:
+    layer = built(layers.GRU(UNITS), rng)
+    state = rng.normal(size=(4, UNITS)).astype(np.float32)
+    model = Functional(
+        [inputs := Input((LENGTH, FEATURES)), given := Input((UNITS,)), mask := Input((LENGTH,), dtype="bool")],
+        layer(inputs, initial_state=given, mask=mask),
+    )
+    received = model.predict([x, state, MASK])
+    np.testing.assert_allclose(received[0], run(layer, x, state)[0], rtol=1e-6)
+    np.testing.assert_array_equal(received[3], np.zeros(UNITS))
+
+
+def test_the_last_output_of_a_backward_run_is_that_of_the_first_step(x: np.ndarray, rng: np.random.Generator) -> None:
+    layer = built(layers.LSTM(UNITS, go_backwards=True), rng)
+    expected = lstm_loop(x, layer.get_weights(), MASK, range(LENGTH - 1, -1, -1))[:, 0]
+    layer.zero_output_for_mask = True
+    np.testing.assert_allclose(run(layer, x, masks=[MASK]), expected * MASK[:, :1], rtol=1e-5, atol=1e-6)
+
+
+def test_bidirectional_passes_the_mask_of_sequences_on(x: np.ndarray) -> None:
+    for sequences in (True, False):
+        layer = layers.Bidirectional(layers.GRU(UNITS, return_sequences=sequences))
+        mask = run_with_mask(layer, x, masks=[MASK])[1]
+        assert mask is None if not sequences else (mask == MASK).all()

@@ -95,6 +95,12 @@ def test_resampling_keeps_constants_and_sizes(interpolation: str, extent: int, s
             np.testing.assert_allclose(matrix, np.eye(extent), atol=1e-12)
 
 
+def test_antialiasing_widens_the_filter_of_a_smaller_result_only() -> None:
+    assert (filter_matrix(9, 3, "bilinear", False) > 0).sum() == 3
+    assert (filter_matrix(9, 3, "bilinear", True) > 0).sum() > 9
+    np.testing.assert_array_equal(filter_matrix(3, 9, "bicubic", True), filter_matrix(3, 9, "bicubic", False))
+
+
 def test_open_extents_are_refused_where_a_filter_must_know_them() -> None:
     text = error_of(ModelError, lambda: layers.UpSampling2D(2, None, "bicubic", name="u")(Input((None, 8, 3))))
     assert text == 'interpolation "bicubic" of layer `u` needs known spatial extents. Received: f32[N, T, 8, 3].'
