@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kcompile.errors import UnsupportedLayer
-from kcompile.frontend import Input, Model, Sequential, layers, load_model
+from kcompile.frontend import Model, load_model
 from kcompile.ir.evaluate import evaluate
 from tests.real.corpus import RealModel, corpus
 
@@ -75,25 +75,6 @@ def test_custom_code_is_refused_and_all_classes_are_named(name: str) -> None:
         load(corpus()[name])
     wanted = ", ".join(f'@kcompile.register_layer("{cls}")' for cls in CUSTOM[name])
     assert f"\n  Register a converter with {wanted}, or see `kcompile layers`." in str(raised.value)
-
-
-def test_weights_alone_go_into_a_model_made_in_python() -> None:
-    real = corpus()["mhcnuggets_lstm"]
-    model = Sequential(
-        [
-            Input((15, 21)),
-            layers.Masking(0.0),
-            layers.LSTM(64, recurrent_activation="hard_sigmoid_v2"),
-            layers.Dense(64),
-            layers.Dropout(0.6),
-            layers.Activation("tanh"),
-            layers.Dense(1),
-            layers.Activation("sigmoid"),
-        ]
-    )
-    model.load_weights(real.path)
-    inputs, recorded = real.recorded()
-    assert_agree([model.predict(inputs[0])], recorded)
 
 
 @pytest.mark.parametrize("name", ["fer_emotion", "tempocnn_cnn", "tmseeg_3in"])
