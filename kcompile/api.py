@@ -211,7 +211,18 @@ def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 
     model, _ = _model_of(against)
     graph = _as_compiled(model.trace(), session, path)
     report = check_graph(graph, session, seed=seed)
-    return report, "" if report.agrees else _cause(graph, session, report)
+    if report.agrees:
+        return report, ""
+    return report, f"{_origin(session, model)}{_cause(graph, session, report)}"
+
+
+def _origin(session: Session, model: "Model") -> str:
+    """A sentence, where the artifact is known to be made from another file than `model`."""
+    made_from = session.notes.get("kcompile.source_sha256", "")
+    if not made_from or model.provenance.sha256 in ("", made_from):
+        return ""
+    file, own = session.notes.get("kcompile.source", "a file"), model.provenance.sha256
+    return f"It was made from {file} with sha256 {made_from[:16]}…, this model's file has {own[:16]}…. "
 
 
 def _cause(graph: Graph, session: Session, report: "Report") -> str:

@@ -109,7 +109,7 @@ def test_an_artifact_says_where_it_comes_from(keras_file: Path, suffix: str, tmp
     path = tmp_path / f"cnn{suffix}"
     kcompile.compile(keras_file, "onnx", path, threads=1)
     session: Any = kcompile.load(path)
-    notes = session.metadata
+    notes = session.notes
     if suffix == ".kcb":
         with zipfile.ZipFile(path) as archive:
             assert json.loads(archive.read("manifest.json"))["notes"].items() <= notes.items()

@@ -101,9 +101,8 @@ def _show_artifact(path: Path, as_json: bool) -> None:
             _show_bundle(bundle)
         return
     session = api.load(path, threads=1)
-    notes: dict[str, str] = getattr(session, "metadata", {})
     if as_json:
-        say_json({"kind": session.engine, "signature": session.signature.to_json(), "notes": notes})
+        say_json({"kind": session.engine, "signature": session.signature.to_json(), "notes": session.notes})
         return
     say(
         facts(
@@ -112,7 +111,7 @@ def _show_artifact(path: Path, as_json: bool) -> None:
                 ("inputs", _named(session.inputs)),
                 ("outputs", _named(session.outputs)),
                 ("file", size(path.stat().st_size)),
-                *sorted((name, value) for name, value in notes.items() if name != SIGNATURE_KEY),
+                *sorted((name, value) for name, value in session.notes.items() if name != SIGNATURE_KEY),
             ]
         )
     )

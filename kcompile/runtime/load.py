@@ -61,8 +61,9 @@ def load_bundle(bundle: Bundle, threads: int | None = None) -> Session:
         return OnnxSession(bytes(bundle.member("model")), threads, bundle.path.name)
     if bundle.kind == "native":
         check_machine(bundle)
-        used = check_threads(threads, as_dict(bundle.manifest.get("notes"), "notes").get(THREADS_KEY))
-        return NativeSession(bundle.signature, _native_program(bundle), used, bundle.path.name)
+        notes = as_dict(bundle.manifest.get("notes"), "notes")
+        used = check_threads(threads, notes.get(THREADS_KEY))
+        return NativeSession(bundle.signature, _native_program(bundle), used, bundle.path.name, notes)
     raise ArtifactError(f"{bundle.path.name} must hold an artifact of kind native or onnx. Received: {bundle.kind!r}.")
 
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +80,7 @@ class NativeSession(Session):
         program: the program.
         threads: the most threads of one call; calls with little work use one.
         origin: what errors call the program.
+        notes: what the bundle says about its making.
 
     Raises:
         ArtifactError: the library cannot be loaded here, or lacks an entry.
@@ -87,8 +88,15 @@ class NativeSession(Session):
 
     engine = "native"
 
-    def __init__(self, signature: Signature, program: NativeProgram, threads: int, origin: str = "the program") -> None:
-        super().__init__(signature, threads)
+    def __init__(
+        self,
+        signature: Signature,
+        program: NativeProgram,
+        threads: int,
+        origin: str = "the program",
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(signature, threads, notes)
         known = dims.symbols(*(dim for type in signature.inputs.values() for dim in type.shape))
         unknown = (dims.symbols(program.work) | set(program.symbols)) - known
         if unknown:

@@ -57,12 +57,13 @@ class OnnxSession(Session):
         origin = origin or (model.name if isinstance(model, Path) else "the model")
         try:
             self._session = self._open(source, used)
-            noted = check_threads(threads, self.metadata.get(THREADS_KEY))
+            notes: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+            noted = check_threads(threads, notes.get(THREADS_KEY))
             if noted != used:
                 used, self._session = noted, self._open(source, noted)
         except self._errors as error:
             raise ArtifactError(f"ONNX Runtime cannot load {origin}: {_first_line(error)}") from None
-        super().__init__(_signature(self._session, origin), used)
+        super().__init__(_signature(self._session, origin), used, notes)
         self._outputs = list(self.outputs)
 
     def _open(self, source: str | bytes, threads: int) -> Any:
@@ -71,11 +72,6 @@ class OnnxSession(Session):
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
         return self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The file's own notes."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
         try:

@@ -22,13 +22,15 @@ class Session(ABC):
     Args:
         signature: what the model takes and gives.
         threads: how many threads one call may use.
+        notes: what the artifact says about its making.
     """
 
     engine = ""
 
-    def __init__(self, signature: Signature, threads: int) -> None:
+    def __init__(self, signature: Signature, threads: int, notes: Mapping[str, str] | None = None) -> None:
         self.signature = signature
         self.threads = threads
+        self.notes = dict(notes or {})
         self._dtypes = [(name, np.dtype(type.dtype)) for name, type in signature.inputs.items()]
 
     @property

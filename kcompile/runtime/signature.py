@@ -203,8 +203,8 @@ def as_dim(value: object, what: str) -> Dim:
         return as_count(value, what)
     try:
         return dims.canonical(value)
-    except GraphError as error:
-        raise ArtifactError(str(error)) from None
+    except (GraphError, RecursionError):
+        raise ArtifactError(f"`{what}` must be an expression of symbols. Received: {_shown(value)}.") from None
 
 
 def _shown(value: object) -> str:

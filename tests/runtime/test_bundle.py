@@ -245,6 +245,8 @@ def test_another_programs_manifest_is_refused(native: Path, tmp_path: Path) -> N
         (["signature", "inputs", 0, "shape", 1], True),
         (["signature", "inputs", 0, "shape", 0], "__import__('os')"),
         (["signature", "inputs", 0, "shape", 0], "N**99"),
+        (["signature", "inputs", 0, "shape", 0], "-" * 1900 + "N"),
+        (["signature", "inputs", 0, "shape", 0], "N+" * 5000 + "N"),
         (["signature", "structure"], "y"),
         (["signature", "structure"], 5),
         (["signature", "minimums"], {"N": -1}),
