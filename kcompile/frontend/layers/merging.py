@@ -7,6 +7,7 @@ from typing import Any
 
 from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
+from kcompile.frontend.layers.agreement import agreeing
 from kcompile.frontend.layers.normalization import unit
 from kcompile.frontend.layers.writing import any_of, broadcast, expand_dims, full, like, reshape, transpose
 from kcompile.frontend.tracing import Trace, flatten
@@ -37,7 +38,7 @@ class _Merge(Layer):
         rank = max(v.type.rank for v in values)
         # As in Keras, a mask has a say in the values only where its tensor has all the axes.
         masks = [m if v.type.rank == rank else None for v, m in zip(values, t.masks, strict=True)]
-        return self.merge(t, [self._aligned(t, v, rank) for v in values], masks)
+        return self.merge(t, agreeing(t, [self._aligned(t, v, rank) for v in values], range(rank)), masks)
 
     def _aligned(self, t: Trace, x: Value, rank: int) -> Value:
         shape = x.type.shape
@@ -152,7 +153,10 @@ class Concatenate(_Merge):
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
         values = self.inputs(args)
-        return t(ops.Concat(self.axis), *values) if len(values) > 1 else values[0]
+        rank = values[0].type.rank
+        if len(values) == 1 or any(v.type.rank != rank for v in values) or not -rank <= self.axis < rank:
+            return t(ops.Concat(self.axis), *values)
+        return t(ops.Concat(self.axis), *agreeing(t, values, [a for a in range(rank) if a != self.axis % rank]))
 
     def compute_mask(self, t: Trace, *args: Any, **kwargs: Any) -> Value | Sequence[Value | None] | None:
         values = self.inputs(args)

@@ -1,0 +1,45 @@
+"""Open extents that meet: equal where Keras asks for it at run time."""
+
+import numpy as np
+import pytest
+
+from kcompile.errors import ModelError
+from kcompile.frontend import Functional, Input, layers
+from tests.frontend.errors import error_of
+
+
+def u_net(shape: tuple[int | None, ...]) -> Functional:
+    x = Input(shape)
+    a = layers.Conv2D(4, 3, padding="same", kernel_initializer="ones")(x)
+    b = layers.MaxPooling2D()(a)
+    c = layers.AveragePooling2D(2, padding="same")(b)
+    d = layers.Concatenate()([layers.UpSampling2D()(c), b])
+    return Functional(x, layers.Add()([layers.Conv2DTranspose(4, 2, 2, kernel_initializer="ones")(d), a]))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 4)])
+def test_a_network_that_halves_and_doubles_takes_open_extents(size: tuple[int, int], rng: np.random.Generator) -> None:
+    x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+    np.testing.assert_array_equal(u_net((None, None, 3)).predict(x), u_net((*size, 3)).predict(x))
+
+
+def test_the_shorter_extent_is_that_of_the_result(rng: np.random.Generator) -> None:
+    open_model = u_net((None, None, 3))
+    assert open_model.trace().output_types["add"].shape == ("N", "2*(H//2)", "2*(W//2)", 4)
+    assert open_model.predict(rng.normal(size=(1, 9, 8, 3)).astype(np.float32)).shape == (1, 8, 8, 4)
+
+
+def test_extents_that_are_never_equal_are_refused() -> None:
+    def make() -> object:
+        x = Input((None, 3))
+        return layers.Add(name="a")([x, layers.Cropping1D(1)(x)])
+
+    text = error_of(ModelError, make)
+    assert text.startswith("layer `a` (Add) does not accept its inputs (f32[N, T, 3], f32[N, T-2, 3]): ")
+
+
+def test_extents_of_two_inputs_are_not_taken_for_each_other(rng: np.random.Generator) -> None:
+    x, y = Input((None, 3)), Input((None, 3))
+    model = Functional([x, y], layers.Concatenate(1)([x, layers.Add()([y, y])]))
+    result = model.predict([rng.normal(size=(1, n, 3)).astype(np.float32) for n in (4, 6)])
+    assert result.shape == (1, 10, 3)
