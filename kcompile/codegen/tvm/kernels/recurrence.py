@@ -30,6 +30,9 @@ PHASES: dict[Cell, tuple[tuple[int, ...], ...]] = {
 }
 _MOST_CELLS = 16
 _MOST_ROWS = 8
+# Weights of at most so many elements are read again from the second-level cache in every step of every tile.
+_CACHED_WEIGHTS = 1 << 16
+_MOST_TILES = 4
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Tiling:
         lanes: units per vector; the last vector may reach beyond the units.
         panels: for each phase, the most cells that one row handles per pass.
         rows: rows of the batch that share the weights that are loaded.
+        tiles: tiles of rows that use a panel one after another, while it is in the cache.
     """
 
     hidden: int
     lanes: int
     panels: tuple[int, ...]
     rows: int
+    tiles: int
 
     @property
     def vectors(self) -> int:
@@ -71,9 +76,10 @@ def tiling(machine: Machine, cell: Cell, hidden: int, batch: Dim) -> Tiling:
     panels = tuple(-(-vectors // -(-vectors // cells)) for cells in most)
     loaded = max(len(gates) * _tile_cells(len(gates)) for gates in PHASES[cell])
     rows = min((machine.registers - 2 - loaded) // loaded, _MOST_ROWS)
+    large = hidden * vectors * lanes * sum(map(len, PHASES[cell])) > _CACHED_WEIGHTS
     if isinstance(batch, int):
         rows = -(-batch // -(-batch // rows)) if batch else 1
-    return Tiling(hidden, lanes, panels, rows)
+    return Tiling(hidden, lanes, panels, rows, _MOST_TILES if large else 1)
 
 
 def _tile_cells(gates: int) -> int:
@@ -113,22 +119,24 @@ class Recurrence(Kernel, family="recurrence"):
     def scratch_size(self) -> int:
         """Per row: the output before and after a step, and what else a step has to keep."""
         kept = {"simple": 0, "lstm": 1, "gru": 0, "gru_reset_before": 2}[self.cell]
-        return self.tiling.rows * (2 + kept) * self.tiling.padded
+        return self.tiling.rows * self.tiling.tiles * (2 + kept) * self.tiling.padded
 
     def build(self, f: Function) -> None:
         loop = _TimeLoop(f, self)
         rows, batch = self.tiling.rows, f.extent(self.batch)
-        with f.parallel((batch + (rows - 1)) // rows) as tile:
-            first = f.name_index(tile * rows)
-            if isinstance(batch, int) and batch % rows == 0:
-                loop.write(rows, lambda row: first + row)
+        most = rows * self.tiling.tiles
+        with f.parallel((batch + (most - 1)) // most) as unit:
+            first = f.name_index(unit * most)
+            if isinstance(batch, int) and batch % most == 0:
+                loop.write(rows, self.tiling.tiles, lambda row: first + row)
                 return
-            # A tile that is nearly full runs as a full one, the last row several times; few rows run one by one.
-            left = f.name_index(batch - first)
+            # The last tile runs as a full one, its last row several times; where all rows are few they run one by one.
+            left = f.name_index(index_min(batch - first, most))
             with f.when(index(left) > rows // 2):
-                loop.write(rows, lambda row: index_min(first + row, batch - 1))
+                tiles = f.name_index((left + (rows - 1)) // rows)
+                loop.write(rows, tiles, lambda row: index_min(first + row, batch - 1))
             with f.when(index(left) <= rows // 2), f.loop(left) as one:
-                loop.write(1, lambda _: first + one)
+                loop.write(1, 1, lambda _: first + one)
 
 
 class _TimeLoop:
@@ -151,23 +159,25 @@ class _TimeLoop:
 
     # ---- one tile of rows
 
-    def write(self, rows: int, number: Callable[[Index], Index]) -> None:
-        """All steps for `rows` rows of the batch; `number` says which."""
-        f, padded = self.f, self.tiling.padded
-        numbers, seen_before = f.stack(rows, "int32"), f.stack(rows, "int32")
-        with f.loop(rows) as row:
+    def write(self, rows: int, tiles: Index, number: Callable[[Index], Index]) -> None:
+        """All steps for `tiles` tiles of `rows` rows of the batch; `number` says which."""
+        f, padded, most = self.f, self.tiling.padded, rows * self.tiling.tiles
+        numbers, seen_before = f.stack(most, "int32"), f.stack(most, "int32")
+        count = f.name_index(tiles * rows)
+        with f.loop(count) as row:
             numbers.store(row, index(number(row)))
             seen_before.store(row, constant(0, "int32"))
             self._start(row, f.name_index(numbers.load(row) * self.tiling.hidden))
         with f.loop(self.steps) as step:
             now = f.name_index(step % 2 * padded)
             t = f.name_index(self.steps - 1 - step) if self.k.reverse else step
-            places = f.stack(rows, "int32")
-            with f.loop(rows) as row:
+            places = f.stack(most, "int32")
+            with f.loop(count) as row:
                 places.store(row, numbers.load(row) * self.steps + t)
-            _Step(self, rows, places, now, f.name_index(padded - now), seen_before).write()
+            batch = _Rows(rows, tiles, most, count, places, seen_before)
+            _Step(self, batch, step, now, f.name_index(padded - now)).write()
         end = f.name_index(self.steps % 2 * padded)
-        with f.loop(rows) as row:
+        with f.loop(count) as row:
             target = f.name_index(numbers.load(row) * self.tiling.hidden)
             for state, pointer in enumerate(self.last):
                 if pointer:
@@ -188,41 +198,54 @@ class _TimeLoop:
 
     def at(self, row: Index, part: int, vector: Index, buffer: Index = 0) -> Index:
         """Where a vector of units lies in the scratch array; parts 0 and 1 hold outputs, 2 and 3 what else is kept."""
-        parts = self.k.scratch_size // (self.tiling.rows * self.tiling.padded)
+        parts = self.k.scratch_size // (self.tiling.rows * self.tiling.tiles * self.tiling.padded)
         place = (row * parts + part) * self.tiling.padded + buffer
         return self.f.name_index(place + vector * self.tiling.lanes)
 
 
-class _Step:
-    """One step of some rows.
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that a unit handles.
 
-    Args:
+    Attributes:
+        rows, tiles: rows of a tile, and how many tiles there are.
+        most, count: rows of all tiles, at most and now.
         places: the number of the step of each row among all steps of the batch.
-        now, after: where the outputs before and after the step lie in a row's scratch.
         seen_before: for each row, 1 once a step was not masked.
     """
 
-    def __init__(
-        self, loop: _TimeLoop, rows: int, places: Pointer, now: Index, after: Index, seen_before: Pointer
-    ) -> None:
+    rows: int
+    tiles: Index
+    most: int
+    count: Index
+    places: Pointer
+    seen_before: Pointer
+
+
+class _Step:
+    """One step of some rows; `now` and `after` say where a row's scratch holds the outputs before and after it."""
+
+    def __init__(self, loop: _TimeLoop, batch: _Rows, step: Index, now: Index, after: Index) -> None:
         self.loop = loop
         self.f = loop.f
         self.k = loop.k
         self.lanes = loop.tiling.lanes
-        self.rows = rows
-        self.places = places
+        self.batch = batch
         self.now = now
         self.after = after
-        self.seen_before = seen_before
-        self.seen = loop.f.stack(rows, "int32") if loop.mask else None
+        # Every other step runs through the weights backwards, so that it begins with those that are still in the cache.
+        odd = index(step) % 2
+        self.first_unit = self.f.name_index(odd * (self.k.tiling.hidden - 1))
+        self.stride = self.f.name_index(1 - odd * 2)
+        self.seen = loop.f.stack(batch.most, "int32") if loop.mask else None
 
     def write(self) -> None:
         """The phases, one after another."""
         if self.loop.mask and self.seen:
-            with self.f.loop(self.rows) as row:
-                seen = self.loop.mask.load(self.places.load(row)).cast("int32")
+            with self.f.loop(self.batch.count) as row:
+                seen = self.f.let(self.loop.mask.load(self.batch.places.load(row)).cast("int32"))
                 self.seen.store(row, seen)
-                self.seen_before.store(row, self.seen_before.load(row) | self.seen.load(row))
+                self.batch.seen_before.store(row, self.batch.seen_before.load(row) | seen)
         if self.k.cell == "gru_reset_before":
             self._phase(0, self._reset)
             self._phase(1, self._candidate)
@@ -232,38 +255,45 @@ class _Step:
 
     def _phase(self, phase: int, finish: Callable[[Index, Index, list[Expr]], None]) -> None:
         """Sums of the phase's gates for every cell and row; `finish` takes a row, a vector of units and its gates."""
-        f, gates = self.f, PHASES[self.k.cell][phase]
-        source = (lambda row: self.loop.at(row, 3, 0)) if phase else (lambda row: self.loop.at(row, 0, 0, self.now))
-        sources = [source(row) for row in range(self.rows)]
+        f, gates, rows = self.f, PHASES[self.k.cell][phase], self.batch.rows
+        part, buffer = (3, 0) if phase else (0, self.now)
         for first, cells, weights, line in self._blocks(phase):
-            sums = f.accumulators(self.rows * cells * len(gates), self.lanes)
-            for row in range(self.rows):
-                for i in range(cells * len(gates)):
-                    cell, gate = divmod(i, len(gates))
-                    sums[row * cells * len(gates) + i] = self._start(row, first + cell, gates[gate])
-            with f.loop(self.k.tiling.hidden) as unit:
-                self._multiply(sums, cells * len(gates), sources, unit, self.loop.weights[phase], weights + unit * line)
-            self._finish_all(sums, first, cells, len(gates), finish)
+            with f.loop(self.batch.tiles) as tile:
+                sums = f.accumulators(rows * cells * len(gates), self.lanes)
+                sources = [self.loop.at(tile * rows + row, part, 0, buffer) for row in range(rows)]
+                for row in range(rows):
+                    for i in range(cells * len(gates)):
+                        cell, gate = divmod(i, len(gates))
+                        sums[row * cells * len(gates) + i] = self._start(tile * rows + row, first + cell, gates[gate])
+                with f.loop(self.k.tiling.hidden) as i:
+                    unit = f.name_index(self.first_unit + i * self.stride)
+                    place = f.name_index(weights + unit * line)
+                    self._multiply(sums, cells * len(gates), sources, unit, self.loop.weights[phase], place)
+                totals = [sums[i] for i in range(rows * cells * len(gates))]
+                self._finish_all(totals, tile, first, cells, finish)
 
     def _finish_all(
         self,
-        sums: Accumulators,
+        sums: list[Expr],
+        tile: Index,
         first: Index,
         cells: int,
-        gates: int,
         finish: Callable[[Index, Index, list[Expr]], None],
     ) -> None:
         """Activations are long; so their code stands once, in a loop over sums that are parked in memory."""
-        slots = self.rows * cells
+        rows = self.batch.rows
+        slots = rows * cells
+        gates = len(sums) // slots
         if slots == 1:
-            finish(0, first, [sums[gate] for gate in range(gates)])
+            finish(tile, first, [sums[gate] for gate in range(gates)])
             return
         parked = self.f.stack(slots * gates * self.lanes)
         for slot in range(slots * gates):
             parked.store(slot * self.lanes, sums[slot])
-        with self.f.loop(self.rows) as row, self.f.loop(cells) as cell:
+        with self.f.loop(rows) as row, self.f.loop(cells) as cell:
             at = self.f.name_index((row * cells + cell) * (gates * self.lanes))
-            finish(row, first + cell, [parked.load(at + gate * self.lanes, self.lanes) for gate in range(gates)])
+            values = [parked.load(at + gate * self.lanes, self.lanes) for gate in range(gates)]
+            finish(self.f.name_index(tile * rows + row), first + cell, values)
 
     def _blocks(self, phase: int) -> Iterator[tuple[Index, int, Index, int]]:
         """``(first cell, cells, offset of the weights, distance between their lines)`` of each pass."""
@@ -272,7 +302,7 @@ class _Step:
         width = gates * self.lanes
         for start, cells in self.f.tiles(vectors, size):
             panel = self.f.name_index(start * (self.k.tiling.hidden * width))
-            step = cells if self.rows == 1 else _tile_cells(gates)
+            step = cells if self.batch.rows == 1 else _tile_cells(gates)
             for inner, part in self.f.tiles(cells, step):
                 yield start + inner, part, self.f.name_index(panel + inner * width), cells * width
 
@@ -283,13 +313,12 @@ class _Step:
         return self._projected(row, vector, gate)
 
     def _projected(self, row: Index, vector: Index, gate: int) -> Expr:
-        line = self.f.name_index(self.places.load(row) * (self.k.gates * self.k.tiling.padded))
+        line = self.f.name_index(self.batch.places.load(row) * (self.k.gates * self.k.tiling.padded))
         return self.loop.x.load(line + (vector * self.k.gates + gate) * self.lanes, self.lanes)
 
     def _multiply(
         self, sums: Accumulators, count: int, sources: Sequence[Index], unit: Index, weights: Pointer, at: Index
     ) -> None:
-        at = self.f.name_index(at)
         loaded = [weights.load(at + i * self.lanes, self.lanes) for i in range(count)]
         for row, source in enumerate(sources):
             h = self.loop.scratch.load(source + unit)
@@ -350,12 +379,12 @@ class _Step:
         if self.k.zero_masked_output:
             return self.f.let(select(self._is_seen(row), value, 0.0))
         # Before the first step that is not masked there is no output to repeat, though there may be a state.
-        return self.f.let(select(self.seen_before.load(row) > 0, state, 0.0))
+        return self.f.let(select(self.batch.seen_before.load(row) > 0, state, 0.0))
 
     def _store(self, y: Pointer, row: Index, vector: Index, value: Expr) -> None:
         """The units of the vector that there are."""
         hidden, f = self.k.tiling.hidden, self.f
-        at = f.name_index(self.places.load(row) * hidden + vector * self.lanes)
+        at = f.name_index(self.batch.places.load(row) * hidden + vector * self.lanes)
         rest = hidden % self.lanes
         if rest == 0:
             y.store(at, value)
