@@ -46,7 +46,7 @@ class Operation(Layer):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The operation that `config` describes."""
-        arguments = {key: value for key, value in config.items() if key not in ("name", "dtype", "trainable")}
+        arguments = {key: value for key, value in config.items() if key != "name"}
         return cls(name=str(config.get("name", "")), arguments=arguments)
 
 
