@@ -1,0 +1,222 @@
+"""What an optimizer is: one update rule for one variable, written as IR, and what all optimizers do around it.
+
+Formulas, the order of operations and defaults are those of Keras 3 (``keras/src/optimizers/base_optimizer.py`` and the
+file of each optimizer).
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from kcompile.errors import ModelError
+from kcompile.frontend.layer import Weight
+from kcompile.frontend.training.naming import snake_case
+from kcompile.frontend.training.optimizers.schedules import LearningRateSchedule, schedule_from_config
+from kcompile.frontend.training.state import State
+from kcompile.ir.expression import Expression
+
+Slots = Mapping[str, Expression]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What all updates of one step share: the learning rate, the number of the step from 1 on, and what is prepared."""
+
+    learning_rate: Expression
+    step: Expression
+    shared: dict[str, Expression] = field(default_factory=dict[str, Expression])
+
+
+class Optimizer(ABC):
+    """Base of optimizers.
+
+    Args:
+        learning_rate: a number or a `LearningRateSchedule`.
+        weight_decay: each step takes this share of the learning rate off each weight.
+        clipnorm: gradients of each weight are scaled to this norm at most.
+        clipvalue: elements of gradients are clipped to this size.
+        global_clipnorm: all gradients together are scaled to this norm at most.
+        use_ema: whether moving averages of the weights are kept and become the weights at the end of `fit`.
+        ema_momentum: how much of the old average stays.
+        ema_overwrite_frequency: every so many steps the averages become the weights.
+        loss_scale_factor: the loss is multiplied by it for the gradients, which are divided by it again.
+        gradient_accumulation_steps: weights change every so many steps, by the mean of the gradients since.
+
+    Raises:
+        ModelError: an argument breaks its law.
+    """
+
+    # Names of the slots of a weight, in groups: Keras creates one group after another, each weight by weight.
+    slot_groups: tuple[tuple[str, ...], ...] = ()
+    # Arguments of a subclass, for its config.
+    arguments: ClassVar[tuple[str, ...]] = ()
+    # Whether elements are updated independently of one another, so that weights can be packed into one vector.
+    elementwise: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.name = name or snake_case(type(self).__name__)
+        self.weight_decay, self.clipnorm, self.clipvalue = weight_decay, clipnorm, clipvalue
+        self.global_clipnorm, self.use_ema, self.ema_momentum = global_clipnorm, use_ema, ema_momentum
+        self.ema_overwrite_frequency, self.loss_scale_factor = ema_overwrite_frequency, loss_scale_factor
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.schedule = learning_rate if isinstance(learning_rate, LearningRateSchedule) else None
+        is_number = isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool)
+        self.require(bool(self.schedule) or is_number, "learning_rate", learning_rate, "a number or a schedule")
+        self._check()
+        self.iteration = Weight("iteration", np.zeros((), np.int64), trainable=False)
+        rate = 0.0 if self.schedule else learning_rate
+        self.rate = Weight("learning_rate", np.asarray(rate, np.float32), trainable=False)
+        self.weights: list[Weight] = []
+        self.slots: dict[str, dict[Weight, Weight]] = {}
+        self.shared: dict[str, Weight] = {}
+        self._undecayed: set[Weight] = set()
+        self._undecayed_names: list[str] = []
+
+    def require(self, law: bool, argument: str, value: object, expected: str) -> None:
+        """Raise a ModelError that names the argument and what was received, unless `law` holds."""
+        if not law:
+            where = f"`{argument}` of optimizer {type(self).__name__}"
+            raise ModelError(f"{where} must be {expected}. Received: {argument}={value!r}.")
+
+    def _check(self) -> None:
+        clips = {"clipnorm": self.clipnorm, "clipvalue": self.clipvalue, "global_clipnorm": self.global_clipnorm}
+        if sum(value is not None for value in clips.values()) > 1:
+            received = ", ".join(f"{name}={value}" for name, value in clips.items())
+            raise ModelError(f"an optimizer takes one of {', '.join(clips)}. Received: {received}.")
+        self.require(0 <= self.ema_momentum <= 1, "ema_momentum", self.ema_momentum, "from 0 to 1")
+        for name, least in (("ema_overwrite_frequency", 1), ("gradient_accumulation_steps", 2)):
+            value = getattr(self, name)
+            fits = value is None or (isinstance(value, int) and value >= least)
+            self.require(fits, name, value, f"None or an integer from {least} on")
+
+    # -- what an optimizer defines ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def update(self, w: Expression, g: Expression, slots: Slots, moment: Moment) -> tuple[Expression, Slots]:
+        """The new weight and its new slots, from the old ones and the gradient."""
+
+    def initial(self, slot: str) -> float:
+        """What a slot holds at first."""
+        del slot
+        return 0.0
+
+    def slot_shape(self, slot: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of a slot for a weight of a shape; None where that weight has no such slot."""
+        del slot
+        return shape
+
+    def prepare(self, state: State, moment: Moment) -> dict[str, tuple[Weight, Expression]]:
+        """What the updates of a step share: weights with their new values, by name."""
+        del state, moment
+        return {}
+
+    # -- variables ----------------------------------------------------------------------------------------------------
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        if self.schedule is not None:
+            return float(self.schedule(self.iteration.value))
+        return float(self.rate.value)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        if self.schedule is not None:
+            raise ModelError("the learning rate of an optimizer that was made with a schedule cannot be set.")
+        self.rate.value = np.asarray(value, np.float32)
+
+    @property
+    def iterations(self) -> int:
+        """How many steps were made; of accumulated gradients, how often weights changed."""
+        return int(self.iteration.value) // (self.gradient_accumulation_steps or 1)
+
+    def build(self, weights: Sequence[Weight]) -> None:
+        """Create the slots of `weights`; nothing for weights that have theirs."""
+        if self.weights == list(weights):
+            return
+        self.weights, self.slots = list(weights), {}
+        for group in self._groups():
+            self.slots.update({name: {} for name in group})
+            for weight in self.weights:
+                for name in group:
+                    self._add_slot(name, weight)
+
+    def _groups(self) -> list[tuple[str, ...]]:
+        own: list[tuple[str, ...]] = [("average",)] if self.use_ema else []
+        own += [("gradient_accumulator",)] if self.gradient_accumulation_steps else []
+        return [*own, *self.slot_groups]
+
+    def _add_slot(self, name: str, weight: Weight) -> None:
+        own = name in ("average", "gradient_accumulator")
+        shape = weight.shape if own else self.slot_shape(name, weight.shape)
+        if shape is not None:
+            value = np.full(shape, 0.0 if own else self.initial(name), weight.value.dtype)
+            self.slots[name][weight] = Weight(f"{weight.name}_{name}", value, trainable=False)
+
+    def slots_of(self, weight: Weight) -> dict[str, Weight]:
+        """The slots of a weight by name."""
+        return {name: by_weight[weight] for name, by_weight in self.slots.items() if weight in by_weight}
+
+    @property
+    def variables(self) -> list[Weight]:
+        """The state as Keras orders it: the number of steps, the learning rate, then the slots."""
+        found = [self.iteration, *([] if self.schedule else [self.rate])]
+        for group in self._groups():
+            for weight in self.weights:
+                found += [self.slots[name][weight] for name in group if weight in self.slots[name]]
+        return [*found, *self.shared.values()]
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence[Weight] | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Leave weights out of the weight decay: these, and those whose name holds one of these patterns."""
+        self._undecayed, self._undecayed_names = set(var_list or ()), list(var_names or ())
+
+    def decays(self, weight: Weight) -> bool:
+        """Whether weight decay applies to a weight."""
+        named = any(re.search(pattern, weight.name) for pattern in self._undecayed_names)
+        return weight not in self._undecayed and not named
+
+    # -- config -------------------------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal optimizer, as Keras names them."""
+        rate: Any = self.schedule.serialize() if self.schedule else float(self.rate.value)
+        names = (
+            "weight_decay",
+            "clipnorm",
+            "global_clipnorm",
+            "clipvalue",
+            "use_ema",
+            "ema_momentum",
+            "ema_overwrite_frequency",
+            "loss_scale_factor",
+            "gradient_accumulation_steps",
+            *self.arguments,
+        )
+        return {"name": self.name, "learning_rate": rate, **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The optimizer that `config` describes."""
+        arguments = dict(config)
+        if isinstance(arguments.get("learning_rate"), Mapping):
+            arguments["learning_rate"] = schedule_from_config(arguments["learning_rate"])
+        return cls(**arguments)

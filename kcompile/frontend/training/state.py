@@ -1,0 +1,125 @@
+"""What a step reads and writes: weights, optimizer slots and metric states, as inputs and outputs of its graph.
+
+All of it is held by `Weight` objects. Several may be packed into one vector, so that an elementwise update of a hundred
+small arrays is one of a single array; their own arrays are then views of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from kcompile.frontend.layer import Weight
+from kcompile.ir.expression import Expression
+from kcompile.ir.graph import Builder, Value
+from kcompile.ir.ops import Concat, Reshape, Slice
+from kcompile.ir.types import Array, TensorType, type_of
+
+
+class Pack:
+    """Weights whose elements stand one after another in a vector."""
+
+    def __init__(self, members: Sequence[Weight]) -> None:
+        self.members = tuple(members)
+        sizes = [weight.value.size for weight in self.members]
+        self.bounds = [(sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(len(sizes))]
+        self.value = np.empty(0, self.members[0].value.dtype)
+        self._views: list[Array] = []
+
+    @property
+    def type(self) -> TensorType:
+        """The vector's type."""
+        return TensorType(self.members[0].value.dtype.name, (self.bounds[-1][1],))
+
+    def gathered(self) -> Array:
+        """The vector; made anew where a member was given another array."""
+        current = [weight.value for weight in self.members]
+        if len(self._views) != len(current) or any(a is not b for a, b in zip(current, self._views, strict=True)):
+            self.scatter(np.concatenate([array.reshape(-1) for array in current]))
+        return self.value
+
+    def scatter(self, value: Array) -> None:
+        """Make the members' arrays views of a new vector."""
+        self.value = value
+        pairs = zip(self.members, self.bounds, strict=True)
+        self._views = [value[start:stop].reshape(weight.value.shape) for weight, (start, stop) in pairs]
+        for weight, view in zip(self.members, self._views, strict=True):
+            weight.value = view
+
+
+@dataclass
+class State:
+    """The weights that the graph written by `b` reads, and their new values.
+
+    A weight is read as what was last written to it, as an assignment in Keras has it.
+    """
+
+    b: Builder
+    inputs: dict[Weight | Pack, Value] = field(default_factory=dict[Weight | Pack, Value])
+    current: dict[Weight | Pack, Value] = field(default_factory=dict[Weight | Pack, Value])
+    written: dict[Weight | Pack, Value] = field(default_factory=dict[Weight | Pack, Value])
+    _packs: dict[Weight, tuple[Pack, int]] = field(default_factory=dict[Weight, tuple[Pack, int]])
+
+    def pack(self, weights: Sequence[Weight]) -> Pack:
+        """Hold `weights`, which have not been read yet, in one vector."""
+        made = Pack(weights)
+        self._packs.update({weight: (made, i) for i, weight in enumerate(made.members)})
+        return made
+
+    def read(self, weight: Weight | Pack, name: str = "") -> Value:
+        """The present value of a weight or of a vector of them; `name` is the input's where it becomes one."""
+        if weight not in self.current:
+            value = self._member(weight) if isinstance(weight, Weight) and weight in self._packs else None
+            self.current[weight] = self._input(weight, name) if value is None else value
+        return self.current[weight]
+
+    def _input(self, weight: Weight | Pack, name: str) -> Value:
+        own = name or (weight.name if isinstance(weight, Weight) else "packed")
+        type = weight.type if isinstance(weight, Pack) else type_of(weight.value)
+        taken = {value.name for value in self.inputs.values()}
+        unique = own if own not in taken else next(n for i in range(len(taken) + 1) if (n := f"{own}:{i}") not in taken)
+        self.inputs[weight] = self.b.input(unique, type)
+        return self.inputs[weight]
+
+    def _member(self, weight: Weight) -> Value:
+        pack, index = self._packs[weight]
+        vector = self.read(pack)
+        return self.b(Reshape(weight.shape), self.b(Slice(0, *pack.bounds[index]), vector))
+
+    def write(self, weight: Weight | Pack, value: Value) -> None:
+        """Give a weight, or a vector of them, a new value."""
+        self.current[weight] = self.written[weight] = value
+        if isinstance(weight, Pack):
+            for member in weight.members:
+                self.current.pop(member, None)
+
+    def expression(self, weight: Weight | Pack, name: str = "") -> Expression:
+        """`read` as an expression."""
+        return Expression(self.b, self.read(weight, name))
+
+    def packed(self, values: Sequence[Value]) -> Value:
+        """Values one after another in a vector."""
+        flat = [self.b(Reshape((prod(value.type.static_shape()),)), value) for value in values]
+        return self.b(Concat(0), *flat) if len(flat) > 1 else flat[0]
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays to give to the graph, by the names of its inputs."""
+        return {
+            value.name: weight.value if isinstance(weight, Weight) else weight.gathered()
+            for weight, value in self.inputs.items()
+        }
+
+
+def assign(weights: Sequence[Weight | Pack], arrays: Sequence[Array]) -> None:
+    """Give weights, or vectors of them, new arrays."""
+    for weight, array in zip(weights, arrays, strict=True):
+        if isinstance(weight, Pack):
+            weight.scatter(array)
+        else:
+            weight.value = array
+
+
+def copied(weights: Mapping[str, Weight]) -> dict[str, Array]:
+    """The arrays of weights by name, which later steps do not change."""
+    return {name: weight.value.copy() for name, weight in weights.items()}
