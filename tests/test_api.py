@@ -24,6 +24,7 @@ from kcompile.errors import (
     TargetError,
     VerificationError,
 )
+from kcompile.ir import ops
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = {"onnx": ".onnx", "tvm": ".kcb"}
@@ -262,6 +263,22 @@ def test_an_artifact_that_disagrees_is_not_written(
         kcompile.compile(model, "onnx", tmp_path / "cnn.onnx")
     assert contents(tmp_path) == ["cnn.onnx"]
     assert (tmp_path / "cnn.onnx").read_text() == "an older artifact"
+
+
+@pytest.mark.parametrize("target", ["onnx", "tvm"])
+def test_the_layer_that_a_target_gets_wrong_is_named(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relu is given another meaning in the reference, which is the same as both targets computing it wrong."""
+    x = kcompile.Input((6,), name="x")
+    y = layers.Dense(5, name="first")(x)
+    y = layers.Dense(4, activation="relu", name="second")(y)
+    model = kcompile.Model(x, layers.Dense(3, name="third")(y))
+    monkeypatch.setattr(ops.Relu, "kernel", lambda self, args: (np.abs(args[0]),))
+    with pytest.raises(VerificationError) as caught:
+        kcompile.compile(model, target, tmp_path / "m.kcb")
+    assert str(caught.value).endswith("\nThe first layer whose value is off is `second` (relu).")
+    assert contents(tmp_path) == []
 
 
 @pytest.mark.parametrize("target", ["onnx", "tvm"])

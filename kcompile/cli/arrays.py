@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kcompile.codegen.bundle import replacing
+from kcompile.codegen.bundle import replacing, write_npz
 from kcompile.errors import InputError
 from kcompile.ir.types import Array
 
@@ -53,4 +53,4 @@ def _array(path: Path, archive: Mapping[str, Array], key: str) -> Array:
 def write_outputs(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays by name into an ``.npz`` file, which is whole or not there."""
     with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        write_npz(file, arrays)

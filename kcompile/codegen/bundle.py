@@ -82,12 +82,17 @@ def samples_npz(samples: Samples) -> bytes:
     named: dict[str, Array] = {f"in{i}": x for i, x in enumerate(samples.inputs.values())}
     named |= {f"out{i}": y for i, y in enumerate(samples.outputs.values())}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in named.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
-            archive.writestr(_info(f"{name}.npy"), content.getvalue())
+    write_npz(buffer, named)
     return buffer.getvalue()
+
+
+def write_npz(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
+    """Write an ``.npz`` as `numpy.savez` does, but under any names and without the time of day."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asarray(array, order="C"), allow_pickle=False)
+            archive.writestr(_info(f"{name}.npy"), content.getvalue())
 
 
 def _manifest(contents: Contents, members: Mapping[str, bytes | memoryview]) -> dict[str, Any]:

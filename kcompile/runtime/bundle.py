@@ -137,7 +137,7 @@ def machine_misfit(target: Mapping[str, Any]) -> str:
     architecture = as_text(target.get("architecture"), "target.architecture")
     needed = {as_text(flag, "target.flags") for flag in as_list(target.get("flags"), "target.flags")}
     if architecture != _architecture():
-        return f"a {_architecture()} machine"
+        return f"this {_architecture()} machine"
     lacking = sorted(needed - _cpu_flags())
     return f"a CPU without {', '.join(lacking)}" if lacking else ""
 

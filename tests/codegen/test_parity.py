@@ -139,7 +139,7 @@ def test_digits_that_float32_cannot_keep_are_not_asked_for() -> None:
     """``(x + 1e6) - 1e6`` keeps two digits in f32, whoever computes it."""
     b = Builder("cancel")
     x = b.input("x", TensorType("float32", ("N", 64)))
-    large = b.constant(np.float32(1e6))
+    large = b.constant(np.asarray(1e6, np.float32))
     graph = b.build({"y": b(ops.Sub(), b(ops.Add(), x, large), large)})
     report = check_graph(graph, ReferenceSession(graph))
     assert report.agrees
@@ -182,7 +182,7 @@ def test_a_wrong_shape_is_no_small_difference() -> None:
 def test_a_model_without_a_finite_output_cannot_be_verified() -> None:
     b = Builder("nan")
     x = b.input("x", TensorType("float32", ("N", 2)))
-    graph = b.build({"y": b(ops.Add(), x, b.constant(np.float32("nan")))})
+    graph = b.build({"y": b(ops.Add(), x, b.constant(np.asarray("nan", np.float32)))})
     with pytest.raises(VerificationError, match="no output of nan is a finite number on drawn inputs"):
         check_graph(graph, ReferenceSession(graph))
 

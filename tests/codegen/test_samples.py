@@ -25,7 +25,7 @@ def test_indices_stay_in_the_smallest_table_that_they_select_from() -> None:
 def test_a_masking_value_ends_some_rows() -> None:
     b = Builder("masking")
     x = b.input("x", TensorType("float32", ("N", "T", 3)))
-    seen = b(ops.Compare("!="), x, b.constant(np.float32(-7)))
+    seen = b(ops.Compare("!="), x, b.constant(np.asarray(-7, np.float32)))
     graph = b.build({"seen": seen})
     drawn = draw_inputs(graph, seed=3)["x"]
     marked = (drawn == -7).all(axis=2)

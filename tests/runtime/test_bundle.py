@@ -295,7 +295,7 @@ def test_a_bundle_of_another_architecture_is_refused(native: Path, tmp_path: Pat
     path = with_manifest(
         native, tmp_path / "b.kcb", lambda m: m["target"].update(name="riscv64", architecture="riscv64")
     )
-    expected = f"b.kcb is for riscv64. Received: a {os.uname().machine} machine. Compile the model on this machine."
+    expected = f"b.kcb is for riscv64. Received: this {os.uname().machine} machine. Compile the model on this machine."
     assert refused(path) == expected
 
 
