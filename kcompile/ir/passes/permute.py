@@ -102,7 +102,7 @@ def permuted(node: Node, perm: Perm) -> Op | None:
         return replace(op, low=_reordered(op.low, perm), high=_reordered(op.high, perm))
     if isinstance(op, Tile):
         return replace(op, repeats=_reordered(op.repeats, perm))
-    if isinstance(op, BroadcastTo) and node.inputs[0].type.rank == rank:
+    if isinstance(op, BroadcastTo) and len(op.shape) == rank:
         return replace(op, shape=tuple(op.shape[axis] for axis in perm))
     if perm == channels_first(rank):
         return _with_channels_first(node, rank)
