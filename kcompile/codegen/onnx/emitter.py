@@ -11,8 +11,8 @@ import onnx
 from kcompile.codegen.onnx import engine
 from kcompile.errors import UnsupportedOp
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.graph import Node, Value
-from kcompile.ir.op import Tensor
+from kcompile.ir.graph import Graph, Node, Value
+from kcompile.ir.op import Op, Tensor
 from kcompile.ir.ops import Constant, Full
 from kcompile.ir.types import Array, TensorType
 
@@ -46,7 +46,7 @@ class Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Array] = {}
         self.names: dict[Value, str] = {}
-        self.uses: dict[Value, int] = {}
+        self._readers: dict[Value, list[Op | None]] = {}
         self._taken = {*inputs, *reserved}
         self._constants: dict[str, str] = {}
         self._permuted: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -100,6 +100,18 @@ class Emitter:
     def inputs(self, node: Node) -> list[str]:
         """The tensors that hold the node's operands."""
         return [self.name(value) for value in node.inputs]
+
+    def note_readers(self, graph: Graph) -> None:
+        """Remember what reads the values of a graph that is about to be lowered."""
+        for node in graph.nodes:
+            for value in node.inputs:
+                self._readers.setdefault(value, []).append(node.op)
+        for value in graph.outputs:
+            self._readers.setdefault(value, []).append(None)
+
+    def readers(self, value: Value) -> Sequence[Op | None]:
+        """The ops that read a value; None stands for the graph itself, which gives it as an output."""
+        return self._readers.get(value, ())
 
     # Constants
 

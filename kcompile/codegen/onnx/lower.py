@@ -19,7 +19,7 @@ def lower_graph(emitter: Emitter, graph: Graph, arguments: Sequence[str] = ()) -
     """
     names = arguments or tuple(value.name for value in graph.inputs)
     emitter.names.update(zip(graph.inputs, names, strict=True))
-    emitter.uses.update(graph.uses)
+    emitter.note_readers(graph)
     refusals: list[str] = []
     for node in graph.nodes:
         if isinstance(node.op, Constant):

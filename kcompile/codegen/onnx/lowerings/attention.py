@@ -13,7 +13,7 @@ from kcompile.ir.ops.attention import masked_score
 def attention(e: Emitter, op: ops.Attention, node: Node) -> tuple[str, str]:
     """ONNX's own operator, which takes the heads side by side and needs no transposes, unless the weights are read."""
     has_operator = e.has_kernel("Attention", node.inputs[0].type.dtype)
-    if has_operator and not e.uses.get(node.outputs[1]):
+    if has_operator and not e.readers(node.outputs[1]):
         return _operator(e, op, node), ""
     return _products(e, op, node)
 
