@@ -31,7 +31,7 @@ from kcompile.frontend import initializers
 from kcompile.frontend.tracing import Call, KerasTensor, Trace, apply_symbolically, holds_symbols
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Value
-from kcompile.ir.types import Array
+from kcompile.ir.types import SHORT_DTYPES, Array
 
 # Layer classes by registered name: ``"keras>Dense"`` for Keras's own, ``"package>Name"`` for others.
 LAYERS: dict[str, type["Layer"]] = {}
@@ -96,6 +96,10 @@ class Layer(ABC):
     hidden_fields: ClassVar[frozenset[str]] = frozenset()
     # Fields that `get_config` leaves out where they are None.
     optional_fields: ClassVar[frozenset[str]] = frozenset()
+    # Whether float inputs and weights are brought to the dtype of the layer's policy.
+    autocast: ClassVar[bool] = True
+    # Whether `dtype` is such a policy; an input's is that of its tensor.
+    has_policy: ClassVar[bool] = True
 
     name: str = ""
     trainable: bool = True
@@ -105,6 +109,9 @@ class Layer(ABC):
 
     def __post_init__(self) -> None:
         self.name = self.name or unique_name(type(self).__name__)
+        self.dtype = _policy_name(self.dtype)
+        known = self.dtype.removeprefix("mixed_") in SHORT_DTYPES
+        self.require(known or not self.has_policy, "dtype", 'a dtype, or the policy "mixed_float16"')
         self.own_weights: list[Weight] = []
         self.calls: list[Call] = []
         self.built = False
@@ -237,6 +244,12 @@ class Layer(ABC):
         if not law:
             value = getattr(self, argument)
             raise ModelError(f"`{argument}` of layer `{self.name}` must be {expected}. Received: {argument}={value!r}.")
+
+
+def _policy_name(dtype: Any) -> str:
+    """The name of a dtype policy, which Keras writes as a config; None is "float32"."""
+    config: Any = dtype.get("config") if isinstance(dtype, Mapping) else None  # pyright: ignore[reportUnknownMemberType]
+    return str(config.get("name") if isinstance(config, Mapping) else dtype or "float32")  # pyright: ignore[reportUnknownMemberType]
 
 
 def _serialize(name: str, value: Any) -> Any:

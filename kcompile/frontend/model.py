@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from kcompile.errors import InputError, ModelError
-from kcompile.frontend.inputs import symbolic_shape
+from kcompile.frontend.inputs import BATCH
 from kcompile.frontend.layer import Layer, Weight, unique_name
 from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
+from kcompile.ir import dims
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.types import Array, TensorType
@@ -43,6 +44,7 @@ class Model(Layer):
     """
 
     hidden_fields: ClassVar[frozenset[str]] = frozenset({"dtype"})
+    autocast: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls is Model and (args or kwargs):
@@ -182,7 +184,7 @@ class Model(Layer):
         """The outputs' masks, found by `call`."""
         return t.result_masks
 
-    def trace(self, training: bool = False) -> Graph:
+    def trace(self) -> Graph:
         """The graph of the model.
 
         Inputs and outputs carry their names in Keras. The batch is ``N`` in all inputs. Open extents of several inputs
@@ -193,13 +195,13 @@ class Model(Layer):
         """
         open_inputs = sum(None in tensor.shape[1:] for tensor in self.inputs)
         if open_inputs < 2:
-            return self._trace(training, apart=False)
+            return self._trace(apart=False)
         try:
-            return self._trace(training, apart=True)
+            return self._trace(apart=True)
         except ModelError:
-            return self._trace(training, apart=False)
+            return self._trace(apart=False)
 
-    def _trace(self, training: bool, apart: bool) -> Graph:
+    def _trace(self, apart: bool) -> Graph:
         b = Builder(self.name)
         constants: dict[int, Value] = {}
 
@@ -210,10 +212,10 @@ class Model(Layer):
 
         suffixes = (str(i + 1) if apart else "" for i in range(len(self.inputs)))
         values = [
-            b.input(tensor.name, TensorType(tensor.dtype, symbolic_shape(tensor.shape, suffix)))
+            b.input(tensor.name, _with_suffix(tensor.type, suffix))
             for tensor, suffix in zip(self.inputs, suffixes, strict=True)
         ]
-        outputs, _ = self.run(Trace(b, constant, training), values, (None,) * len(values))
+        outputs, _ = self.run(Trace(b, constant), values, (None,) * len(values))
         return b.build(dict(zip(self.output_names, flatten(outputs), strict=True)))
 
     def predict(self, x: Any, batch_size: int = 32) -> Any:
@@ -304,3 +306,9 @@ class Model(Layer):
         from kcompile.frontend.keras_file.reader import load_weights
 
         load_weights(self, Path(path))
+
+
+def _with_suffix(type: TensorType, suffix: str) -> TensorType:
+    """The type with other symbols, but for the batch's."""
+    symbols = dims.symbols(*type.shape) - {BATCH}
+    return type.bind({symbol: f"{symbol}{suffix}" for symbol in symbols}) if suffix else type

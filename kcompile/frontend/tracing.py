@@ -15,10 +15,12 @@ from kcompile.errors import ModelError, TypeRuleError
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Builder, Value
 from kcompile.ir.op import Op
+from kcompile.ir.ops.arithmetic import Cast
 from kcompile.ir.types import Array, TensorType, type_of
 
 if TYPE_CHECKING:
     from kcompile.frontend.layer import Layer, Weight
+    from kcompile.frontend.training.effects import Effects
 
 
 @dataclass(eq=False)
@@ -78,12 +80,18 @@ class Trace:
     t.masks                          the masks of the call's tensors, None where there is none
     t.mask_given                     whether the call names the mask itself (``lstm(x, mask=m)``)
     t.result_masks                   where a layer's `call` may leave masks for its `compute_mask`
-    t.training                       whether the training graph is being traced
+    t.training                       whether the layer acts as it does in training
+    t.trainable                      whether training changes the layer's weights
+    t.effects                        while training: random numbers, costs beside the loss, new values of weights
     """
 
-    def __init__(self, b: Builder, weights: Callable[["Weight", str], Value], training: bool = False) -> None:
+    def __init__(
+        self, b: Builder, weights: Callable[["Weight", str], Value], effects: "Effects | None" = None
+    ) -> None:
         self.b = b
-        self.training = training
+        self.effects = effects
+        self.training = effects is not None
+        self.trainable = True
         self.masks: tuple[Value | None, ...] = ()
         self.mask_given = False
         self.result_masks: Any = None
@@ -104,11 +112,27 @@ class Trace:
         array: Array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype)
         return self.b.constant(array, name)
 
-    def weight(self, name: str) -> Value:
-        """The layer's own weight of that name."""
+    def weight(self, name: str, dtype: str | None = None) -> Value:
+        """The layer's own weight of that name, as `dtype`, by default that in which the layer computes."""
         assert self._layer is not None
         weight = next(w for w in self._layer.own_weights if w.name == name)
-        return self._weights(weight, f"{self._path}/{name}")
+        value = self._weights(weight, f"{self._path}/{name}")
+        return self._as_float(value, dtype) if dtype else self._autocast(self._layer, value)
+
+    def _autocast(self, layer: "Layer", value: Any) -> Any:
+        """A float value in the dtype of a layer's policy; anything else as it is."""
+        return self._as_float(value, layer.compute_dtype) if layer.autocast else value
+
+    def _as_float(self, value: Any, dtype: str) -> Any:
+        wrong = isinstance(value, Value) and value.type.is_float and dtype.startswith("float")
+        return self.b(Cast(dtype), value) if wrong and value.type.dtype != dtype else value
+
+    def update(self, name: str, value: Value) -> None:
+        """Give the layer's own weight of that name a new value, which is stored after the step."""
+        assert self._layer is not None
+        assert self.effects is not None
+        weight = next(w for w in self._layer.own_weights if w.name == name)
+        self.effects.state.write(weight, self._as_float(value, weight.value.dtype.name))
 
     def has_weight(self, name: str) -> bool:
         """Whether the layer has a weight of that name."""
@@ -117,8 +141,9 @@ class Trace:
 
     def inside(self, layer: "Layer") -> "Trace":
         """A trace with the weights of `layer`, which is inside this one."""
-        inner = Trace(self.b, self._weights, self.training)
+        inner = Trace(self.b, self._weights, self.effects)
         inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
+        inner.training, inner.trainable = self.training, self.trainable and layer.trainable
         return inner
 
     def run(self, layer: "Layer", *args: Any, masks: Sequence[Value | None] | None = None, **kwargs: Any) -> Any:
@@ -146,11 +171,15 @@ class Trace:
             inner.masks = (*explicit, *inner.masks[len(explicit) :])
             inner.mask_given = True
         if (training := kwargs.pop("training", None)) is not None:
-            inner.training = bool(training)
+            inner.training = bool(training) and self.effects is not None
         with self.b.source(layer.name):
+            args, kwargs = map_structure(lambda leaf: self._autocast(layer, leaf), (args, kwargs))
             try:
                 ensure_built(layer, [v.type.shape for v in values])
-                return layer.call(inner, *args, **kwargs), layer.compute_mask(inner, *args, **kwargs)
+                results = layer.call(inner, *args, **kwargs)
+                if self.effects is not None:
+                    self.effects.regularize(layer, results)
+                return results, layer.compute_mask(inner, *args, **kwargs)
             except TypeRuleError as error:
                 received = ", ".join(str(v.type) for v in values)
                 raise ModelError(

@@ -6,7 +6,7 @@ from typing import Any
 from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, deserialize_layer, register_layer
 from kcompile.frontend.layers import arguments
-from kcompile.frontend.layers.writing import full, inverse, last_axes, like, reshape, transpose
+from kcompile.frontend.layers.writing import cast, full, inverse, last_axes, like, reshape, transpose
 from kcompile.frontend.tracing import Trace, ensure_built
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
@@ -23,6 +23,11 @@ def axes_of(layer: Layer, rank: int | None = None) -> list[int]:
         return list(axes)
     layer.require(all(-rank <= a < rank for a in axes), "axis", f"from {-rank} to {rank - 1} for its input")
     return [a % rank for a in axes]
+
+
+def wide(t: Trace, x: Value) -> Value:
+    """`x` as float32 at least, in which Keras normalizes whatever the policy."""
+    return x if x.type.dtype == "float64" else cast(t, x, "float32")
 
 
 class _Affine(Layer):
@@ -43,8 +48,8 @@ class _Affine(Layer):
 
     def affine(self, t: Trace, shape: Shape, dtype: str) -> tuple[Value, Value]:
         """gamma and beta, ones and zeros in place of missing ones."""
-        gamma = t.weight("gamma") if self.scale else full(t, shape, 1.0, dtype)
-        beta = t.weight("beta") if self.center else full(t, shape, 0.0, dtype)
+        gamma = t.weight("gamma", dtype) if self.scale else full(t, shape, 1.0, dtype)
+        beta = t.weight("beta", dtype) if self.center else full(t, shape, 0.0, dtype)
         return reshape(t, gamma, shape), reshape(t, beta, shape)
 
 
@@ -94,11 +99,12 @@ class BatchNormalization(_Affine):
                 self.add_weight(name, shape, initializer, trainable=False)
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        x: Value = args[0]
+        x = wide(t, args[0])
         axis = self.axis % x.type.rank
         gamma, beta = self.affine(t, (x.type.shape[axis],), x.type.dtype)
+        mean, variance = (t.weight(f"moving_{name}", x.type.dtype) for name in ("mean", "variance"))
         op = ops.BatchNorm(float(self.epsilon), -1 if axis == x.type.rank - 1 else axis)
-        return t(op, x, gamma, beta, t.weight("moving_mean"), t.weight("moving_variance"))
+        return cast(t, t(op, x, gamma, beta, mean, variance), self.compute_dtype)
 
 
 @register_layer("keras>LayerNormalization")
@@ -110,6 +116,7 @@ class LayerNormalization(_Affine):
     """
 
     supports_masking = True
+    autocast = False
 
     axis: Any = -1
     epsilon: float = 1e-3
@@ -134,7 +141,7 @@ class LayerNormalization(_Affine):
         self.add_affine(tuple(input_shapes[0][axis] for axis in sorted(axes_of(self))))
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        x: Value = args[0]
+        x = wide(t, args[0])
         perm = last_axes(x.type.rank, sorted(axes_of(self, x.type.rank)))
         y = transpose(t, x, perm)
         shape = y.type.shape[-len(axes_of(self)) :]
@@ -143,7 +150,7 @@ class LayerNormalization(_Affine):
             y = t(ops.Mul(), self._scaled(t, y, len(shape)), gamma)
         else:
             y = t(ops.LayerNorm(float(self.epsilon)), y, gamma, beta)
-        return transpose(t, y, inverse(perm))
+        return cast(t, transpose(t, y, inverse(perm)), self.compute_dtype)
 
     def _scaled(self, t: Trace, x: Value, count: int) -> Value:
         mean = ops.ReduceMean(tuple(range(-count, 0)), keepdims=True)
@@ -161,6 +168,7 @@ class GroupNormalization(_Affine):
     """
 
     supports_masking = True
+    autocast = False
 
     groups: int = 32
     axis: int = -1
@@ -187,7 +195,7 @@ class GroupNormalization(_Affine):
         self.require(fits, "groups", f"a divisor of the {channels} channels of its input")
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        x: Value = args[0]
+        x = wide(t, args[0])
         (axis,) = axes_of(self, x.type.rank)
         others = [a for a in range(1, x.type.rank) if a != axis]
         perm = (0, axis, *others)
@@ -200,7 +208,7 @@ class GroupNormalization(_Affine):
         y = self._normalized(t, t(ops.Reshape((shape[0], groups, block)), y))
         y = transpose(t, reshape(t, y, shape), inverse(perm))
         gamma, beta = self.affine(t, tuple(channels if a == axis else 1 for a in range(x.type.rank)), x.type.dtype)
-        return t(ops.Add(), t(ops.Mul(), y, gamma), beta)
+        return cast(t, t(ops.Add(), t(ops.Mul(), y, gamma), beta), self.compute_dtype)
 
     def _normalized(self, t: Trace, x: Value) -> Value:
         mean = ops.ReduceMean((-1,), keepdims=True)
@@ -226,10 +234,10 @@ class RMSNormalization(Layer):
         self.add_weight("scale", tuple(input_shapes[0][axis] for axis in sorted(axes_of(self))), "ones")
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        x: Value = args[0]
+        x = wide(t, args[0])
         square = t(ops.ReduceMean(tuple(axes_of(self)), keepdims=True), t(ops.Mul(), x, x))
         y = t(ops.Div(), x, t(ops.Sqrt(), t(ops.Add(), square, like(t, x, self.epsilon))))
-        return t(ops.Mul(), y, t.weight("scale"))
+        return cast(t, t(ops.Mul(), y, t.weight("scale", x.type.dtype)), args[0].type.dtype)
 
 
 def unit(t: Trace, x: Value, axes: tuple[int, ...], epsilon: float) -> Value:

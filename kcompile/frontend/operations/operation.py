@@ -31,6 +31,7 @@ OPERATIONS: dict[str, Rule] = {}
 class Operation(Layer):
     """A function of ``keras.ops`` in a graph; `arguments` are those of the constructor of Keras's class."""
 
+    autocast: ClassVar[bool] = False
     rule: ClassVar[Rule]
 
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
