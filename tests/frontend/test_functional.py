@@ -36,14 +36,6 @@ class MaskProbe(Layer):
         return t(ops.Cast("float32"), t.masks[0])
 
 
-@dataclass(eq=False)
-class TrainingProbe(Layer):
-    """Adds 1 where the layer runs in training mode."""
-
-    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        return t(ops.Add(), args[0], t.constant(float(t.training)))
-
-
 def test_weights_of_a_shared_layer_are_one_constant() -> None:
     a, b = Input((3,)), Input((3,))
     shared = layers.Dense(4, name="shared", use_bias=False)
@@ -167,15 +159,6 @@ def test_a_mask_that_is_given_goes_before_the_carried_one() -> None:
     model = Model([ids, mask], MaskProbe()(layers.Embedding(9, 4, mask_zero=True)(ids), mask=mask))
     given = np.array([[True, True, False, False, True]])
     assert model.predict([np.array([[1, 0, 2, 0, 0]]), given])[0].tolist() == [1, 1, 0, 0, 1]
-
-
-def test_training_may_be_set_for_one_call() -> None:
-    x = Input((1,))
-    probe = TrainingProbe()
-    model = Model(x, [probe(x), probe(x, training=True), probe(x, training=False)])
-    assert [y.item() for y in model.predict(np.zeros((1, 1)))] == [0.0, 1.0, 0.0]
-    nested = Model(x, model(x, training=True))
-    assert [y.item() for y in nested.predict(np.zeros((1, 1)))] == [1.0, 1.0, 0.0]
 
 
 def test_an_output_without_its_input_is_refused() -> None:

@@ -287,3 +287,23 @@ def test_json_of_old_versions_gives_a_model_with_new_weights() -> None:
     model = model_from_json(json.dumps(spec))
     assert isinstance(model, Model)
     assert np.abs(model.get_weights()[0]).max() > 0
+
+
+def test_networks_that_halve_and_double_open_extents_are_read(tmp_path: Path, rng: np.random.Generator) -> None:
+    spec = functional(
+        "unet",
+        [
+            layer("InputLayer", name="x", batch_input_shape=[None, None, 2]),
+            layer("MaxPooling1D", [["x", 0, 0, {}]], name="half", pool_size=2, strides=2),
+            layer("MaxPooling1D", [["half", 0, 0, {}]], name="quarter", pool_size=2, strides=2),
+            layer("UpSampling1D", [["quarter", 0, 0, {}]], name="up", size=4),
+            layer("Concatenate", [["x", 0, 0, {}], ["up", 0, 0, {}]], name="both", axis=-1),
+        ],
+        [["x", 0, 0]],
+        [["both", 0, 0]],
+    )
+    model = load_model(write_h5(tmp_path / "m.h5", spec, {}))
+    x = rng.normal(size=(3, 8, 2)).astype(np.float32)
+    expected = np.concatenate([x, x.reshape(3, 2, 4, 2).max(2).repeat(4, axis=1)], axis=-1)
+    np.testing.assert_array_equal(model.predict(x), expected)
+    assert str(model.trace().inputs[0].type) == "f32[N, T, 2]"

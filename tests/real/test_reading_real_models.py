@@ -29,10 +29,9 @@ CUSTOM = {
     "mmsplice_exon_mask": ["GlobalAveragePooling1D_Mask0"],
     "mtsplice0": ["SplineWeight1D"],
 }
-# Weights without an architecture, formats other than Keras 2's and 3's, and extents that would have to be multiples.
+# Weights without an architecture, and formats other than Keras 2's and 3's.
 NOT_YET = {
     "deepcut",
-    "deepdefacer_3dunet",
     "dragonn_heterodimer_k03",
     "dragonn_multilayer_k03",
     "mhcnuggets_lstm",
