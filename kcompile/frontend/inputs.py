@@ -1,15 +1,12 @@
 """Where a graph starts: `Input` and the layer behind it."""
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kcompile.errors import GraphError, ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.tracing import Call, KerasTensor, Trace
-from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Value
 from kcompile.ir.types import TensorType
@@ -108,30 +105,16 @@ def is_input(tensor: KerasTensor) -> bool:
     return tensor.call is None or (isinstance(tensor.call.layer, InputLayer) and not tensor.call.args)
 
 
-_multiple: ContextVar[int] = ContextVar("multiple", default=1)
-
-
-@contextmanager
-def open_extents_are_multiples(of: int) -> Generator[None]:
-    """Open extents of inputs made inside are multiples of a number, which networks that halve and double need."""
-    token = _multiple.set(of)
-    try:
-        yield
-    finally:
-        _multiple.reset(token)
-
-
-def symbolic_shape(shape: OpenShape) -> Shape:
+def symbolic_shape(shape: OpenShape, suffix: str = "") -> Shape:
     """The shape with symbols for Nones: ``(None, None, 3)`` -> ``("N", "T", 3)``.
 
     The batch is ``N`` in all inputs. A single open axis is ``T`` (time), two are ``H`` and ``W``, three ``D``, ``H``
-    and ``W``; more are numbered.
+    and ``W``; more are numbered. `suffix` keeps the symbols of several inputs apart.
     """
     if not shape:
         return ()
     open_count = sum(extent is None for extent in shape[1:])
     known: dict[int, Sequence[str]] = {1: "T", 2: "HW", 3: "DHW"}
     names = iter(known.get(open_count, [f"X{i}_" for i in range(open_count)]))
-    factor = _multiple.get()
-    rest: list[Dim] = [extent if extent is not None else dims.mul(factor, next(names)) for extent in shape[1:]]
+    rest: list[Dim] = [extent if extent is not None else f"{next(names)}{suffix}" for extent in shape[1:]]
     return (BATCH if shape[0] is None else shape[0], *rest)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from kcompile.errors import InputError, ModelError
-from kcompile.frontend.inputs import BATCH
+from kcompile.frontend.inputs import symbolic_shape
 from kcompile.frontend.layer import Layer, Weight, unique_name
 from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
-from kcompile.ir import dims
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.types import Array, TensorType
@@ -212,7 +211,7 @@ class Model(Layer):
 
         suffixes = (str(i + 1) if apart else "" for i in range(len(self.inputs)))
         values = [
-            b.input(tensor.name, _with_suffix(tensor.type, suffix))
+            b.input(tensor.name, TensorType(tensor.dtype, symbolic_shape(tensor.shape, suffix)))
             for tensor, suffix in zip(self.inputs, suffixes, strict=True)
         ]
         outputs, _ = self.run(Trace(b, constant), values, (None,) * len(values))
@@ -306,9 +305,3 @@ class Model(Layer):
         from kcompile.frontend.keras_file.reader import load_weights
 
         load_weights(self, Path(path))
-
-
-def _with_suffix(type: TensorType, suffix: str) -> TensorType:
-    """The type with other symbols, but for the batch's."""
-    symbols = dims.symbols(*type.shape) - {BATCH}
-    return type.bind({symbol: f"{symbol}{suffix}" for symbol in symbols}) if suffix else type
