@@ -53,7 +53,7 @@ def planned() -> Planned:
 @pytest.mark.parametrize("cls", CLASSES[:3])
 def test_a_reduction_over_any_axes_matches_numpy(planned: Planned, cls: type, case: tuple, symbols: dict):
     graph = FLOATS[cls, case]
-    planned.check(graph, random_inputs(graph, **symbols), rtol=1e-6, atol=2e-5 if cls is ops.ReduceSum else 1e-6)
+    planned.check(graph, random_inputs(graph, **symbols), rtol=1e-6, atol=1e-4 if cls is ops.ReduceSum else 1e-6)
 
 
 def test_a_reduction_of_no_rows_writes_nothing(planned: Planned):
