@@ -25,7 +25,12 @@ WIDER = {
 
 # The engine's own errors and its list of kernels are here only.
 _STATE: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-REFUSALS: tuple[type[Exception], ...] = (_STATE.Fail, _STATE.InvalidGraph, _STATE.NotImplemented)
+REFUSALS: tuple[type[Exception], ...] = (
+    _STATE.Fail,
+    _STATE.InvalidArgument,
+    _STATE.InvalidGraph,
+    _STATE.NotImplemented,
+)
 
 
 @cache
