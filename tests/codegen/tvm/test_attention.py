@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from kcompile.ir import ops
+from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import TensorType
+from tests.codegen.tvm.model import Model
 from tests.codegen.tvm.plans import Planned, graph_of, random_inputs
 
 
@@ -87,3 +89,13 @@ def test_fully_masked_queries_attend_to_all_keys_alike(planned: Planned):
     inputs["x0"][...] = 0
     (_, weights) = planned(graph, inputs).values()
     np.testing.assert_allclose(weights, 1 / 30, rtol=1e-5)
+
+
+def test_threads_have_scores_of_their_own():
+    graph = GRAPHS[CASES[6]]
+    model = Model(graph)
+    inputs = random_inputs(graph, N=3, T=70)
+    alone, shared = model.run(inputs), model.run(inputs, threads=4)
+    expected = evaluate(graph, inputs, precision="float64")
+    np.testing.assert_array_equal(alone["output_0"], shared["output_0"])
+    np.testing.assert_allclose(alone["output_0"], expected["output_0"], 1e-5, 2e-6)

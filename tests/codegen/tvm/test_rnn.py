@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from kcompile.ir import ops
+from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import TensorType
+from tests.codegen.tvm.model import Model
 from tests.codegen.tvm.plans import Planned, graph_of, random_inputs
 
 LAYERS = {
@@ -108,3 +110,14 @@ def test_long_sequences_do_not_drift(planned: Planned):
     graph = GRAPHS[CASES[2]]
     inputs = random_inputs(graph, N=1, T=300)
     planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", [CASES[2], CASES[14]], ids=str)
+def test_threads_have_states_of_their_own(case: Case):
+    model = Model(GRAPHS[case])
+    inputs = random_inputs(GRAPHS[case], N=40, T=9)
+    alone, shared = model.run(inputs), model.run(inputs, threads=4)
+    expected = evaluate(GRAPHS[case], inputs, precision="float64")
+    for name, y in alone.items():
+        np.testing.assert_array_equal(y, shared[name])
+        np.testing.assert_allclose(y, expected[name], 1e-5, 2e-6)
