@@ -21,8 +21,14 @@ def fused(plan: Plan, node: Node) -> None:
         values.update(zip(inner.outputs, made.outputs, strict=True))
         nodes.append(made)
     results = [values[value] for value in op.body.outputs]
-    for group in groups([made for made in nodes if not isinstance(made.op, ops.Constant)], results):
-        lower_group(plan, group)
+    found = groups([made for made in nodes if not isinstance(made.op, ops.Constant)], results)
+    for group, after in zip(found, [*found[1:], []], strict=True):
+        if _pools(group, after, found, results):
+            plan.pools[group[0]] = after[0]
+    joined = set(plan.pools.values())
+    for group in found:
+        if group[0] not in joined:
+            lower_group(plan, group)
     for outer, result in zip(node.outputs, results, strict=True):
         plan.alias(outer, result)
 
@@ -70,6 +76,16 @@ def _crosses(piece: list[Node], read: Sequence[tuple[Value, list[Node] | None]])
     return any(value in middle and reader is not piece for value, reader in read)
 
 
+def _pools(group: list[Node], after: list[Node], found: list[list[Node]], results: Sequence[Value]) -> bool:
+    """Whether `after` is a pooling, and the only reader, of the group's result, with windows side by side inside it."""
+    if len(after) != 1 or not isinstance(after[0].op, ops.MaxPool | ops.AvgPool):
+        return False
+    op, value = after[0].op, group[-1].outputs[0]
+    readers = [node for other in found for node in other if value in node.inputs]
+    apart = all(size <= step for size, step in zip(op.pool_size, op.strides, strict=True))
+    return readers == after and value not in results and apart and op.padding == "valid"
+
+
 def lower_group(plan: Plan, group: list[Node]) -> None:
     """One kernel, or two where the root's rule does not take a tail."""
     root, rest = group[0], group[1:]
@@ -84,3 +100,6 @@ def lower_group(plan: Plan, group: list[Node]) -> None:
     tail = plan.tails.pop(root, None)
     if tail:
         emit_chain(plan, tail.chain, (root.outputs[0], *tail.operands), tail.result)
+    pool = plan.pools.pop(root, None)
+    if pool:
+        lower_group(plan, [pool])

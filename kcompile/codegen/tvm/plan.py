@@ -64,6 +64,7 @@ class Plan:
     aliases: dict[Value, Value] = field(default_factory=dict[Value, Value])
     source: str = ""
     tails: dict[Node, Tail] = field(default_factory=dict[Node, Tail])
+    pools: dict[Node, Node] = field(default_factory=dict[Node, Node])
 
     def emit(self, kernel: Kernel, *arguments: Argument) -> None:
         """Run `kernel` next."""
@@ -77,6 +78,10 @@ class Plan:
         """The elementwise ops to apply to the first result of `node` before it is stored, which may be none."""
         result = node.outputs[0]
         return self.tails.pop(node, Tail(Chain((result.type,), result.type), (), result))
+
+    def pool(self, node: Node) -> Node | None:
+        """The pooling of the tail's result that the kernel of `node` is asked to do as well, if any; it alone reads it."""
+        return self.pools.pop(node, None)
 
     def lower(self, nodes: Sequence[Node]) -> None:
         """Append the stages of `nodes`, each by the rule of its op."""

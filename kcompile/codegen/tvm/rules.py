@@ -3,8 +3,8 @@
 from kcompile.codegen.tvm import fusion
 from kcompile.codegen.tvm.kernels import (
     attention,
-    conv,
     conv_transpose,
+    convolution,
     copy,
     dense,
     elementwise,
@@ -23,8 +23,8 @@ from kcompile.codegen.tvm.plan import TVM
 __all__ = [
     "TVM",
     "attention",
-    "conv",
     "conv_transpose",
+    "convolution",
     "copy",
     "dense",
     "elementwise",

@@ -1,29 +1,19 @@
 """Convolutions over channels-last activations, of any rank: one row of results at a time, on register tiles."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Index
-from kcompile.codegen.tvm.kernels.dense import constant_of, emit_matrix
-from kcompile.codegen.tvm.kernels.depthwise import emit_depthwise
 from kcompile.codegen.tvm.kernels.nest import product
-from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, choose, pack
-from kcompile.codegen.tvm.plan import TVM, Plan, Tail
+from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import OpenWindows, Piece, Row, Windows, segments_of
-from kcompile.ir import ops
 from kcompile.ir.dims import Dim
-from kcompile.ir.graph import Node, Value
-from kcompile.ir.types import Array
-
-# Weights of at most this many bytes stay in the second-level cache, so that each row may run through all of them.
-_SMALL_WEIGHTS = 64_000
-# Results per image below which tiles of neighbouring pixels are too short to be worth their own loop.
-_FEW_PIXELS = 4
 
 
 @dataclass(frozen=True)
@@ -54,10 +44,16 @@ class Conv(Kernel, family="conv"):
     places: tuple[Placement, ...] = ()
 
     def build(self, f: Function) -> None:
-        _ConvFunction(f, self).write()
+        ConvFunction(f, self).write()
 
 
-class _ConvFunction:
+# Stores the sums of a piece of a row; also told the row's n and leading positions, and the first filter.
+Store: TypeAlias = Callable[[Tile, Piece, Index, list[Index], Index], None]
+
+
+class ConvFunction:
+    """A convolution being written: `write` makes the whole loop nest, `write_row` one row of it."""
+
     def __init__(self, f: Function, spec: Conv) -> None:
         self._f = f
         self._spec = spec
@@ -65,7 +61,7 @@ class _ConvFunction:
         self._w = f.pointer("w", spec.dtype)
         self._bias = f.pointer("bias", spec.dtype) if spec.bias else None
         self._epilogue = Epilogue(f, spec.epilogue)
-        self._y = f.pointer("y", spec.epilogue.result.dtype)
+        self._declare_results(f)
         self._windows = OpenWindows(f, spec.windows)
         self._extents = [f.extent(p.extent) for p in spec.places] if spec.places else self._windows.out
         self._row = Row(f, self._windows, spec.windows, spec.tile[0])
@@ -73,6 +69,9 @@ class _ConvFunction:
         self._filters = spec.filters // spec.groups
         full, narrow = divmod(self._filters, spec.tile[1])
         self._panels = Panels(full, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
+
+    def _declare_results(self, f: Function) -> None:
+        self._y = f.pointer("y", self._spec.epilogue.result.dtype)
 
     def write(self) -> None:
         """Threads share rows of results: with `grid`, those of one panel after another, else with all panels."""
@@ -84,41 +83,53 @@ class _ConvFunction:
                 n, *position, segment = f.unravel(unit, lead)
                 with f.loop(spec.groups) as group:
                     for panel, columns in self._panels.all(f):
-                        self._write_row(n, position, (segment, segments), group, panel, columns)
+                        self.write_row(n, position, (segment, segments), (group, panel), columns, self._store)
             return
         extents = [spec.groups, self._panels.count, *lead]
         with f.parallel(product(extents)) as unit:
             group, panel, n, *position, segment = f.unravel(unit, extents)
             for columns in self._panels.one(f, panel):
-                self._write_row(n, position, (segment, segments), group, panel, columns)
+                self.write_row(n, position, (segment, segments), (group, panel), columns, self._store)
 
-    def _write_row(
-        self, n: Index, lead: list[Index], part: tuple[Index, int], group: Index, panel: Index, columns: Block
+    def write_row(
+        self,
+        n: Index,
+        lead: list[Index],
+        part: tuple[Index, int],
+        at: tuple[Index, Index],
+        columns: Block,
+        store: Store,
     ) -> None:
-        f, windows = self._f, self._windows
-        bounds = [windows.bounds(axis, at) for axis, at in enumerate(lead)]
+        """One part of the row at the positions `lead` of image n, for the group and panel `at`."""
+        f, windows, spec = self._f, self._windows, self._spec
+        group, panel = at
+        bounds = [windows.bounds(axis, position) for axis, position in enumerate(lead)]
         origin = f.name_index(windows.origin(n, lead) + group * self._channels)
+        first = f.name_index(group * self._filters + panel * spec.tile[1])
+        weights = self._panel_offset(group, panel)
+        for piece in self._row.pieces(*part):
+            tile = Tile(f, piece.count, columns, spec.dtype)
+            tile.start(self._bias, first)
+            start = (piece.start * spec.windows.strides[-1] - windows.low[-1]) * spec.windows.channels
+            with windows.taps(bounds) as (taps, offset):
+                x_at = f.name_index(origin + offset + start)
+                self._multiply(tile, piece, x_at, f.name_index(weights + self._tap(taps) * columns.columns), columns)
+            store(tile, piece, n, lead, first)
+
+    def _store(self, tile: Tile, piece: Piece, n: Index, lead: list[Index], first: Index) -> None:
+        """Into y."""
+        f, filters = self._f, self._spec.filters
         lead = [f.name_index(self._place(axis, at)) for axis, at in enumerate(lead)]
         row: Index = n
         for at, extent in zip(lead, self._extents, strict=False):
             row = row * extent + at
-        row = f.name_index(row * self._extents[-1])
-        first = f.name_index(group * self._filters + panel * self._spec.tile[1])
-        for piece in self._row.pieces(*part):
-            tile = Tile(f, piece.count, columns, self._spec.dtype)
-            tile.start(self._bias, first)
-            weights = self._panel_offset(group, panel)
-            start = (piece.start * self._spec.windows.strides[-1] - windows.low[-1]) * self._spec.windows.channels
-            with windows.taps(bounds) as (taps, offset):
-                at = f.name_index(origin + offset + start)
-                self._multiply(tile, piece, at, f.name_index(weights + self._tap(taps) * columns.columns), columns)
+        at = f.name_index((row * self._extents[-1] + self._place(-1, piece.start)) * filters + first)
+        step = self._spec.places[-1].step if self._spec.places else 1
 
-            def position(i: Index, column: Index, piece: Piece = piece) -> list[Index]:
-                return [n, *lead, self._place(-1, piece.start + i), first + column]
+        def position(i: Index, column: Index) -> list[Index]:
+            return [n, *lead, self._place(-1, piece.start + i), first + column]
 
-            at = f.name_index((row + self._place(-1, piece.start)) * self._spec.filters + first)
-            step = self._spec.places[-1].step if self._spec.places else 1
-            tile.store(self._y, at, step * self._spec.filters, self._epilogue, position)
+        tile.store(self._y, at, step * filters, self._epilogue, position)
 
     def _place(self, axis: int, at: Index) -> Index:
         """Where result `at` of `axis` stands in y."""
@@ -169,49 +180,3 @@ class _ConvFunction:
             if inside[first]:
                 yield first, last - first, inside[first]
             first = last
-
-
-@TVM.register(ops.Conv)
-def conv(plan: Plan, node: Node) -> None:
-    """A matrix product where every pixel stands alone, the depthwise kernel where every channel does."""
-    op, (x, kernel, *rest) = node.op, node.inputs
-    assert isinstance(op, ops.Conv)
-    weights, bias = constant_of(kernel, node), rest[0] if rest else None
-    filters = weights.shape[-1]
-    windows = Windows.of(x.type, node.outputs[0].type, weights.shape[:-2], op.strides, op.rates, op.padding)
-    if windows.pointwise and op.groups == 1:
-        pixels = node.outputs[0].type.with_shape(windows.out).size
-        outer = 1 if isinstance(pixels, int) and pixels >= _FEW_PIXELS else 0
-        emit_matrix(plan, node, outer, weights.reshape(-1, filters), bias)
-        return
-    if op.groups == windows.channels == filters:
-        emit_depthwise(plan, node, windows, weights, bias)
-        return
-    emit_conv(plan, x, windows, op.groups, weights, bias, plan.tail(node))
-
-
-def emit_conv(
-    plan: Plan,
-    x: Value,
-    windows: Windows,
-    groups: int,
-    weights: Array,
-    bias: Value | None,
-    tail: Tail,
-    places: tuple[Placement, ...] = (),
-) -> None:
-    """The convolution of x with `weights`, ``[*window, C / groups, F]``."""
-    out, filters = windows.out[-1], weights.shape[-1]
-    per_group = filters // groups
-    row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
-    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes)
-    grid = weights.nbytes > _SMALL_WEIGHTS
-    spec = Conv(x.type.dtype, windows, groups, filters, tile, grid, bias is not None, tail.chain, places)
-    packed = _packed(weights, groups, tile[1])
-    plan.emit(spec, x, packed, *([bias] if bias else []), *tail.operands, tail.result)
-
-
-def _packed(weights: Array, groups: int, columns: int) -> Array:
-    """Each group's ``[taps * channels, filters]`` in panels."""
-    matrix = weights.reshape(-1, weights.shape[-1])
-    return np.concatenate([pack(part, columns) for part in np.split(matrix, groups, axis=1)])

@@ -4,7 +4,8 @@ from itertools import product
 
 import numpy as np
 
-from kcompile.codegen.tvm.kernels.conv import Placement, emit_conv
+from kcompile.codegen.tvm.kernels.conv import Placement
+from kcompile.codegen.tvm.kernels.convolution import emit_conv
 from kcompile.codegen.tvm.kernels.dense import constant_of
 from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.windows import Windows

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, maximum
+from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
@@ -19,6 +20,9 @@ from kcompile.ir.graph import Node
 _VECTORS = 4
 
 
+Kind: TypeAlias = Literal["max", "mean"]
+
+
 @dataclass(frozen=True)
 class Pool(Kernel, family="pool"):
     """The maximum or the mean of each window, over the elements that are not padding.
@@ -26,7 +30,7 @@ class Pool(Kernel, family="pool"):
     Arguments: x ``[N, *spatial, C]``, the epilogue's operands, y ``[N, *out, C]``.
     """
 
-    kind: Literal["max", "mean"]
+    kind: Kind
     dtype: str
     windows: Windows
     epilogue: Chain
@@ -46,30 +50,30 @@ class Pool(Kernel, family="pool"):
                 starts = [start + sum(widths[:i]) for i in range(len(widths))]
                 totals = [f.accumulators(1, width, self.dtype) for width in widths]
                 for total in totals:
-                    total[0] = constant(self._neutral, self.dtype)
+                    total[0] = neutral(self.kind, self.dtype)
                 with windows.taps(bounds) as (_, offset):
                     for total, c, width in zip(totals, starts, widths, strict=True):
-                        total[0] = self._combine(total[0], x.load(origin + offset + c, width))
+                        total[0] = combined(self.kind, total[0], x.load(origin + offset + c, width))
                 for total, c in zip(totals, starts, strict=True):
-                    value = self._finish(total[0], bounds)
+                    value = finished(self.kind, total[0], product([last - first for first, last in bounds]))
                     y.store(pixel * channels + c, epilogue(value, [n, *position, c]))
 
-    @property
-    def _neutral(self) -> float:
-        if self.kind == "mean":
-            return 0
-        return -math.inf if self.dtype.startswith("float") else int(np.iinfo(self.dtype).min)
 
-    def _combine(self, total: Expr, value: Expr) -> Expr:
-        return maximum(value, total) if self.kind == "max" else total + value
+def neutral(kind: Kind, dtype: str) -> Expr:
+    """What a window of no elements gives."""
+    if kind == "mean":
+        return constant(0, dtype)
+    return constant(-math.inf if dtype.startswith("float") else int(np.iinfo(dtype).min), dtype)
 
-    def _finish(self, total: Expr, bounds: list[tuple[Index, Index]]) -> Expr:
-        if self.kind == "max":
-            return total
-        count: Index = 1
-        for first, last in bounds:
-            count = count * (last - first)
-        return total / index(count).cast(self.dtype)
+
+def combined(kind: Kind, total: Expr, value: Expr) -> Expr:
+    """The total with one more element."""
+    return maximum(value, total) if kind == "max" else total + value
+
+
+def finished(kind: Kind, total: Expr, count: Index) -> Expr:
+    """The result of a window of `count` elements."""
+    return total if kind == "max" else total / index(count).cast(total.dtype)
 
 
 @TVM.register(ops.MaxPool, ops.AvgPool)
@@ -79,5 +83,9 @@ def pool(plan: Plan, node: Node) -> None:
     assert isinstance(op, ops.MaxPool | ops.AvgPool)
     windows = Windows.of(x.type, y.type, op.pool_size, op.strides, (1,) * len(op.strides), op.padding)
     tail = plan.tail(node)
-    kind = "max" if isinstance(op, ops.MaxPool) else "mean"
-    plan.emit(Pool(kind, x.type.dtype, windows, tail.chain), x, *tail.operands, tail.result)
+    plan.emit(Pool(kind_of(op), x.type.dtype, windows, tail.chain), x, *tail.operands, tail.result)
+
+
+def kind_of(op: ops.MaxPool | ops.AvgPool) -> Kind:
+    """What a pooling computes of its windows."""
+    return "max" if isinstance(op, ops.MaxPool) else "mean"

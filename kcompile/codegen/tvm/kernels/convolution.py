@@ -1,0 +1,74 @@
+"""Which kernel a convolution becomes, and with which tiles."""
+
+import numpy as np
+
+from kcompile.codegen.tvm.kernels.conv import Conv, Placement
+from kcompile.codegen.tvm.kernels.conv_pool import ConvPool, Pooling
+from kcompile.codegen.tvm.kernels.dense import constant_of, emit_matrix
+from kcompile.codegen.tvm.kernels.depthwise import emit_depthwise
+from kcompile.codegen.tvm.kernels.pooling import kind_of
+from kcompile.codegen.tvm.kernels.tile import choose, pack
+from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary
+from kcompile.codegen.tvm.windows import Windows
+from kcompile.ir import ops
+from kcompile.ir.graph import Node, Value
+from kcompile.ir.types import Array
+
+# Weights of at most this many bytes stay in the second-level cache, so that each row may run through all of them.
+_SMALL_WEIGHTS = 64_000
+# Results per image below which tiles of neighbouring pixels are too short to be worth their own loop.
+_FEW_PIXELS = 4
+
+
+@TVM.register(ops.Conv)
+def conv(plan: Plan, node: Node) -> None:
+    """A matrix product where every pixel stands alone, the depthwise kernel where every channel does."""
+    op, (x, kernel, *rest) = node.op, node.inputs
+    assert isinstance(op, ops.Conv)
+    weights, bias = constant_of(kernel, node), rest[0] if rest else None
+    filters = weights.shape[-1]
+    windows = Windows.of(x.type, node.outputs[0].type, weights.shape[:-2], op.strides, op.rates, op.padding)
+    if windows.pointwise and op.groups == 1:
+        pixels = node.outputs[0].type.with_shape(windows.out).size
+        outer = 1 if isinstance(pixels, int) and pixels >= _FEW_PIXELS else 0
+        emit_matrix(plan, node, outer, weights.reshape(-1, filters), bias)
+        return
+    if op.groups == windows.channels == filters:
+        emit_depthwise(plan, node, windows, weights, bias)
+        return
+    pool = plan.pool(node) if len(windows.size) > 1 else None
+    emit_conv(plan, x, windows, op.groups, weights, bias, plan.tail(node), pool=pool)
+
+
+def emit_conv(
+    plan: Plan,
+    x: Value,
+    windows: Windows,
+    groups: int,
+    weights: Array,
+    bias: Value | None,
+    tail: Tail,
+    places: tuple[Placement, ...] = (),
+    pool: Node | None = None,
+) -> None:
+    """The convolution of x with `weights`, ``[*window, C / groups, F]``, and `pool` of the tail's result."""
+    out, filters = windows.out[-1], weights.shape[-1]
+    per_group = filters // groups
+    row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
+    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes)
+    grid = weights.nbytes > _SMALL_WEIGHTS
+    fields = (x.type.dtype, windows, groups, filters, tile, grid, bias is not None, tail.chain, places)
+    operands = [x, _packed(weights, groups, tile[1]), *([bias] if bias else []), *tail.operands]
+    if not pool:
+        plan.emit(Conv(*fields), *operands, tail.result)
+        return
+    op, result = pool.op, pool.outputs[0]
+    assert isinstance(op, ops.MaxPool | ops.AvgPool)
+    spec = ConvPool(*fields, Pooling(kind_of(op), op.pool_size, op.strides, result.type.shape[1:-1]))
+    plan.emit(spec, *operands, Temporary(spec.scratch, per_thread=True), result)
+
+
+def _packed(weights: Array, groups: int, columns: int) -> Array:
+    """Each group's ``[taps * channels, filters]`` in panels."""
+    matrix = weights.reshape(-1, weights.shape[-1])
+    return np.concatenate([pack(part, columns) for part in np.split(matrix, groups, axis=1)])
