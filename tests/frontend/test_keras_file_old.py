@@ -1,6 +1,9 @@
 """Files of Keras 2: old spellings, old connections, old orders of weights."""
 
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +310,72 @@ def test_networks_that_halve_and_double_open_extents_are_read(tmp_path: Path, rn
     expected = np.concatenate([x, x.reshape(3, 2, 4, 2).max(2).repeat(4, axis=1)], axis=-1)
     np.testing.assert_array_equal(model.predict(x), expected)
     assert str(model.trace().inputs[0].type) == "f32[N, T, 2]"
+
+
+def test_archives_of_2_13_count_layers_with_weights_twice(
+    tmp_path: Path, rng: np.random.Generator, x: np.ndarray
+) -> None:
+    spec = sequential(
+        layer("Dense", name="a", units=3, batch_input_shape=[None, 4]),
+        layer("Dropout", name="b", rate=0.5),
+        layer("Dense", name="c", units=2),
+    )
+    first, second = dense_weights(rng, "a", 4, 3), dense_weights(rng, "c", 3, 2)
+    data = io.BytesIO()
+    with h5py.File(data, "w") as root:
+        for stored, arrays in (("dense", first), ("dense_2", second)):
+            for number, array in enumerate(arrays.values()):
+                root[f"_layer_checkpoint_dependencies/{stored}/vars/{number}"] = array
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "2.13.1"}))
+        archive.writestr("config.json", json.dumps(spec))
+        archive.writestr("model.weights.h5", data.getvalue())
+    inner = x @ first["a/kernel:0"] + first["a/bias:0"]
+    expected = inner @ second["c/kernel:0"] + second["c/bias:0"]
+    np.testing.assert_allclose(load_model(tmp_path / "m.keras").predict(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def call_of(function: str, *connections: Any, kind: str = "TFOpLambda") -> dict[str, Any]:
+    return layer(kind, *connections, name="f", function=function, dtype="float32", trainable=True)
+
+
+TENSORFLOW: dict[str, tuple[dict[str, Any], Callable[[np.ndarray], np.ndarray]]] = {
+    "power": (call_of("math.pow", ["x", 0, 0, {"y": 3}]), lambda x: x**3),
+    "number on the left": (
+        call_of("math.subtract", ["_CONSTANT_VALUE", -1, 1.0, {"y": ["x", 0, 0]}]),
+        lambda x: 1 - x,
+    ),
+    "slices": (
+        call_of(
+            "__operators__.getitem",
+            [
+                "x",
+                0,
+                0,
+                {
+                    "slice_spec": [
+                        {"start": None, "stop": None, "step": None},
+                        {"start": -2, "stop": None, "step": None},
+                    ]
+                },
+            ],
+            kind="SlicingOpLambda",
+        ),
+        lambda x: x[:, -2:],
+    ),
+    "reduction": (
+        call_of("math.reduce_mean", ["x", 0, 0, {"axis": 1, "keepdims": True}]),
+        lambda x: x.mean(1, keepdims=True),
+    ),
+    "list": (call_of("concat", [["x", 0, 0, {"axis": -1}], ["x", 0, 0, {"axis": -1}]]), lambda x: np.hstack([x, x])),
+    "reshape": (call_of("reshape", ["x", 0, 0, {"shape": [-1, 2, 2]}]), lambda x: x.reshape(-1, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TENSORFLOW)
+def test_functions_of_tensorflow_stand_in_graphs(name: str, tmp_path: Path, x: np.ndarray) -> None:
+    entry, meaning = TENSORFLOW[name]
+    source = layer("InputLayer", name="x", batch_input_shape=[None, 4])
+    spec = functional("m", [source, entry], [["x", 0, 0]], [["f", 0, 0]])
+    model = load_model(write_h5(tmp_path / "m.h5", spec, {}))
+    np.testing.assert_allclose(model.predict(x), meaning(x), rtol=1e-6)

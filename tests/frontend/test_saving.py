@@ -127,6 +127,12 @@ def test_other_suffixes_are_refused(model: Model, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_not_there_is_an_error_of_ours(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "none" / "m.keras"
+    text = f"{path} cannot be written: No such file or directory."
+    assert error_of(ModelError, lambda: model.save(path)) == text
+
+
 def test_an_existing_file_stays_where_overwriting_is_off(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "m.keras"
     path.write_text("precious")

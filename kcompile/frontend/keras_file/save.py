@@ -60,11 +60,18 @@ def _write(model: Model, path: Path, overwrite: bool, writer: Callable[[Model, B
         raise ModelError(f"{law}. Put kcompile.Input(shape) first, or call model.build((None, ...)).")
     if path.exists() and not overwrite:
         raise ModelError(f"{path} exists already. Save with overwrite=True, or to another name.")
-    # Under another name first, so that a failure leaves the old file whole.
+    try:
+        _replace(path, lambda file: writer(model, file))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file under another name first, so that a failure leaves the old one whole."""
     descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w+b") as file:
-            writer(model, file)
+            write(file)
         os.chmod(made, 0o666 & ~_umask())
         os.replace(made, path)
     except BaseException:
