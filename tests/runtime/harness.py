@@ -34,6 +34,17 @@ def small_graph(kernel: np.ndarray = KERNEL) -> Graph:
         return b.build({"probabilities": b(ops.Softmax(-1), y)})
 
 
+def long_graph() -> Graph:
+    """Six layers of ``tanh(x @ kernel)``, f32[N, 128]: milliseconds for some rows, with results that live in the arena."""
+    rng = np.random.default_rng(0)
+    b = Builder("long")
+    x = b.input("x", TensorType("float32", ("N", 128)))
+    for i in range(6):
+        with b.source(f"layer_{i}"):
+            x = b(ops.Tanh(), b(ops.Dense(), x, b.constant(rng.standard_normal((128, 128), np.float32) / 8)))
+    return b.build({"y": x})
+
+
 def make_bundle(path: Path, graph: Graph, target: str, notes: dict[str, str] | None = None) -> Path:
     """`graph` compiled, verified and written to `path`."""
     program = backend(target).compile(graph, graph_signature(graph), notes or {})
