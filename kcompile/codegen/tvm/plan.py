@@ -80,7 +80,7 @@ class Plan:
         return self.tails.pop(node, Tail(Chain((result.type,), result.type), (), result))
 
     def pool(self, node: Node) -> Node | None:
-        """The pooling of the tail's result that the kernel of `node` is asked to do as well, if any; it alone reads it."""
+        """The pooling, if any, that alone reads the tail's result and that the kernel of `node` should do as well."""
         return self.pools.pop(node, None)
 
     def lower(self, nodes: Sequence[Node]) -> None:
