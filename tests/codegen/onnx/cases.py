@@ -109,7 +109,8 @@ def moves() -> Iterator[Case]:
     x = f32("N", "T", 6)
     for shape in (("N", "6*T"), ("N*T", 6), ("T", "N", 6), ("N", "T", 2, 3), (2, 3, "N*T"), ("N", 6, "T"), ("6*N*T",)):
         yield ops.Reshape(shape), (x,)
-    yield ops.Reshape((2, 0, 3)), (f32(3, 0, 2),)
+    yield ops.Reshape((2, 0, 3)), (f32(0, 3, 2),)
+    yield ops.Reshape(("N", 0, 3)), (f32(0, "N", 2),)
     yield ops.Reshape(()), (f32(1, 1),)
     yield ops.Slice(1, 1, "T"), (x,)
     yield ops.Slice(1, 0, "T-1"), (x,)
