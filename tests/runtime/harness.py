@@ -35,7 +35,7 @@ def small_graph(kernel: np.ndarray = KERNEL) -> Graph:
 
 
 def long_graph() -> Graph:
-    """Six layers of ``tanh(x @ kernel)``, f32[N, 128]: milliseconds for some rows, with results that live in the arena."""
+    """Six layers of ``tanh(x @ kernel)``, f32[N, 128]: calls that take long enough to overlap, and use the arena."""
     rng = np.random.default_rng(0)
     b = Builder("long")
     x = b.input("x", TensorType("float32", ("N", 128)))
