@@ -32,6 +32,16 @@ def set_seed(seed: int) -> None:
     _Source.generator = np.random.default_rng(seed)
 
 
+def drawn_seed() -> int:
+    """A seed from where unseeded initializers draw."""
+    return int(_Source.generator.integers(2**62))
+
+
+def shuffled(count: int) -> Array:
+    """``0, 1, ..., count - 1`` in random order, from where unseeded initializers draw."""
+    return _Source.generator.permutation(count)
+
+
 @contextmanager
 def skipped() -> Generator[None]:
     """New weights hold zeros inside: for layers whose weights a file brings."""

@@ -16,7 +16,7 @@ from kcompile.errors import InputError, ModelError
 from kcompile.frontend.inputs import symbolic_shape
 from kcompile.frontend.layer import Layer, Weight, unique_name
 from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
-from kcompile.ir.evaluate import evaluate
+from kcompile.frontend.training.trainer import Trainer
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.types import Array, TensorType
 
@@ -33,7 +33,7 @@ class Provenance:
     backend: str = ""
 
 
-class Model(Layer):
+class Model(Trainer, Layer):
     """Base of models.
 
     Args:
@@ -217,31 +217,17 @@ class Model(Layer):
         outputs, _ = self.run(Trace(b, constant), values, (None,) * len(values))
         return b.build(dict(zip(self.output_names, flatten(outputs), strict=True)))
 
-    def predict(self, x: Any, batch_size: int = 32) -> Any:
-        """The outputs for arrays, computed by the NumPy reference.
-
-        Args:
-            x: an array, or arrays in a list or in a dict by the inputs' names.
-            batch_size: how many samples are computed at once.
-
-        Raises:
-            InputError: the arrays do not fit the model's inputs.
-        """
-        graph = self.trace()
-        arrays = self.name_inputs(x)
-        samples = {array.shape[0] if array.ndim else None for array in arrays.values()}
-        if len(samples) != 1 or None in samples:
-            shapes = ", ".join(f"{name}: {array.shape}" for name, array in arrays.items())
-            raise InputError(f"all inputs must have the same number of samples. Received: {shapes}.")
-        count = samples.pop() or 0
-        batches = [
-            evaluate(graph, {name: array[start : start + batch_size] for name, array in arrays.items()})
-            for start in range(0, max(count, 1), batch_size)
-        ]
-        return self.structure_outputs({n: np.concatenate([batch[n] for batch in batches]) for n in batches[0]})
-
     def name_inputs(self, x: Any) -> dict[str, Array]:
         """Arrays in any accepted structure by the inputs' names, as the inputs' dtypes.
+
+        Raises:
+            InputError: their number or names do not fit.
+        """
+        arrays = self.match_inputs(x)
+        return {tensor.name: arrays[tensor.name].astype(tensor.dtype, copy=False) for tensor in self.inputs}
+
+    def match_inputs(self, x: Any) -> dict[str, Array]:
+        """Arrays in any accepted structure by the inputs' names.
 
         Raises:
             InputError: their number or names do not fit.
@@ -259,7 +245,7 @@ class Model(Layer):
         if not fits:
             received = ", ".join(given) if isinstance(given, dict) else f"{len(given)} arrays"
             raise InputError(f"model `{self.name}` takes the inputs {', '.join(names)}. Received: {received}.")
-        return {tensor.name: np.asarray(arrays[tensor.name]).astype(tensor.dtype, copy=False) for tensor in self.inputs}
+        return {name: np.asarray(arrays[name]) for name in names}
 
     def structure_outputs(self, arrays: Mapping[str, Array]) -> Any:
         """Outputs by name in the structure that Keras gives: an array, or a list or dict of them."""
@@ -276,9 +262,9 @@ class Model(Layer):
 
     def to_json(self, **options: Any) -> str:
         """The config as JSON text; `options` are those of `json.dumps`."""
-        from kcompile.frontend.serialization import serialize_layer
+        from kcompile.frontend.serialization import serialize_model
 
-        return json.dumps(serialize_layer(self), **options)
+        return json.dumps(serialize_model(self), **options)
 
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model to a file that Keras reads: ``.keras``, or ``.h5`` (Keras's older format).

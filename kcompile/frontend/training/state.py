@@ -59,6 +59,7 @@ class State:
     inputs: dict[Weight | Pack, Value] = field(default_factory=dict[Weight | Pack, Value])
     current: dict[Weight | Pack, Value] = field(default_factory=dict[Weight | Pack, Value])
     written: dict[Weight | Pack, Value] = field(default_factory=dict[Weight | Pack, Value])
+    _first: dict[Weight | Pack, Value] = field(default_factory=dict[Weight | Pack, Value])
     _packs: dict[Weight, tuple[Pack, int]] = field(default_factory=dict[Weight, tuple[Pack, int]])
 
     def pack(self, weights: Sequence[Weight]) -> Pack:
@@ -72,7 +73,13 @@ class State:
         if weight not in self.current:
             value = self._member(weight) if isinstance(weight, Weight) and weight in self._packs else None
             self.current[weight] = self._input(weight, name) if value is None else value
+            self._first.setdefault(weight, self.current[weight])
         return self.current[weight]
+
+    def original(self, weight: Weight) -> Value:
+        """The value of a weight before anything was written to it."""
+        self.read(weight)
+        return self._first[weight]
 
     def _input(self, weight: Weight | Pack, name: str) -> Value:
         own = name or (weight.name if isinstance(weight, Weight) else "packed")

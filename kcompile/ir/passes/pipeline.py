@@ -16,10 +16,22 @@ INFERENCE = (
     Pass("share_common", share_common),
 )
 
+# Weights are inputs while a model trains, so that nothing can be folded into them.
+TRAINING = (
+    Pass("simplify", simplify.simplify),
+    Pass("fold_constants", fold_constants),
+    Pass("share_common", share_common),
+)
+
 
 def inference(graph: Graph) -> Graph:
     """`graph` as every back end wants it: simplified, batch normalizations and constants folded, nothing twice."""
     return run(graph, INFERENCE)
+
+
+def training(graph: Graph) -> Graph:
+    """`graph`, a step of training, simplified and with nothing twice."""
+    return run(graph, TRAINING)
 
 
 def explain(graph: Graph) -> list[Skip]:

@@ -183,6 +183,11 @@ class Optimizer(ABC):
                 found += [self.slots[name][weight] for name in group if weight in self.slots[name]]
         return [*found, *self.shared.values()]
 
+    def finalize(self) -> None:
+        """Make the moving averages the weights, where they are kept; `fit` ends with it."""
+        for weight, average in self.slots.get("average", {}).items():
+            weight.value = average.value
+
     def exclude_from_weight_decay(
         self, var_list: Sequence[Weight] | None = None, var_names: Sequence[str] | None = None
     ) -> None:

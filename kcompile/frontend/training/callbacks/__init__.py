@@ -1,0 +1,26 @@
+"""Callbacks by Keras's names."""
+
+from kcompile.frontend.training.callbacks.base import Callback, CallbackList
+from kcompile.frontend.training.callbacks.monitoring import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from kcompile.frontend.training.callbacks.progress import ProgbarLogger
+from kcompile.frontend.training.callbacks.simple import (
+    CSVLogger,
+    History,
+    LambdaCallback,
+    LearningRateScheduler,
+    TerminateOnNaN,
+)
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "CallbackList",
+    "EarlyStopping",
+    "History",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ProgbarLogger",
+    "ReduceLROnPlateau",
+    "TerminateOnNaN",
+]

@@ -1,0 +1,128 @@
+"""Callbacks that keep logs, set the learning rate, stop at NaN, or call what they are given."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from kcompile.errors import ModelError
+from kcompile.frontend.training.callbacks.base import Callback, Logs
+
+
+class History(Callback):
+    """What `fit` returns: the logs of all epochs.
+
+    Attributes:
+        epoch: the numbers of the epochs.
+        history: for each log its value after each epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch: list[int] = []
+        self.history: dict[str, list[Any]] = {}
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.epoch = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch.append(epoch)
+        for name, value in sorted((logs or {}).items()):
+            self.history.setdefault(name, []).append(value)
+
+
+class CSVLogger(Callback):
+    """Writes the logs of each epoch to a file as comma-separated values.
+
+    Args:
+        append: whether to add to a file that is there.
+    """
+
+    def __init__(self, filename: str | Path, separator: str = ",", append: bool = False) -> None:
+        super().__init__()
+        self.filename, self.separator, self.append = Path(filename), separator, append
+        self._file: TextIO | None = None
+        self._keys: list[str] = []
+        self._header = True
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._header = not (self.append and self.filename.exists() and self.filename.stat().st_size)
+        self._file = self.filename.open("a" if self.append else "w", newline="")
+        self._keys = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        found = logs or {}
+        assert self._file is not None
+        writer = csv.writer(self._file, delimiter=self.separator, lineterminator="\r\n")
+        if not self._keys:
+            own = sorted(found)
+            self._keys = own if any(key.startswith("val_") for key in own) else [*own, *(f"val_{key}" for key in own)]
+            if self._header:
+                writer.writerow(["epoch", *self._keys])
+        writer.writerow([epoch, *(_cell(found.get(key, "NA")) for key in self._keys)])
+        self._file.flush()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str | float | int) or np.ndim(value) == 0:
+        return value
+    return f'"[{", ".join(map(str, value))}]"'
+
+
+class TerminateOnNaN(Callback):
+    """Ends training when the loss is no number."""
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not np.isfinite(loss):
+            print(f"Batch {batch}: Invalid loss, terminating training")  # noqa: T201
+            self.model.stop_training = True
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate at the beginning of each epoch to ``schedule(epoch, rate)`` or ``schedule(epoch)``.
+
+    Raises:
+        ModelError: the schedule gives no float.
+    """
+
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
+        super().__init__()
+        self.schedule, self.verbose = schedule, verbose
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        try:
+            rate = self.schedule(epoch, self.model.optimizer.learning_rate)
+        except TypeError:
+            rate = self.schedule(epoch)
+        if not isinstance(rate, float | np.floating):
+            raise ModelError(f"`schedule` of LearningRateScheduler must give a float. Received: {rate!r}.")
+        self.model.optimizer.learning_rate = float(rate)
+        if self.verbose:
+            print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")  # noqa: T201
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = self.model.optimizer.learning_rate
+
+
+class LambdaCallback(Callback):
+    """Calls functions at events: ``LambdaCallback(on_epoch_end=lambda epoch, logs: ...)``.
+
+    Raises:
+        ModelError: there is no event of a name.
+    """
+
+    def __init__(self, **functions: Callable[..., Any] | None) -> None:
+        super().__init__()
+        for event, function in functions.items():
+            if not event.startswith("on_") or not hasattr(Callback, event):
+                raise ModelError(f"LambdaCallback takes events such as `on_epoch_end`. Received: {event!r}.")
+            if function is not None:
+                setattr(self, event, function)

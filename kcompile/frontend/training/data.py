@@ -1,0 +1,246 @@
+"""Batches from what users give: arrays in any structure, generators, and datasets with `__len__` and `__getitem__`."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kcompile.errors import InputError
+from kcompile.frontend import initializers
+from kcompile.frontend.tracing import flatten, map_structure
+from kcompile.ir.types import Array
+
+if TYPE_CHECKING:
+    from kcompile.frontend.model import Model
+
+Named = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs by name; labels and sample weights by output, where given."""
+
+    x: Named
+    y: Named
+    weights: Named
+
+    @property
+    def size(self) -> int:
+        """The number of samples."""
+        return next(iter(self.x.values())).shape[0]
+
+    def arrays(self) -> Named:
+        """The arrays by the names of a step's inputs."""
+        labels = {f"y/{name}": array for name, array in self.y.items()}
+        return {**self.x, **labels, **{f"weight/{name}": array for name, array in self.weights.items()}}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Brings what users give into the form of a model: names, ranks and dtypes.
+
+    Attributes:
+        outputs: the outputs that have a loss or metrics and so need labels.
+    """
+
+    model: "Model"
+    outputs: Sequence[str]
+
+    def named(self, x: Any, y: Any = None, weights: Any = None) -> Batch:
+        """Arrays by name, not cast yet.
+
+        Raises:
+            InputError: numbers, names or shapes do not fit.
+        """
+        inputs = self.model.match_inputs(x)
+        labels = self._per_output("y", y) if y is not None else {}
+        given = self._per_output("sample_weight", weights, shared=True) if weights is not None else {}
+        batch = Batch({name: self._ranked(name, array) for name, array in inputs.items()}, labels, given)
+        counts = {name: array.shape[0] if array.ndim else None for name, array in batch.arrays().items()}
+        if len(set(counts.values())) > 1 or None in counts.values():
+            received = ", ".join(f"{name}: {count}" for name, count in counts.items())
+            raise InputError(f"all arrays must have the same number of samples. Received: {received}.")
+        return batch
+
+    def _ranked(self, name: str, array: Array) -> Array:
+        """An input with an axis of extent 1 at the end added or taken away where only that is wrong, as Keras does."""
+        expected = next(tensor.shape for tensor in self.model.inputs if tensor.name == name)
+        if array.ndim == len(expected) - 1 and expected[-1] == 1:
+            array = array[..., None]
+        elif array.ndim == len(expected) + 1 and array.shape[-1] == 1:
+            array = array[..., 0]
+        pairs = zip(expected[1:], array.shape[1:], strict=False)
+        if array.ndim != len(expected) or any(a is not None and a != b for a, b in pairs):
+            raise InputError(f"input `{name}` must have shape {expected}. Received: {array.shape}.")
+        return array
+
+    def _per_output(self, argument: str, value: Any, shared: bool = False) -> Named:
+        names = list(self.outputs)
+        if isinstance(value, Mapping):
+            unknown = [str(key) for key in value if key not in self.model.output_names]
+            if unknown:
+                law = f"`{argument}` must name outputs of the model: {', '.join(self.model.output_names)}"
+                raise InputError(f"{law}. Received: {', '.join(unknown)}.")
+            return {str(name): np.asarray(array) for name, array in value.items() if array is not None}
+        several = isinstance(value, list | tuple) and any(isinstance(v, np.ndarray | list | tuple) for v in value)
+        if several and len(value) == len(names) and (len(names) > 1 or isinstance(value[0], np.ndarray)):
+            return {name: np.asarray(array) for name, array in zip(names, value, strict=True) if array is not None}
+        if several and len(value) == len(self.model.output_names) and len(names) > 0:
+            pairs = zip(self.model.output_names, value, strict=True)
+            return {name: np.asarray(array) for name, array in pairs if array is not None}
+        if len(names) > 1 and not shared:
+            law = f"`{argument}` must hold one array for each of the outputs {', '.join(names)}"
+            raise InputError(f"{law}. Received: {type(value).__name__}.")
+        array = np.asarray(value)
+        return dict.fromkeys(names, array)
+
+    def cast(self, batch: Batch) -> Batch:
+        """The batch with the dtypes of the model's inputs; labels as int32 or float32."""
+        dtypes = {tensor.name: tensor.dtype for tensor in self.model.inputs}
+        return Batch(
+            {name: np.ascontiguousarray(array, dtypes[name]) for name, array in batch.x.items()},
+            {name: np.ascontiguousarray(array, _label_dtype(array)) for name, array in batch.y.items()},
+            {name: np.ascontiguousarray(array, np.float32) for name, array in batch.weights.items()},
+        )
+
+
+def _label_dtype(array: Array) -> Any:
+    return np.int32 if array.dtype.kind in "iu" else np.float32
+
+
+class Batches(ABC):
+    """A source of batches that can be run through again and again."""
+
+    # How many batches one run gives, where that is known.
+    count: int | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """One run through the data."""
+
+    def end_epoch(self) -> None:
+        """What the source does between two runs: nothing."""
+        return
+
+
+class ArrayBatches(Batches):
+    """Slices of arrays, in random order where `shuffle`.
+
+    Raises:
+        InputError: there are no samples, or both kinds of weights are given.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        data: tuple[Any, Any, Any],
+        batch_size: int | None,
+        shuffle: bool = False,
+        class_weight: Mapping[int, float] | None = None,
+        steps: int | None = None,
+    ) -> None:
+        x, y, weights = data
+        self._reader, self._data, self._shuffle = reader, reader.named(x, y, weights), shuffle
+        if class_weight is not None:
+            self._data = _class_weighted(self._data, class_weight)
+        self.samples = self._data.size
+        if not self.samples:
+            raise InputError("there must be at least one sample. Received: arrays of 0 samples.")
+        self.batch_size = batch_size or (math.ceil(self.samples / steps) if steps else 32)
+        self.count = math.ceil(self.samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = initializers.shuffled(self.samples) if self._shuffle else None
+        for start in range(0, self.samples, self.batch_size):
+            stop = start + self.batch_size
+            chosen: Any = slice(start, stop) if order is None else order[start:stop]
+            groups = (self._data.x, self._data.y, self._data.weights)
+            x, y, weights = ({name: array[chosen] for name, array in group.items()} for group in groups)
+            yield self._reader.cast(Batch(x, y, weights))
+
+    def __len__(self) -> int:
+        return self.samples
+
+
+class IterableBatches(Batches):
+    """What an iterable gives: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``; one with `__getitem__` by its indices."""
+
+    def __init__(
+        self, reader: Reader, source: Any, shuffle: bool = False, class_weight: Mapping[int, float] | None = None
+    ) -> None:
+        self._reader, self._source, self._shuffle, self._class_weight = reader, source, shuffle, class_weight
+        self._indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+        self.count = len(source) if self._indexed else None
+        self._iterator: Iterator[Any] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self._read(item) for item in self._items())
+
+    def _items(self) -> Iterable[Any]:
+        if self._indexed:
+            order = initializers.shuffled(self.count or 0) if self._shuffle else range(self.count or 0)
+            return (self._source[int(i)] for i in order)
+        # A generator goes on where it stopped; anything else begins again.
+        return self._source if iter(self._source) is self._source else iter(self._source)
+
+    def _read(self, item: Any) -> Batch:
+        parts: tuple[Any, ...] = item if isinstance(item, tuple) else (item,)
+        if not 1 <= len(parts) <= 3:
+            raise InputError(f"a batch must be x, (x, y) or (x, y, sample_weight). Received: {len(parts)} parts.")
+        x, y, weights = (*parts, None, None)[:3]
+        batch = self._reader.named(x, y, weights)
+        if self._class_weight is not None:
+            batch = _class_weighted(batch, self._class_weight)
+        return self._reader.cast(batch)
+
+    def end_epoch(self) -> None:
+        finish = getattr(self._source, "on_epoch_end", None)
+        if callable(finish):
+            finish()
+
+
+def _class_weighted(batch: Batch, class_weight: Mapping[int, float]) -> Batch:
+    """The batch with the weight of each sample's class; classes that are not named weigh 1."""
+    if batch.weights:
+        raise InputError("`class_weight` and `sample_weight` cannot both be given.")
+    if len(batch.y) != 1:
+        raise InputError(f"`class_weight` is for models with one output. Received: {len(batch.y)} arrays of labels.")
+    ((name, y),) = batch.y.items()
+    if y.ndim > 1:
+        y = y.argmax(-1) if y.shape[-1] != 1 else y[..., 0]
+    classes = np.round(y).astype(np.int64)
+    weights = np.ones(classes.shape, np.float32)
+    for label, weight in class_weight.items():
+        weights[classes == label] = weight
+    return Batch(batch.x, batch.y, {name: weights})
+
+
+def is_arrays(x: Any) -> bool:
+    """Whether `x` is arrays, alone or in lists or dicts, rather than a source of batches."""
+    if isinstance(x, np.ndarray) or hasattr(x, "__array__"):
+        return True
+    if isinstance(x, list | tuple | dict):
+        return all(isinstance(leaf, np.ndarray | int | float) or hasattr(leaf, "__array__") for leaf in flatten(x))
+    return False
+
+
+def split(data: Any, share: float) -> tuple[Any, Any]:
+    """Arrays without their last `share` of samples, and that share.
+
+    Raises:
+        InputError: either part would be empty.
+    """
+    leaves = [np.asarray(leaf) for leaf in flatten(data) if leaf is not None]
+    count = leaves[0].shape[0] if leaves else 0
+    at = math.floor(count * (1.0 - share))
+    if at in (0, count):
+        law = f"`validation_split` must leave samples on both sides of {count}"
+        raise InputError(f"{law}. Received: validation_split={share}.")
+
+    def part(chosen: slice) -> Any:
+        return map_structure(lambda leaf: None if leaf is None else np.asarray(leaf)[chosen], data)
+
+    return part(slice(None, at)), part(slice(at, None))

@@ -1,0 +1,154 @@
+"""One step as one graph: from weights, state and a batch to new weights, new state and logs.
+
+(weights, optimizer slots, metric states, x, y, sample weights, seed) -> (the same, changed; logs)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from kcompile.frontend.layer import Layer, Weight
+from kcompile.frontend.tracing import Trace, flatten
+from kcompile.frontend.training import constraints, regularizers
+from kcompile.frontend.training.effects import Effects
+from kcompile.frontend.training.objectives import Objectives, Target
+from kcompile.frontend.training.optimizers import Optimizer
+from kcompile.frontend.training.optimizers.apply import apply_gradients, packs
+from kcompile.frontend.training.state import Pack, State
+from kcompile.ir.expression import Expression
+from kcompile.ir.graph import Builder, Graph, Value
+from kcompile.ir.passes.grad import backward
+from kcompile.ir.passes.pipeline import training
+from kcompile.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from kcompile.frontend.model import Model
+
+Mode = Literal["train", "test", "predict"]
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class BatchTypes:
+    """The types of a batch with an open batch axis: inputs by name; labels and weights by output, where given."""
+
+    x: Mapping[str, TensorType]
+    y: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])
+    weights: Mapping[str, TensorType] = field(default_factory=dict[str, TensorType])
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step's graph, and what its inputs and outputs are.
+
+    Inputs: those of the model by name, ``y/<output>``, ``weight/<output>``, `SEED`, and the state. Outputs: the logs or
+    predictions `results` by name, then the new values of `written`.
+    """
+
+    graph: Graph
+    state: State
+    results: tuple[str, ...]
+    written: tuple[Weight | Pack, ...]
+
+
+def write_step(
+    model: "Model",
+    mode: Mode,
+    types: BatchTypes,
+    objectives: Objectives | None = None,
+    optimizer: Optimizer | None = None,
+) -> Step:
+    """The graph of a step.
+
+    Raises:
+        ModelError: labels are missing, a loss or a metric does not fit them, or there is no loss.
+    """
+    b = Builder(f"{model.name}_{mode}")
+    state, trainable = State(b), model.trainable_weights
+    pack = None
+    if mode == "train" and optimizer is not None:
+        optimizer.build(trainable)
+        pack = state.pack(trainable) if packs(optimizer) else None
+    effects = Effects(state, b.input(SEED, TensorType("int64", ())))
+    targets = _targets(model, state, effects, types, mode)
+    if objectives is None:
+        return _finished(state, {target.name: target.y_pred for target in targets})
+    extra = [*effects.losses, *_weight_penalties(model, state, trainable)]
+    loss = objectives.total_loss(state, targets, extra)
+    objectives.update_metrics(state, targets, loss)
+    if mode == "train" and optimizer is not None:
+        _minimize(model, state, optimizer, loss, pack)
+    return _finished(state, objectives.results(state))
+
+
+def _targets(model: "Model", state: State, effects: Effects, types: BatchTypes, mode: Mode) -> list[Target]:
+    b = state.b
+    values = [b.input(name, types.x[name]) for name in model.input_names]
+    t = Trace(b, state.read, effects)
+    t.training, t.trainable = mode == "train", model.trainable
+    outputs, masks = model.run(t, values, (None,) * len(values))
+    targets: list[Target] = []
+    for name, y_pred, mask in zip(model.output_names, flatten(outputs), _flat_masks(masks), strict=False):
+        given = {kind: _given(b, f"{kind}/{name}", by_output.get(name)) for kind, by_output in _labels(types).items()}
+        seen = Expression(b, mask) if isinstance(mask, Value) else None
+        targets.append(Target(name, Expression(b, y_pred), seen, given["y"], given["weight"]))
+    return targets
+
+
+def _labels(types: BatchTypes) -> dict[str, Mapping[str, TensorType]]:
+    return {"y": types.y, "weight": types.weights}
+
+
+def _given(b: Builder, name: str, type: TensorType | None) -> Expression | None:
+    return None if type is None else Expression(b, b.input(name, type))
+
+
+def _flat_masks(masks: Any) -> list[Any]:
+    return list(flatten(masks))
+
+
+def _minimize(model: "Model", state: State, optimizer: Optimizer, loss: Expression, pack: Pack | None) -> None:
+    scaled = loss * optimizer.loss_scale_factor if optimizer.loss_scale_factor else loss
+    found = backward(state.b, scaled.value, [state.original(weight) for weight in optimizer.weights])
+    gradients = [Expression(state.b, dw) for dw in found]
+    limits = {weight: constraints.get(_option(layer, weight, "constraint")) for layer, weight in owners(model)}
+    kept = {weight: limit for weight, limit in limits.items() if limit is not None}
+    apply_gradients(optimizer, state, gradients, pack, kept)
+
+
+def _weight_penalties(model: "Model", state: State, trainable: Sequence[Weight]) -> list[Expression]:
+    """What the layers' regularizers add to the loss, for weights that training changes."""
+    found: list[Expression] = []
+    for layer, weight in owners(model):
+        penalty = regularizers.get(_option(layer, weight, "regularizer"))
+        if penalty is not None and any(weight is each for each in trainable):
+            found.append(penalty(state.expression(weight)))
+    return found
+
+
+def owners(model: Layer) -> list[tuple[Layer, Weight]]:
+    """The weights of a layer and of those inside, each once, with the layer that it belongs to."""
+    found: dict[Weight, Layer] = {}
+    stack = [model]
+    while stack:
+        layer = stack.pop()
+        for weight in layer.own_weights:
+            found.setdefault(weight, layer)
+        stack.extend(reversed(list(layer.sublayers.values())))
+    return [(layer, weight) for weight, layer in found.items()]
+
+
+def _option(layer: Layer, weight: Weight, kind: str) -> Any:
+    """The layer's argument about a weight: ``kernel_regularizer``, ``recurrent_constraint`` of a recurrent kernel."""
+    for stem in (weight.name, weight.name.removesuffix("_kernel")):
+        value = getattr(layer, f"{stem}_{kind}", None)
+        if value is not None:
+            return value
+    return None
+
+
+def _finished(state: State, results: Mapping[str, Expression]) -> Step:
+    outputs = {f"result/{name}": result.value for name, result in results.items()}
+    outputs |= {f"state/{i}": value for i, value in enumerate(state.written.values())}
+    graph = training(state.b.build(outputs))
+    return Step(graph, state, tuple(results), tuple(state.written))

@@ -1,0 +1,300 @@
+"""The methods that make a model trainable, in Keras's words: `compile`, `fit`, `evaluate`, `predict` and their kin."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from kcompile.frontend import initializers
+from kcompile.frontend.training import optimizers
+from kcompile.frontend.training.callbacks.base import Callback, CallbackList
+from kcompile.frontend.training.callbacks.progress import ProgbarLogger
+from kcompile.frontend.training.callbacks.simple import History
+from kcompile.frontend.training.compiled import Compiled
+from kcompile.frontend.training.data import Reader, split
+from kcompile.frontend.training.loop import (
+    as_logs,
+    make_source,
+    predict,
+    require_compiled,
+    run_batch,
+    test,
+    train,
+)
+from kcompile.frontend.training.metrics import Metric
+from kcompile.frontend.training.objectives import Objectives
+from kcompile.frontend.training.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from kcompile.frontend.model import Model
+
+Verbose = Literal["auto"] | int
+
+
+class Trainer:
+    """What a model inherits; a model that never trains pays for nothing here.
+
+    Attributes:
+        stop_training: set it to end `fit` after the present batch.
+        history: of the last `fit`.
+        initial_epoch: where `fit` begins, where a callback restored an interrupted one.
+    """
+
+    stop_training: bool = False
+    history: History | None = None
+    initial_epoch: int | None = None
+    _compiled: Compiled | None = None
+
+    @property
+    def _self(self) -> "Model":
+        return cast("Model", self)
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Say how to train.
+
+        Args:
+            optimizer: a name or an optimizer.
+            loss: a name, a loss or a function ``(y_true, y_pred) -> values``; of several outputs, a list or a dict.
+            loss_weights: factors of the outputs' losses.
+            metrics: names, metrics or functions; of several outputs, in a list or a dict.
+            weighted_metrics: metrics that take sample weights.
+            run_eagerly: of no effect, as are the arguments after it: a step is always one graph.
+
+        Raises:
+            ModelError: there is no optimizer of that name.
+        """
+        del run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+        objectives = Objectives(loss, loss_weights, metrics, weighted_metrics)
+        arguments = {
+            "optimizer": optimizer,
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        self._compiled = Compiled(optimizers.get(optimizer), objectives, initializers.drawn_seed(), arguments)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self._compiled is not None and self._compiled.objectives is not None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer.
+
+        Raises:
+            ModelError: the model is not compiled.
+        """
+        found = require_compiled(self._compiled, "optimizer").optimizer
+        assert found is not None
+        return found
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics, the mean loss first; those of `compile` after the first batch."""
+        found = self._compiled.objectives if self._compiled else None
+        return found.all_metrics if found else []
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of `metrics`."""
+        return [metric.name for metric in self.metrics]
+
+    def reset_metrics(self) -> None:
+        """Make all metrics forget what they have seen."""
+        for metric in self.metrics:
+            metric.reset_state()
+
+    def _reader(self, compiled: Compiled) -> Reader:
+        model = self._self
+        objectives = compiled.objectives
+        return Reader(model, objectives.needed(model.output_names) if objectives else [])
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Verbose = "auto",
+        callbacks: Sequence[Callback] | Callback | None = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
+    ) -> History:
+        """Train for a number of epochs.
+
+        Args:
+            x: arrays, alone or in a list or a dict by the inputs' names; or what gives batches ``(x, y)`` or
+                ``(x, y, sample_weight)``: a generator, or a dataset with `__len__` and `__getitem__`.
+            validation_split: the share of the samples, from the end, that are kept for validation.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)``, or what gives batches.
+            class_weight: weights of the samples by their class.
+            steps_per_epoch: batches that make an epoch, where the data does not say.
+
+        Returns:
+            The logs of all epochs.
+
+        Raises:
+            ModelError: the model is not compiled, or labels do not fit a loss or metric.
+            InputError: the data does not fit the model.
+        """
+        compiled = require_compiled(self._compiled, "fit")
+        reader, data = self._reader(compiled), (x, y, sample_weight)
+        if validation_split and validation_data is None:
+            data, validation_data = split(data, validation_split)
+        source = make_source(reader, data, batch_size, steps_per_epoch, shuffle, class_weight)
+        validation = None
+        if validation_data is not None:
+            parts = _parts(validation_data)
+            validation = make_source(reader, parts, validation_batch_size or batch_size, validation_steps)
+        found, history = _with_history(callbacks)
+        listed = self._listed(found, verbose, epochs, source.count)
+        self.history = history
+        train(self._self, compiled, source, validation, listed, range(initial_epoch, epochs), validation_freq)
+        return history
+
+    def _listed(self, callbacks: list[Callback], verbose: Verbose, epochs: int, steps: int | None) -> CallbackList:
+        if verbose != 0 and not any(isinstance(callback, ProgbarLogger) for callback in callbacks):
+            callbacks = [*callbacks, ProgbarLogger()]
+        return CallbackList(callbacks, self._self, {"verbose": verbose, "epochs": epochs, "steps": steps})
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Verbose = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Sequence[Callback] | Callback | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and the metrics over data, without training.
+
+        Returns:
+            The loss, or a list of it and the metrics; with `return_dict` all of them by name.
+
+        Raises:
+            ModelError: the model is not compiled, or labels do not fit a loss or metric.
+            InputError: the data does not fit the model.
+        """
+        compiled = require_compiled(self._compiled, "evaluate")
+        source = make_source(self._reader(compiled), (x, y, sample_weight), batch_size, steps)
+        logs = test(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
+        return logs if return_dict else self._in_order(logs)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Verbose = 0,
+        steps: int | None = None,
+        callbacks: Sequence[Callback] | Callback | None = None,
+    ) -> Any:
+        """The outputs for arrays or batches, computed with NumPy.
+
+        Raises:
+            InputError: the data does not fit the model.
+        """
+        compiled = self._ensured()
+        source = make_source(Reader(self._self, []), (x, None, None), batch_size, steps)
+        found = predict(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
+        return self._self.structure_outputs(found)
+
+    def _ensured(self) -> Compiled:
+        if self._compiled is None:
+            self._compiled = Compiled()
+        return self._compiled
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """One step of training on one batch; the loss, or a list of it and the metrics, of that batch.
+
+        Raises:
+            ModelError: the model is not compiled, or labels do not fit a loss or metric.
+            InputError: the data does not fit the model.
+        """
+        return self._on_batch("train", (x, y, sample_weight), class_weight, return_dict)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+        """The loss, or a list of it and the metrics, of one batch.
+
+        Raises:
+            ModelError: the model is not compiled, or labels do not fit a loss or metric.
+            InputError: the data does not fit the model.
+        """
+        return self._on_batch("test", (x, y, sample_weight), None, return_dict)
+
+    def _on_batch(
+        self,
+        mode: Literal["train", "test"],
+        data: tuple[Any, Any, Any],
+        class_weight: Mapping[int, float] | None,
+        return_dict: bool,
+    ) -> Any:
+        compiled = require_compiled(self._compiled, f"{mode}_on_batch")
+        reader = self._reader(compiled)
+        count = reader.named(data[0]).size
+        (batch,) = make_source(reader, data, max(count, 1), None, False, class_weight).batches
+        self.reset_metrics()
+        logs = as_logs(run_batch(self._self, compiled, mode, batch))
+        return logs if return_dict else self._in_order(logs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The outputs for one batch.
+
+        Raises:
+            InputError: the arrays do not fit the model.
+        """
+        reader = Reader(self._self, [])
+        batch = reader.cast(reader.named(x))
+        return self._self.structure_outputs(run_batch(self._self, self._ensured(), "predict", batch))
+
+    def _in_order(self, logs: dict[str, Any]) -> Any:
+        """The logs as a list, in the order of the metrics; alone, the number."""
+        names = [name for name in self.metrics_names if name in logs]
+        found = [logs[name] for name in (*names, *sorted(logs.keys() - set(names)))]
+        return found[0] if len(found) == 1 else found
+
+
+def _listed(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:
+    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+
+
+def _with_history(callbacks: Sequence[Callback] | Callback | None) -> tuple[list[Callback], History]:
+    """Callbacks with a `History`, which is last so that it sees what the others add to the logs."""
+    listed = _listed(callbacks)
+    history = next((callback for callback in listed if isinstance(callback, History)), None)
+    if history is None:
+        history = History()
+        listed.append(history)
+    return listed, history
+
+
+def _parts(data: Any) -> tuple[Any, Any, Any]:
+    x, y, weights = ((*data, None, None) if isinstance(data, tuple) else (data, None, None))[:3]
+    return x, y, weights
