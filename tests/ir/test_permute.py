@@ -111,3 +111,8 @@ def test_an_op_in_another_form_computes_the_same(cls: type[Op]) -> None:
         assert_close(np.asarray(found), expected.transpose(result_form(node, perm)), KERNEL["float64"], terms=64)
 
     check()
+
+
+def test_axes_that_a_reshape_merges_must_stand_in_order() -> None:
+    assert reshaped((2, 3, 5), (30,), (0, 2, 1)) is None
+    assert reshaped((7, 2, 3, 5), (7, 30), (1, 2, 3, 0)) == (1, 0)

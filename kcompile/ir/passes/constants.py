@@ -3,7 +3,6 @@
 import numpy as np
 
 from kcompile.ir.graph import Builder, Graph, Node, Value, substitute
-from kcompile.ir.op import Arrays
 from kcompile.ir.passes.matching import constant_array
 
 # A result may have this many bytes whatever it is computed from; a larger one must not exceed its operands.
@@ -24,7 +23,7 @@ def fold_constants(graph: Graph) -> Graph:
     for node in graph.nodes:
         arrays = [constant_array(known.get(value, value)) for value in node.inputs]
         arguments = tuple(array for array in arrays if array is not None)
-        if not arguments or len(arguments) < len(arrays) or not _is_worth_it(graph, node, arguments):
+        if not arguments or len(arguments) < len(arrays) or not _is_worth_it(graph, node):
             continue
         with np.errstate(all="ignore"), b.at(node.source):
             results = tuple(b.constant(array) for array in node.op.kernel(arguments))
@@ -32,7 +31,7 @@ def fold_constants(graph: Graph) -> Graph:
     return substitute(graph, known)
 
 
-def _is_worth_it(graph: Graph, node: Node, arguments: Arrays) -> bool:
+def _is_worth_it(graph: Graph, node: Node) -> bool:
     types = tuple(value.type for value in node.outputs)
     if not all(type.is_static for type in types):
         return False
@@ -40,5 +39,6 @@ def _is_worth_it(graph: Graph, node: Node, arguments: Arrays) -> bool:
     if isinstance(macs, str) or macs > MAX_MACS:
         return False
     size = sum(int(type.size) * type.itemsize for type in types)
-    freed = sum(a.nbytes for value, a in zip(node.inputs, arguments, strict=True) if graph.uses[value] == 1)
+    constants = (value.constant for value in node.inputs if graph.uses[value] == 1)
+    freed = sum(array.nbytes for array in constants if array is not None)
     return size <= max(freed, SMALL_BYTES)
