@@ -200,6 +200,12 @@ class Model(Trainer, Layer):
         except ModelError:
             return self._trace(apart=False)
 
+    def input_types(self, apart: bool) -> dict[str, TensorType]:
+        """The inputs' types by name; open extents of several inputs have symbols of their own where `apart`."""
+        suffixes = (str(i + 1) if apart else "" for i in range(len(self.inputs)))
+        pairs = zip(self.inputs, suffixes, strict=True)
+        return {t.name: TensorType(t.dtype, symbolic_shape(t.shape, suffix)) for t, suffix in pairs}
+
     def _trace(self, apart: bool) -> Graph:
         b = Builder(self.name)
         constants: dict[int, Value] = {}
@@ -209,11 +215,7 @@ class Model(Trainer, Layer):
                 constants[id(weight)] = b.constant(weight.value, path)
             return constants[id(weight)]
 
-        suffixes = (str(i + 1) if apart else "" for i in range(len(self.inputs)))
-        values = [
-            b.input(tensor.name, TensorType(tensor.dtype, symbolic_shape(tensor.shape, suffix)))
-            for tensor, suffix in zip(self.inputs, suffixes, strict=True)
-        ]
+        values = [b.input(name, type) for name, type in self.input_types(apart).items()]
         outputs, _ = self.run(Trace(b, constant), values, (None,) * len(values))
         return b.build(dict(zip(self.output_names, flatten(outputs), strict=True)))
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kcompile.errors import ModelError
 from kcompile.frontend.training.data import Batch, Named
 from kcompile.frontend.training.objectives import Objectives
 from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.program import Program
-from kcompile.frontend.training.step import BatchTypes, Mode, write_step
+from kcompile.frontend.training.step import BatchTypes, Mode, Step, write_step
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import TensorType
 
@@ -33,17 +34,29 @@ class Compiled:
 
     def program(self, model: "Model", mode: Mode, batch: Batch) -> Program:
         """The program for batches of these shapes, whatever their number of samples."""
-        signature = tuple((name, array.dtype.name, array.shape[1:]) for name, array in batch.arrays().items())
         # The parts of a model are part of the key, and kept alive by it.
         structure = (model.topology, *model.trainable_weights) if mode == "train" else (model.topology,)
-        key = (mode, signature, tuple(map(id, structure)))
+        key = (mode, () if mode == "predict" else _signature(batch), tuple(map(id, structure)))
         if key not in self._programs:
-            step = write_step(model, mode, _types(model, batch), *self._parts(mode))
+            step = _prediction(model) if mode == "predict" else self._step(model, mode, batch)
             self._programs[key] = Program(step, structure)
         return self._programs[key]
 
-    def _parts(self, mode: Mode) -> tuple[Objectives | None, Optimizer | None]:
-        return (None, None) if mode == "predict" else (self.objectives, self.optimizer if mode == "train" else None)
+    def _step(self, model: "Model", mode: Mode, batch: Batch) -> Step:
+        optimizer = self.optimizer if mode == "train" else None
+        return write_step(model, mode, _types(model, batch), self.objectives, optimizer)
+
+
+def _signature(batch: Batch) -> tuple[object, ...]:
+    return tuple((name, array.dtype.name, array.shape[1:]) for name, array in batch.arrays().items())
+
+
+def _prediction(model: "Model") -> Step:
+    """The step that predicts, for inputs of any extents that the model takes."""
+    try:
+        return write_step(model, "predict", BatchTypes(model.input_types(apart=True)))
+    except ModelError:
+        return write_step(model, "predict", BatchTypes(model.input_types(apart=False)))
 
 
 def _types(model: "Model", batch: Batch) -> BatchTypes:

@@ -32,10 +32,14 @@ class Batch:
         """The number of samples."""
         return next(iter(self.x.values())).shape[0]
 
+    @property
+    def groups(self) -> dict[str, Named]:
+        """The three parts by the prefix of their names in a step."""
+        return {"": self.x, "y/": self.y, "weight/": self.weights}
+
     def arrays(self) -> Named:
         """The arrays by the names of a step's inputs."""
-        labels = {f"y/{name}": array for name, array in self.y.items()}
-        return {**self.x, **labels, **{f"weight/{name}": array for name, array in self.weights.items()}}
+        return {f"{kind}{name}": array for kind, group in self.groups.items() for name, array in group.items()}
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,13 @@ class Reader:
         """
         inputs = self.model.match_inputs(x)
         labels = self._per_output("y", y) if y is not None else {}
-        given = self._per_output("sample_weight", weights, shared=True) if weights is not None else {}
-        batch = Batch({name: self._ranked(name, array) for name, array in inputs.items()}, labels, given)
-        counts = {name: array.shape[0] if array.ndim else None for name, array in batch.arrays().items()}
-        if len(set(counts.values())) > 1 or None in counts.values():
-            received = ", ".join(f"{name}: {count}" for name, count in counts.items())
-            raise InputError(f"all arrays must have the same number of samples. Received: {received}.")
+        scales = self._per_output("sample_weight", weights, shared=True) if weights is not None else {}
+        batch = Batch({name: self._ranked(name, array) for name, array in inputs.items()}, labels, scales)
+        given = {f"{kind}{n}": a.shape for kind, group in batch.groups.items() for n, a in group.items()}
+        if len({shape[:1] for shape in given.values()}) > 1 or () in given.values():
+            what = "inputs" if y is None and weights is None else "inputs, labels and sample weights"
+            received = ", ".join(f"{name}: {shape}" for name, shape in given.items())
+            raise InputError(f"all {what} must have the same number of samples. Received: {received}.")
         return batch
 
     def _ranked(self, name: str, array: Array) -> Array:
@@ -127,10 +132,10 @@ class Batches(ABC):
 
 
 class ArrayBatches(Batches):
-    """Slices of arrays, in random order where `shuffle`.
+    """Slices of arrays, in random order where `shuffle`; of no samples, one batch of none.
 
     Raises:
-        InputError: there are no samples, or both kinds of weights are given.
+        InputError: both kinds of weights are given.
     """
 
     def __init__(
@@ -147,22 +152,17 @@ class ArrayBatches(Batches):
         if class_weight is not None:
             self._data = _class_weighted(self._data, class_weight)
         self.samples = self._data.size
-        if not self.samples:
-            raise InputError("there must be at least one sample. Received: arrays of 0 samples.")
-        self.batch_size = batch_size or (math.ceil(self.samples / steps) if steps else 32)
+        self.batch_size = batch_size or (math.ceil(self.samples / steps) or 1 if steps else 32)
         self.count = math.ceil(self.samples / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         order = initializers.shuffled(self.samples) if self._shuffle else None
-        for start in range(0, self.samples, self.batch_size):
+        for start in range(0, max(self.samples, 1), self.batch_size):
             stop = start + self.batch_size
             chosen: Any = slice(start, stop) if order is None else order[start:stop]
-            groups = (self._data.x, self._data.y, self._data.weights)
+            groups = self._data.groups.values()
             x, y, weights = ({name: array[chosen] for name, array in group.items()} for group in groups)
             yield self._reader.cast(Batch(x, y, weights))
-
-    def __len__(self) -> int:
-        return self.samples
 
 
 class IterableBatches(Batches):

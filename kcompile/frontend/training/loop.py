@@ -71,11 +71,15 @@ def make_source(
     """The source of batches for what a user gave.
 
     Raises:
-        InputError: labels stand beside a source that gives its own, or arrays do not fit the model.
+        InputError: labels stand beside a source that gives its own, arrays do not fit the model, or there is nothing
+            to train on.
     """
     x, y, weights = data
     if is_arrays(x):
-        return Source(ArrayBatches(reader, data, batch_size, shuffle, class_weight, steps), steps)
+        batches = ArrayBatches(reader, data, batch_size, shuffle, class_weight, steps)
+        if not batches.samples and reader.outputs:
+            raise InputError("there must be at least one sample. Received: arrays of 0 samples.")
+        return Source(batches, steps)
     if y is not None or weights is not None:
         what = type(x).__name__
         raise InputError(f"`y` and `sample_weight` go with arrays; a {what} gives its own. Received both.")
