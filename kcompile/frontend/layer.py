@@ -21,6 +21,7 @@ Python and one read from a file.
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -259,8 +260,15 @@ def _serialize(name: str, value: Any) -> Any:
     return serialize_layer(value) if isinstance(value, Layer) else value
 
 
+# The numbers of layers that stand in several models of what is being serialized, by identity. One is noted where the
+# layer stands for the first time: with the others, Keras would take the calls in one model for those in another.
+shared_numbers: ContextVar[dict[int, int]] = ContextVar("shared_numbers")
+
+
 def serialize_layer(layer: Layer) -> dict[str, Any]:
     """`layer` as Keras 3 writes one inside another layer's config."""
+    number = shared_numbers.get({}).pop(id(layer), None)
+    shared = {} if number is None else {"shared_object_id": number}
     cls = type(layer)
     names = [name for name, entry in LAYERS.items() if entry is cls]
     own = any(name.startswith(("keras>", "keras.ops>")) for name in names)
@@ -270,6 +278,7 @@ def serialize_layer(layer: Layer) -> dict[str, Any]:
         "class_name": cls.__name__,
         "config": layer.get_config(),
         "registered_name": None if own else registered,
+        **shared,
     }
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend.functional import Functional
-from kcompile.frontend.layer import Layer, deserialize_layer, serialize_layer
+from kcompile.frontend.layer import Layer, deserialize_layer, serialize_layer, shared_numbers
+from kcompile.frontend.model import Model
 from kcompile.frontend.sequential import Sequential
 from kcompile.frontend.tracing import Call, KerasTensor, flatten, map_structure
 
@@ -24,6 +25,24 @@ History = tuple[str, int, int]
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def serialize_model(model: Model) -> dict[str, Any]:
+    """The model as Keras 3 writes it; layers that stand in several of its models are marked."""
+    parents: dict[int, set[int]] = {}
+    stack: list[Layer] = [model]
+    while stack:
+        layer = stack.pop()
+        for inner in layer.sublayers.values():
+            if id(inner) not in parents:
+                stack.append(inner)
+            parents.setdefault(id(inner), set()).add(id(layer))
+    shared = [identity for identity, owners in parents.items() if len(owners) > 1]
+    token = shared_numbers.set({identity: number for number, identity in enumerate(shared, 1)})
+    try:
+        return serialize_layer(model)
+    finally:
+        shared_numbers.reset(token)
 
 
 def sequential_config(model: Sequential) -> dict[str, Any]:

@@ -51,6 +51,18 @@ def test_saved_models_are_read_back_whole(model: Model, x: dict[str, np.ndarray]
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_layer_in_several_models_stays_one(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
+    shared = layers.Dense(4, name="shared")
+    x, y = Input((4,)), Input((4,))
+    model = Model(y, shared(Model(x, shared(x), name="inner")(y)))
+    model.save(tmp_path / f"m{suffix}")
+    again = load_model(tmp_path / f"m{suffix}")
+    assert len(again.weights) == 2
+    array = rng.normal(size=(3, 4))
+    np.testing.assert_array_equal(again.predict(array), model.predict(array))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_the_same_model_gives_the_same_bytes(model: Model, tmp_path: Path, suffix: str) -> None:
     first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     model.save(first)

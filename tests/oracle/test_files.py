@@ -205,6 +205,16 @@ def test_a_layer_that_is_used_inside_and_outside_a_model_stays_one(tmp_path: Pat
     assert_same(ours.predict(array), theirs.predict(array, verbose=0))
 
 
+def test_keras_reads_a_layer_that_we_share_between_models_as_two(tmp_path: Path, rng: np.random.Generator) -> None:
+    shared = frontend.layers.Dense(4, name="shared")
+    x, y = frontend.Input((4,)), frontend.Input((4,))
+    ours = frontend.Model(y, shared(frontend.Model(x, shared(x), name="inner")(y)))
+    ours.save(tmp_path / "m.keras")
+    theirs = keras.models.load_model(tmp_path / "m.keras")
+    array = rng.normal(size=(3, 4)).astype(np.float32)
+    assert_same(ours.predict(array), theirs.predict(array, verbose=0))
+
+
 def test_calls_that_were_not_kept_do_not_shift_the_others(tmp_path: Path, rng: np.random.Generator) -> None:
     keras.backend.clear_session()
     shared = keras.layers.Dense(4, name="shared")

@@ -2,8 +2,8 @@
 
 The store of Keras 3 (``.keras``, ``.weights.h5``) follows the tree of objects: the layers of a model lie under
 ``layers/`` by their class names (``dense``, ``dense_1``), layers inside a layer by its attributes (``forward_layer``),
-and a layer's own arrays under ``vars/0``, ``vars/1``. A layer that is reached twice is stored once,
-where it is reached first.
+and a layer's own arrays under ``vars/0``, ``vars/1``. Keras stores a layer that is reached twice where it is reached
+first; kcompile stores it in both places, since Keras reads it as two.
 
 The older ``.h5`` has one group for each layer of the model, with the arrays of all layers inside in one list.
 """
@@ -11,7 +11,7 @@ The older ``.h5`` has one group for each layer of the model, with the arrays of 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from kcompile.frontend.layer import LAYERS, Layer, Weight
@@ -24,11 +24,12 @@ Naming: TypeAlias = Callable[[str, Sequence[Layer]], Iterator[tuple[str, Layer]]
 
 @dataclass(frozen=True)
 class Place:
-    """A layer in the store: its path there, and its path by names in the model."""
+    """A layer in the store: its path there, its path by names in the model, and whether it stood elsewhere before."""
 
     layer: Layer
     path: str
     source: str
+    again: bool = False
 
 
 def by_class(path: str, layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
@@ -42,15 +43,13 @@ def by_class(path: str, layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
 
 
 def places(model: Layer, naming: Naming = by_class, container: str = "layers") -> Iterator[Place]:
-    """Every layer of a model with its place in the store, each once, the model itself first."""
+    """Every layer of a model with its places in the store, the model itself first."""
     seen: set[int] = set()
     stack = [Place(model, "", "")]
     while stack:
         place = stack.pop()
-        if id(place.layer) in seen:
-            continue
+        yield replace(place, again=id(place.layer) in seen)
         seen.add(id(place.layer))
-        yield place
         stack.extend(reversed(list(_inner(place, naming, container))))
 
 

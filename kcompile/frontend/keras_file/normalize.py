@@ -36,6 +36,15 @@ class _Unsupported:
     """What to register a converter under."""
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A layer that was met already, whether it is marked as shared, and the list in which its specs find it."""
+
+    config: Any
+    shared: bool
+    layers: list[Layer]
+
+
 @dataclass
 class _Normalizer:
     version: KerasVersion
@@ -44,7 +53,7 @@ class _Normalizer:
     problems: list[str] = field(default_factory=list[str])
     # What `deserialize_layer` needs to give one layer for several specs: by id, and by class and name.
     shared: dict[int, list[Layer]] = field(default_factory=dict[int, list[Layer]])
-    seen: dict[tuple[str, str], tuple[Any, list[Layer]]] = field(default_factory=dict[tuple[str, str], Any])
+    seen: dict[tuple[str, str], "_Seen"] = field(default_factory=dict[tuple[str, str], "_Seen"])
 
     def layer(self, spec: Any, path: str) -> Spec:
         """The spec of a layer or model at `path`."""
@@ -70,15 +79,15 @@ class _Normalizer:
         """The list in which specs of one layer find it.
 
         Keras 3 notes a shared layer's id where it stands for the second time, and loses that of the first where this
-        is inside another model; the same class, name and config tell that it is the same layer.
+        is inside another model; kcompile notes it at the first alone. The same class, name and config tell the rest.
         """
-        before, found = self.seen.get((class_name, name), (None, []))
         shared, config = spec.get("shared_object_id"), _without_ids(spec["config"])
-        if not isinstance(shared, int):
-            found = []
-        elif shared in self.shared or before != config:
-            found = self.shared.setdefault(shared, [])
-        self.seen[class_name, name] = (config, found)
+        before = self.seen.get((class_name, name))
+        alike = before is not None and before.config == config and (before.shared or isinstance(shared, int))
+        found = before.layers if before and alike else []
+        if isinstance(shared, int):
+            found = self.shared.setdefault(shared, found)
+        self.seen[class_name, name] = _Seen(config, isinstance(shared, int) or alike, found)
         return found
 
     def argument(self, key: str, value: Any, here: str) -> Any:

@@ -19,8 +19,8 @@ from kcompile.errors import ModelError
 from kcompile.frontend.keras_file import archive
 from kcompile.frontend.keras_file.layout import joined, legacy_order, owned_weights, places, stored_weights
 from kcompile.frontend.keras_file.version import WRITTEN
-from kcompile.frontend.layer import serialize_layer
 from kcompile.frontend.model import Model
+from kcompile.frontend.serialization import serialize_model
 
 # HDF5 keeps an attribute in the header of its object, which holds 64 KB less what Keras leaves for the rest.
 _LARGEST_ATTRIBUTE = 64512
@@ -92,7 +92,7 @@ def _write_keras(model: Model, file: BinaryIO) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as zipped:
         for name, data in (
             (archive.METADATA, json.dumps(metadata).encode()),
-            (archive.CONFIG, _json(serialize_layer(model)).encode()),
+            (archive.CONFIG, _json(serialize_model(model)).encode()),
             (archive.WEIGHTS, weights.getbuffer()),
         ):
             zipped.writestr(zipfile.ZipInfo(name, _EPOCH), data)
@@ -109,7 +109,7 @@ def _write_store(model: Model, file: BinaryIO) -> None:
 
 def _write_h5(model: Model, file: BinaryIO) -> None:
     with h5py.File(file, "w") as root:
-        config = _legacy_spec(serialize_layer(model))
+        config = _legacy_spec(serialize_model(model))
         root.attrs["keras_version"] = WRITTEN
         root.attrs["backend"] = "tensorflow"
         root.attrs["model_config"] = _json(config).encode()

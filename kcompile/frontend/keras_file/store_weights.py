@@ -35,6 +35,8 @@ def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
         for number, weight in enumerate(stored_weights(place.layer)):
             path, dataset = _find(root, place.path, number, where)
             used.add(path)
+            if place.again:
+                continue
             name = f"`{joined(place.source, weight.name)}`"
             if dataset is None:
                 problems.append(f"{name}: the file holds no `{path}`.")
