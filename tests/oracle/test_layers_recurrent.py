@@ -178,3 +178,32 @@ def test_masks_pass_through_and_into_time_distributed() -> None:
 
     check(through, padded(4, 5, 3))
     check(into, RNG.integers(0, 5, (2, 3, 4)).astype(np.int32))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@settings(max_examples=8)
+@given(data=st.data())
+def test_convolutional_lstms_agree(rank: int, data: st.DataObject) -> None:
+    draw = data.draw
+    arguments: dict[str, Any] = {
+        "kernel_size": draw(st.integers(1, 3)),
+        "strides": draw(st.integers(1, 2)),
+        "padding": draw(st.sampled_from(["valid", "same"])),
+        "data_format": draw(st.sampled_from(["channels_last", "channels_first"])),
+        "activation": draw(st.sampled_from(["tanh", "relu", "softmax"])),
+        "recurrent_activation": draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
+    }
+    for flag in ("use_bias", "return_sequences", "return_state", "go_backwards"):
+        arguments[flag] = draw(st.booleans())
+    first = arguments["data_format"] == "channels_first"
+    if first:
+        arguments["activation"] = "tanh"  # softmax there runs along another axis
+    extents = (5, 4, 3)[:rank]
+    x = floats(2, 3, *((2, *extents) if first else (*extents, 2)))
+    masked = draw(st.booleans())
+
+    def build(L: Any, x: Any, m: Any) -> Any:
+        layer = getattr(L, f"ConvLSTM{rank}D")(3, **arguments)
+        return layer(x, mask=m) if masked else [layer(x), L.Identity()(m)]
+
+    check(build, x, RNG.random((2, 3)) > 0.4, atol=1e-5)

@@ -81,7 +81,8 @@ from kcompile.frontend.layers.pooling import (
     MaxPooling3D,
 )
 from kcompile.frontend.layers.recurrent import GRU, LSTM, RNN, SimpleRNN
-from kcompile.frontend.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
+from kcompile.frontend.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells, UnrolledCell
+from kcompile.frontend.layers.recurrent_convolution import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from kcompile.frontend.layers.regularization import (
     ActivityRegularization,
     AlphaDropout,
@@ -142,6 +143,9 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Cropping1D",
     "Cropping2D",
     "Cropping3D",
@@ -209,6 +213,7 @@ __all__ = [
     "ThresholdedReLU",
     "TimeDistributed",
     "UnitNormalization",
+    "UnrolledCell",
     "UpSampling1D",
     "UpSampling2D",
     "UpSampling3D",

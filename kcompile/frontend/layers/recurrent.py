@@ -16,6 +16,7 @@ from kcompile.frontend.layers.recurrent_cells import (
     Cell,
     GRUCell,
     LSTMCell,
+    Recurrence,
     Run,
     SimpleRNNCell,
     StackedRNNCells,
@@ -37,7 +38,10 @@ class Recurrent(Layer):
     supports_masking = True
     hidden_fields = frozenset({"use_cudnn", "implementation", "time_major", "masks_with_initial_state"})
 
-    cell: Cell | StackedRNNCells
+    # The number of axes of an input.
+    input_rank: ClassVar[int] = 3
+
+    cell: Recurrence
     return_sequences: bool
     return_state: bool
     go_backwards: bool
@@ -52,8 +56,8 @@ class Recurrent(Layer):
 
     def build(self, *input_shapes: Any) -> None:
         shape = input_shapes[0]
-        arguments.rank_of(self, shape, 3)
-        ensure_built(self.cell, [(shape[0], shape[2])])
+        arguments.rank_of(self, shape, self.input_rank)
+        ensure_built(self.cell, [(shape[0], *shape[2:])])
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value | tuple[Any, ...]:
         x, *states = flatten(args)

@@ -13,7 +13,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend import activations, initializers
 from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
 from kcompile.frontend.layers import arguments
-from kcompile.frontend.layers.writing import expand_dims, full, squeeze
+from kcompile.frontend.layers.writing import expand_dims, full, like, reshape, squeeze
 from kcompile.frontend.tracing import Trace, ensure_built, flatten
 from kcompile.ir import ops
 from kcompile.ir.dims import Shape
@@ -48,13 +48,85 @@ class Run:
         }
 
 
-class Cell(Layer):
-    """Base of the cells."""
+class Recurrence(Layer):
+    """Base of what a recurrent layer can run over the steps of a sequence."""
 
     # The class in snake case, as files name a cell.
-    keras_name: ClassVar[str]
+    keras_name: ClassVar[str] = "cell"
+
+    @property
+    def state_count(self) -> int:
+        """The number of states."""
+        return 1
+
+    @property
+    def output_size(self) -> int:
+        """The number of features of the result."""
+        raise NotImplementedError
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        """The output of every step and the last states: ``x: T[N, L, K] -> T[N, L, units]``, ``T[N, units]`` each.
+
+        `t` is the trace of the cell.
+        """
+        raise NotImplementedError
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> tuple[Value, list[Value]]:
+        states = tuple(flatten(kwargs.get("states", args[1:])))
+        outputs, new_states = self.sequence(t, expand_dims(t, args[0], 1), Run(states))
+        return squeeze(t, outputs, 1), list(new_states)
+
+
+class UnrolledCell(Recurrence):
+    """Base of cells that have no op of their own: their steps are written one after another.
+
+    A subclass says the shapes of its states and what a step does; converters of custom cells derive from it.
+    """
+
+    def state_shapes(self, step: Shape) -> list[Shape]:
+        """The shapes of the states, batch first, for the shape of one step of the prepared input."""
+        raise NotImplementedError
+
+    def prepare(self, t: Trace, x: Value) -> Value:
+        """What every step needs of the input, computed for all of them at once; by default the input."""
+        del t
+        return x
+
+    def step(self, t: Trace, x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
+        """The output of a step and its states."""
+        raise NotImplementedError
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        x = self.prepare(t, x)
+        length = x.type.shape[1]
+        if not isinstance(length, int):
+            law = f"layer `{self.name}` ({type(self).__name__}) needs a known number of steps"
+            raise ModelError(f"{law}. Received: {x.type}.")
+        step = (x.type.shape[0], *x.type.shape[2:])
+        states = run.states or tuple(full(t, shape, 0.0, x.type.dtype) for shape in self.state_shapes(step))
+        outputs: dict[int, Value] = {}
+        output: Value | None = None
+        for i in range(length - 1, -1, -1) if run.reverse else range(length):
+            new_output, new_states = self.step(t, squeeze(t, t(ops.Slice(1, i, i + 1), x), 1), states)
+            if run.mask is not None:
+                seen = t(ops.Slice(1, i, i + 1), run.mask)
+                kept = None if run.zero_masked_output else output
+                new_output = _where(t, seen, new_output, kept)
+                new_states = tuple(_where(t, seen, n, old) for n, old in zip(new_states, states, strict=True))
+            outputs[i], output, states = new_output, new_output, new_states
+        return t(ops.Concat(1), *(expand_dims(t, outputs[i], 1) for i in range(length))), states
+
+
+def _where(t: Trace, seen: Value, new: Value, old: Value | None) -> Value:
+    """`new` for the samples that `seen: bool[N, 1]` names, else `old`; None stands for zeros."""
+    seen = reshape(t, seen, (seen.type.shape[0], *(1,) * (new.type.rank - 1)))
+    return t(ops.Where(), seen, new, like(t, new, 0.0) if old is None else old)
+
+
+class Cell(Recurrence):
+    """Base of the cells whose loop is one op."""
+
     gates: ClassVar[int]
-    state_count: ClassVar[int] = 1
 
     units: int
     activation: Any
@@ -97,18 +169,6 @@ class Cell(Layer):
         """The bias, zeros where there is none."""
         return t.weight("bias") if self.use_bias else full(t, (self.gates * self.units,), 0.0, dtype)
 
-    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
-        """The output of every step and the last states: ``x: T[N, L, K] -> T[N, L, units]``, ``T[N, units]`` each.
-
-        `t` is the trace of the cell.
-        """
-        raise NotImplementedError
-
-    def call(self, t: Trace, *args: Any, **kwargs: Any) -> tuple[Value, list[Value]]:
-        states = tuple(flatten(kwargs.get("states", args[1:])))
-        outputs, new_states = self.sequence(t, expand_dims(t, args[0], 1), Run(states))
-        return squeeze(t, outputs, 1), list(new_states)
-
 
 @register_layer("keras>SimpleRNNCell")
 @dataclass(eq=False)
@@ -142,7 +202,7 @@ class SimpleRNNCell(Cell):
 
 
 @dataclass(frozen=True)
-class _ForgetBias:
+class ForgetBias:
     """`initializer`, but ones for the forget gate, so that a new cell remembers; Jozefowicz et al. 2015."""
 
     initializer: Any
@@ -161,7 +221,6 @@ class LSTMCell(Cell):
 
     keras_name = "lstm_cell"
     gates = 4
-    state_count = 2
 
     units: int
     activation: Any = "tanh"
@@ -181,11 +240,15 @@ class LSTMCell(Cell):
     recurrent_dropout: float = 0.0
     seed: Any = None
 
+    @property
+    def state_count(self) -> int:
+        return 2
+
     def add_weight(
         self, name: str, shape: Sequence[Any], initializer: Any = "glorot_uniform", trainable: bool = True
     ) -> None:
         forget = name == "bias" and self.unit_forget_bias
-        super().add_weight(name, shape, _ForgetBias(initializer) if forget else initializer, trainable)
+        super().add_weight(name, shape, ForgetBias(initializer) if forget else initializer, trainable)
 
     def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
         gate = self.elementwise("recurrent_activation")
@@ -248,8 +311,10 @@ class GRUCell(Cell):
 
 @register_layer("keras>StackedRNNCells")
 @dataclass(eq=False)
-class StackedRNNCells(Layer):
+class StackedRNNCells(Recurrence):
     """Cells one upon the other: each reads the output of the one before at the same step."""
+
+    keras_name = "stacked_rnn_cells"
 
     cells: Any
 
@@ -266,9 +331,8 @@ class StackedRNNCells(Layer):
     def sublayers(self) -> dict[str, Layer]:
         names: dict[str, Layer] = {}
         for cell in self.cells:
-            name = getattr(cell, "keras_name", "stacked_rnn_cells")
-            count = sum(getattr(other, "keras_name", "stacked_rnn_cells") == name for other in names.values())
-            names[f"cells/{name}_{count}" if count else f"cells/{name}"] = cell
+            count = sum(isinstance(o, Recurrence) and o.keras_name == cell.keras_name for o in names.values())
+            names[f"cells/{cell.keras_name}_{count}" if count else f"cells/{cell.keras_name}"] = cell
         return names
 
     def build(self, *input_shapes: Any) -> None:
@@ -299,19 +363,14 @@ class StackedRNNCells(Layer):
             states += last
         return x, tuple(states)
 
-    def call(self, t: Trace, *args: Any, **kwargs: Any) -> tuple[Value, list[Value]]:
-        states = tuple(flatten(kwargs.get("states", args[1:])))
-        outputs, new_states = self.sequence(t, expand_dims(t, args[0], 1), Run(states))
-        return squeeze(t, outputs, 1), list(new_states)
 
-
-def require_cell(cell: Layer, owner: Layer) -> Cell | StackedRNNCells:
-    """`cell`, where it is one of those above.
+def require_cell(cell: Layer, owner: Layer) -> Recurrence:
+    """`cell`, where a recurrent layer can run it.
 
     Raises:
         ModelError: it is another layer.
     """
-    if isinstance(cell, Cell | StackedRNNCells):
+    if isinstance(cell, Recurrence):
         return cell
-    law = f"the cells of layer `{owner.name}` must be LSTMCell, GRUCell, SimpleRNNCell or StackedRNNCells"
+    law = f"a cell of layer `{owner.name}` must be one of Keras's or an UnrolledCell"
     raise ModelError(f"{law}. Received: {type(cell).__name__}.")

@@ -188,7 +188,7 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         lambda: layers.RNN(layers.Dense(3), name="r"),
-        "the cells of layer `r` must be LSTMCell, GRUCell, SimpleRNNCell or StackedRNNCells. Received: Dense.",
+        "a cell of layer `r` must be one of Keras's or an UnrolledCell. Received: Dense.",
     ),
     (
         lambda: layers.Normalization(mean=1.0, name="n"),

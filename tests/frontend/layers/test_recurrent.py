@@ -9,6 +9,7 @@ import pytest
 from kcompile.errors import ModelError
 from kcompile.frontend import Functional, Input, layers
 from kcompile.frontend.layer import Layer
+from kcompile.ir import ops
 from tests.frontend.errors import error_of
 from tests.frontend.layers.support import run, run_with_mask
 
@@ -225,3 +226,46 @@ def test_bidirectional_passes_the_mask_of_sequences_on(x: np.ndarray) -> None:
         layer = layers.Bidirectional(layers.GRU(UNITS, return_sequences=sequences))
         mask = run_with_mask(layer, x, masks=[MASK])[1]
         assert mask is None if not sequences else (mask == MASK).all()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_convolutional_lstm_on_single_pixels_is_an_lstm(
+    rank: int, backwards: bool, x: np.ndarray, rng: np.random.Generator
+) -> None:
+    arguments: dict[str, Any] = {"return_sequences": True, "return_state": True, "go_backwards": backwards}
+    plain = built(layers.LSTM(UNITS, **arguments), rng)
+    layer = getattr(layers, f"ConvLSTM{rank}D")(UNITS, 1, **arguments)
+    ones = (1,) * rank
+    layer(Input((LENGTH, *ones, FEATURES)))
+    kernel, recurrent, bias = plain.get_weights()
+    layer.set_weights([kernel.reshape(*ones, *kernel.shape), recurrent.reshape(*ones, *recurrent.shape), bias])
+    received = run(layer, x.reshape(4, LENGTH, *ones, FEATURES), masks=[MASK])
+    for a, b in zip(received, run(plain, x, masks=[MASK]), strict=True):
+        np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-6)
+
+
+class Leaky(layers.UnrolledCell):
+    """A cell of a user: the running mean of its input."""
+
+    def state_shapes(self, step: Any) -> Any:
+        return [step]
+
+    def step(self, t: Any, x: Any, states: Any) -> Any:
+        mean = t(ops.Mul(), t(ops.Add(), states[0], x), t.constant(0.5))
+        return mean, (mean,)
+
+
+def test_a_cell_of_ones_own_runs_step_by_step(x: np.ndarray) -> None:
+    received = run(layers.RNN(Leaky(), return_sequences=True), x, masks=[MASK])
+    for n in range(4):
+        mean, last = np.zeros(FEATURES), np.zeros(FEATURES)
+        for t in range(LENGTH):
+            if MASK[n, t]:
+                mean = last = (mean + x[n, t]) / 2
+            np.testing.assert_allclose(received[n, t], last, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unrolled_cell_needs_the_number_of_steps() -> None:
+    text = error_of(ModelError, lambda: layers.RNN(Leaky(name="own"))(Input((None, 3))))
+    assert text == "layer `own` (Leaky) needs a known number of steps. Received: f32[N, T, 3]."
