@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kcompile import errors, layers
+    from kcompile import callbacks, constraints, errors, layers, losses, metrics, optimizers, regularizers
     from kcompile.api import Artifact, compile, load, load_model, verify
     from kcompile.errors import KCompileError
     from kcompile.frontend import Input, Layer, Model, Sequential, model_from_json, register_layer
@@ -27,15 +27,32 @@ __all__ = [
     "Sequential",
     "Session",
     "__version__",
+    "callbacks",
     "compile",
+    "constraints",
     "errors",
     "layers",
     "load",
     "load_model",
+    "losses",
+    "metrics",
     "model_from_json",
+    "optimizers",
     "register_layer",
+    "regularizers",
     "verify",
 ]
+
+_MODULES = {
+    "callbacks",
+    "constraints",
+    "errors",
+    "layers",
+    "losses",
+    "metrics",
+    "optimizers",
+    "regularizers",
+}
 
 _HOMES = {
     "Artifact": "kcompile.api",
@@ -60,7 +77,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value: Any = version("kcompile")
-    elif name in ("errors", "layers"):
+    elif name in _MODULES:
         value = importlib.import_module(f"kcompile.{name}")
     elif name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
