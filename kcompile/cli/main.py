@@ -37,6 +37,7 @@ COMMANDS = {
     "bench": "Time an artifact.",
     "verify": "Compare an artifact with the reference.",
     "layers": "List the layers and what each target can express.",
+    "targets": "List the targets and what each needs.",
 }
 
 

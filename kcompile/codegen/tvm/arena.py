@@ -52,9 +52,9 @@ class Arena:
         return sum(max(int(dims.substitute(size, symbols)) for size in slot) for slot in self.slots)
 
 
-def plan(intervals: Sequence[Interval]) -> Arena:
+def plan(intervals: Sequence[Interval], alignment: int = ALIGNMENT) -> Arena:
     """A place for every interval; those that overlap in time do not overlap in space."""
-    sizes = [_size(interval) for interval in intervals]
+    sizes = [_size(interval, alignment) for interval in intervals]
     units = sorted({unit for _, unit in sizes}, key=str)
     if len(units) > 2:
         return _slots(intervals, sizes)
@@ -69,7 +69,7 @@ def plan(intervals: Sequence[Interval]) -> Arena:
     return Arena(tuple(slots), tuple(places[i] for i in range(len(intervals))))
 
 
-def _size(interval: Interval) -> tuple[int, Dim]:
+def _size(interval: Interval, alignment: int) -> tuple[int, Dim]:
     """The size in bytes as a multiple, rounded up to the alignment, of an expression."""
     factor: int = interval.type.itemsize
     unit: Dim = THREADS if interval.per_thread else 1
@@ -81,7 +81,7 @@ def _size(interval: Interval) -> tuple[int, Dim]:
     for prime in (2, 3, 5, 7):
         while isinstance(unit, str) and (smaller := dims.exact_div(unit, prime)) is not None:
             factor, unit = factor * prime, smaller
-    return -(-factor // ALIGNMENT) * ALIGNMENT, unit
+    return -(-factor // alignment) * alignment, unit
 
 
 def _own_size(interval: Interval, factor: int, unit: Dim) -> Dim:

@@ -33,17 +33,29 @@ def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
     module = tvm.IRModule(
         {global_variable(name): function.with_attr("global_symbol", name) for name, function in functions.items()}
     )
-    attributes: dict[str, object] = {"kind": "llvm", "mtriple": machine.triple, "mcpu": machine.cpu}
-    if machine.features:
-        attributes["mattr"] = list(machine.features)
-    target = tvm.target.Target(attributes)
-    # All that is left to lower is division: kernels are written in what LLVM code generation takes.
-    lowered = tirx.transform.LowerIntrin()(tirx.transform.BindTarget(target.with_host(target))(module))
-    compiled = tvm.get_global_func("target.build.llvm")(lowered, target)
+    try:
+        target = tvm.target.Target(_attributes(machine))
+        # All that is left to lower is division: kernels are written in what LLVM code generation takes.
+        lowered = tirx.transform.LowerIntrin()(tirx.transform.BindTarget(target.with_host(target))(module))
+        compiled = tvm.get_global_func("target.build.llvm")(lowered, target)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise TargetError(f"LLVM makes no code for {machine.name} ({machine.triple}): {reason}") from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.o"
         compiled.write_to_file(str(path), "o")
         return path.read_bytes()
+
+
+def _attributes(machine: Machine) -> dict[str, object]:
+    """TVM's description of the machine."""
+    attributes: dict[str, object] = {"kind": "llvm", "mtriple": machine.triple}
+    optional = {"mcpu": machine.cpu, "mattr": list(machine.features), "mabi": machine.abi}
+    optional["mfloat-abi"] = machine.float_abi
+    if not machine.threaded:
+        # Else TVM guesses, and says that it does. Only its own vectorizer, which nothing here uses, reads it.
+        optional["vector-width"] = 128
+    return attributes | {key: value for key, value in optional.items() if value}
 
 
 _GLOBALS: dict[str, Any] = {}
@@ -57,7 +69,7 @@ def global_variable(name: str) -> Any:
 
 
 def link_library(objects: Sequence[bytes], exports: Sequence[str], machine: Machine) -> bytes:
-    """A shared library of object files and the C runtime, of which only `exports` can be seen from outside.
+    """A shared library of object files, and the C runtime for threads, of which only `exports` can be seen.
 
     Raises:
         MissingExtra: there is neither ziglang nor, for this machine's own architecture, a C compiler.
@@ -67,7 +79,7 @@ def link_library(objects: Sequence[bytes], exports: Sequence[str], machine: Mach
         folder = Path(name)
         for i, content in enumerate(objects):
             (folder / f"model{i}.o").write_bytes(content)
-        sources = sorted(path.name for path in C_RUNTIME.glob("*.c"))
+        sources = sorted(path.name for path in C_RUNTIME.glob("*.c")) if machine.threaded else []
         for path in (*C_RUNTIME.glob("*.c"), *C_RUNTIME.glob("*.h")):
             shutil.copyfile(path, folder / path.name)
         (folder / "exports.txt").write_text("{ global: " + "".join(f"{e}; " for e in exports) + "local: *; };\n")
@@ -106,7 +118,7 @@ def _toolchain(machine: Machine) -> _Toolchain:
 
 
 def _system_compiler(machine: Machine) -> list[str]:
-    native = machine.triple.partition("-")[0] == os.uname().machine
+    native = machine.architecture == os.uname().machine
     for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
         if native and name and shutil.which(name.split()[0]):
             return name.split()

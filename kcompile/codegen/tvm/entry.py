@@ -11,13 +11,15 @@ from typing import Any
 from kcompile.codegen.tvm.arena import THREADS, Arena, Place
 from kcompile.codegen.tvm.build import global_variable
 from kcompile.codegen.tvm.compiler import tirx, tvm
-from kcompile.codegen.tvm.expr import Expr, constant, prim_type, select
+from kcompile.codegen.tvm.expr import Expr, constant, index, prim_type, select
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import TensorType
 
 _LARGEST = 2**31 - 1
+_UNBOUNDED = 1 << 62
+_VOID = tvm.ir.PointerType(prim_type("uint8", 1))
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class _Entry(Function):
         """A pointer parameter, as a buffer."""
         variable = tirx.Var(name, tvm.ir.PointerType(prim_type(dtype, 1)))
         self.parameters.append(variable)
-        buffer = tirx.decl_buffer((1 << 62,), dtype, name=name)
+        buffer = tirx.decl_buffer((_UNBOUNDED,), dtype, name=name)
         self.emit(tirx.DeclBuffer(buffer, data=variable))
         return buffer
 
@@ -70,6 +72,25 @@ class _Entry(Function):
 
     def symbol(self, name: str) -> Expr:
         return self.values[name]
+
+    def call(self, name: str, arguments: Sequence[Any]) -> None:
+        """Call another function of the module."""
+        self.emit(tirx.Evaluate(tvm.ir.Call(global_variable(name), list(arguments), ret_ty=prim_type("int32", 1))))
+
+    def constants(self, name: str) -> Any:
+        """A buffer at the address that the imported function ``<name>_address`` gives."""
+        variable = tirx.Var(name, tvm.ir.PointerType(prim_type("uint8", 1)))
+        self.emit(tirx.Bind(variable, tirx.call_extern(variable.ty, f"{name}_address")))
+        buffer = tirx.decl_buffer((_UNBOUNDED,), "uint8", name=name)
+        self.emit(tirx.DeclBuffer(buffer, data=variable))
+        return buffer
+
+    def check_aligned(self, pointer: Any, alignment: int) -> None:
+        """Return -1 where `pointer` is null or no multiple of `alignment`."""
+        dtype = f"int{8 * self.machine.pointer_bytes}"
+        number = Expr(tirx.reinterpret(prim_type(dtype, 1), pointer), dtype)
+        with self.when((number & (alignment - 1)).differs(0) | number.equals(0)):
+            self.emit(tirx.Return(tirx.const(-1, "int32")))
 
     def wide(self, dim: Dim) -> Expr:
         """An extent as an int64."""
@@ -128,8 +149,7 @@ def main(
 
     def pointer(location: Location) -> Any:
         if location.kind in arrays:
-            void = tvm.ir.PointerType(prim_type("uint8", 1))
-            return tirx.reinterpret(void, external[location.kind, location.number].node)
+            return tirx.reinterpret(_VOID, external[location.kind, location.number].node)
         place = location.place
         offset = constant(location.number, "int64")
         if place:
@@ -143,8 +163,45 @@ def main(
             f.emit(tirx.Evaluate(tirx.call_extern("int32", "kc_barrier", worker)))
         arguments = [*map(pointer, call.arguments), *(narrow[name].node for name in call.symbols)]
         arguments += [thread.node, threads.node]
-        f.emit(tirx.Evaluate(tvm.ir.Call(global_variable(call.name), arguments, ret_ty=prim_type("int32", 1))))
+        f.call(call.name, arguments)
     return f.finish()
+
+
+def library_run(
+    machine: Machine, arena: Arena, calls: Sequence[Call], inputs: int, outputs: int, weights: str | None
+) -> Any:
+    """``int32_t <model>_run(inputs, outputs, workspace)``: every call, one after another; -1 where the workspace is bad.
+
+    With `weights`, LLVM text that defines ``weights_address()``, the weights are in the object; without, they are a
+    parameter before the workspace.
+    """
+    f = _Entry("run", machine, ())
+    f.parameters.clear()
+    address = f"int{8 * machine.pointer_bytes}"
+    arrays = {kind: f.array(kind, address) for kind in ("input", "output")}
+    blocks = {} if weights else {"weights": f.array("weights", "uint8")}
+    blocks["arena"] = f.array("workspace", "uint8")
+    f.check_aligned(f.parameters[-1], machine.alignment)
+    if weights:
+        blocks["weights"] = f.constants("weights")
+    sizes = {
+        "input": [f.load(arrays["input"], i, address) for i in range(inputs)],
+        "output": [f.load(arrays["output"], i, address) for i in range(outputs)],
+    }
+
+    def pointer(location: Location) -> Any:
+        if location.kind in arrays:
+            return tirx.reinterpret(_VOID, sizes[location.kind][location.number].node)
+        offset = constant(location.number, "int32") if location.place is None else f.extent(location.place.offset)
+        return tirx.address_of(tirx.BufferLoad(blocks[location.kind], [index(offset).node]))
+
+    for call in calls:
+        f.call(call.name, [pointer(argument) for argument in call.arguments])
+    f.emit(tirx.Return(tirx.const(0, "int32")))
+    body = f.body()
+    if weights:
+        body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", tvm.ir.StringImm(weights), body)
+    return tirx.PrimFunc(f.parameters, body, ret_type=prim_type("int32", 1))
 
 
 def _slot_sizes(f: _Entry, arena: Arena) -> list[Expr]:

@@ -1,6 +1,6 @@
 """A graph to a shared library: kernels, memory plan, weights, entry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
 from kcompile.ir.graph import Graph, Node, Value, substitute
 from kcompile.ir.passes.fusion import fuse
-from kcompile.ir.types import Array
+from kcompile.ir.types import Array, TensorType
 
 EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy")
 
@@ -60,25 +60,59 @@ def compile_graph(graph: Graph, machine: Machine) -> Compiled:
         UnsupportedOp: the graph holds ops that this back end cannot express.
         MissingExtra: a linker is missing.
     """
+    lowered = lower(graph, machine, "kc")
+    arena = lowered.arena
+    symbols = tuple(sorted(dims.symbols(*(dim for t in lowered.types for dim in t.shape))))
+    objects = dict(lowered.functions)
+    objects["kc_measure"] = entry.arena_bytes(machine, symbols, arena, lowered.types)
+    objects["kc_main"] = entry.main(machine, symbols, arena, lowered.calls, len(graph.inputs), len(graph.outputs))
+    code = compile_object(objects, machine)
+    return Compiled(link_library([code], EXPORTS, machine), lowered.weights, symbols, arena, lowered.table)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph as TensorIR functions and what calls them.
+
+    Attributes:
+        functions: the kernels by name.
+        calls: what to call, in order.
+        table: what each call computes.
+        weights: the blob that the calls' locations refer to.
+        arena: where intermediate results lie.
+        lives: the type, and the first and last call, of each of the arena's places.
+        types: of everything that the calls read or write.
+    """
+
+    functions: Mapping[str, object]
+    calls: tuple[entry.Call, ...]
+    table: tuple[KernelCall, ...]
+    weights: bytes
+    arena: Arena
+    lives: tuple[Interval, ...]
+    types: tuple[TensorType, ...]
+
+
+def lower(graph: Graph, machine: Machine, prefix: str) -> Lowered:
+    """The functions of `graph`, whose names begin with `prefix`.
+
+    Raises:
+        UnsupportedOp: the graph holds ops that this back end cannot express.
+    """
     graph = prepared(graph)
     plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses))
     plan.lower(graph.nodes)
     memory = _Memory(graph, plan)
-    functions = _functions(plan, machine)
-    calls = [
+    functions = _functions(plan, machine, prefix)
+    calls = tuple(
         entry.Call(name, tuple(memory.locate(a) for a in stage.arguments), symbols)
         for stage, (name, symbols) in zip(plan.stages, (functions.names[s.kernel] for s in plan.stages), strict=True)
-    ]
-    symbols = tuple(sorted(dims.symbols(*(dim for t in memory.types for dim in t.shape))))
-    objects = dict(functions.made)
-    objects["kc_measure"] = entry.arena_bytes(machine, symbols, memory.arena, memory.types)
-    objects["kc_main"] = entry.main(machine, symbols, memory.arena, calls, len(graph.inputs), len(graph.outputs))
-    code = compile_object(objects, machine)
-    library = link_library([code], EXPORTS, machine)
+    )
     table = tuple(
         KernelCall(call.name, stage.kernel.family, stage.source) for call, stage in zip(calls, plan.stages, strict=True)
     )
-    return Compiled(library, memory.weights.blob(), symbols, memory.arena, table)
+    blob = memory.weights.blob()
+    return Lowered(functions.made, calls, table, blob, memory.arena, memory.lives, tuple(memory.types))
 
 
 def prepared(graph: Graph) -> Graph:
@@ -106,14 +140,14 @@ class _Functions:
     names: dict[Kernel, tuple[str, tuple[str, ...]]] = field(default_factory=dict[Kernel, tuple[str, tuple[str, ...]]])
 
 
-def _functions(plan: Plan, machine: Machine) -> _Functions:
+def _functions(plan: Plan, machine: Machine, prefix: str) -> _Functions:
     """One function per distinct kernel."""
     result = _Functions()
     for stage in plan.stages:
         kernel = stage.kernel
         if kernel in result.names:
             continue
-        function = Function(f"kc_{kernel.family}_{len(result.names)}", machine)
+        function = Function(f"{prefix}_{kernel.family}_{len(result.names)}", machine)
         kernel.build(function)
         result.made[function.name] = function.finish()
         result.names[kernel] = (function.name, tuple(function.symbols))
@@ -148,6 +182,7 @@ class _Memory:
 
     def __init__(self, graph: Graph, plan: Plan) -> None:
         self.weights = _Weights()
+        self._machine = plan.machine
         self._aliases = plan.aliases
         self._inputs = {value: i for i, value in enumerate(graph.inputs)}
         self._outputs: dict[Value, int] = {}
@@ -179,11 +214,15 @@ class _Memory:
                 continue
             lives[key] = (lives.get(key, (number, 0))[0], number)
         intervals = [
-            Interval(key.type, first, last, isinstance(key, Temporary) and key.per_thread)
+            Interval(key.type, first, last, self._per_thread(key))
             for key, (first, last) in lives.items()
         ]
-        self.arena = plan_arena(intervals)
+        self.lives = tuple(intervals)
+        self.arena = plan_arena(intervals, self._machine.alignment)
         return dict(zip(lives, self.arena.places, strict=True))
+
+    def _per_thread(self, key: Value | Temporary) -> bool:
+        return self._machine.threaded and isinstance(key, Temporary) and key.per_thread
 
     def _external(self, value: Value) -> bool:
         return value in self._inputs or value in self._outputs or value.constant is not None
@@ -191,7 +230,7 @@ class _Memory:
     def locate(self, argument: Argument) -> entry.Location:
         """Where `argument` lies."""
         if isinstance(argument, Temporary):
-            return entry.Location("arena", 0, self._places[argument], argument.per_thread)
+            return entry.Location("arena", 0, self._places[argument], self._per_thread(argument))
         if not isinstance(argument, Value):
             return entry.Location("weights", self.weights.offset(argument))
         value = self._root(argument)

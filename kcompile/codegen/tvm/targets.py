@@ -1,7 +1,13 @@
-"""The machines that code is made for: one table of target facts, read by every kernel template."""
+"""The machines that code is made for: one table of target facts, read by every kernel template.
+
+Code for a `threaded` machine becomes a program that a `Session` runs; code for any other becomes a C library.
+"""
 
 import platform
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from kcompile.errors import TargetError
 
@@ -19,7 +25,13 @@ class Machine:
         registers: vector registers.
         pointer_bytes: the width of an address.
         zig: the triple that ``zig cc`` takes; its last part pins the oldest C library.
-        emulation: the ELF emulation that the linker takes.
+        emulation: the ELF emulation that the linker takes; empty where there are no shared libraries.
+        abi: LLVM's name of the calling convention, where the triple does not say it.
+        float_abi: ``"hard"`` where floats are passed in registers and the triple alone does not make LLVM do so.
+        threaded: whether functions share their work among threads.
+        alignment: of the intermediate results, in bytes.
+        compiler: a command that compiles and links C for the machine.
+        emulator: a command that runs the machine's programs elsewhere.
     """
 
     name: str
@@ -31,6 +43,22 @@ class Machine:
     pointer_bytes: int
     zig: str
     emulation: str
+    abi: str = ""
+    float_abi: str = ""
+    threaded: bool = True
+    alignment: int = 64
+    compiler: str = ""
+    emulator: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """The first part of the triple."""
+        return self.triple.partition("-")[0]
+
+    @property
+    def system(self) -> str:
+        """What the machine runs: ``"linux"``, ``"wasi"``, or ``"none"`` for bare metal."""
+        return next((name for name in ("linux", "wasi") if name in self.triple), "none")
 
 
 def _x86_64(level: str, lanes: int, registers: int) -> Machine:
@@ -41,17 +69,70 @@ def _x86_64(level: str, lanes: int, registers: int) -> Machine:
     )  # fmt: skip
 
 
+def _linux(machine: Machine, name: str, emulator: str = "", cpu: str = "") -> Machine:
+    """`machine` for C libraries, under another name."""
+    libc = re.sub(r"-gnu(\w*)(\.[\d.]+)?$", r"-musl\1", machine.zig)
+    return replace(
+        machine, name=name, cpu=cpu or machine.cpu, threaded=False, alignment=max(4 * machine.lanes, 16),
+        compiler=f"python3 -m ziglang cc -target {libc} -static", emulator=emulator,
+    )  # fmt: skip
+
+
+def _cortex_m(name: str, triple: str, cpu: str, fpu: str) -> Machine:
+    # 32 registers of one float each; some hold what LLVM keeps beside the tile.
+    return Machine(
+        name, triple, cpu, (), 1, 24, 4, "", "", float_abi="hard", threaded=False, alignment=8,
+        compiler=f"arm-none-eabi-gcc -mcpu={cpu} -mthumb -mfloat-abi=hard -mfpu={fpu}",
+    )  # fmt: skip
+
+
+_V2, _V3, _V4 = _x86_64("v2", 4, 16), _x86_64("v3", 8, 16), _x86_64("v4", 16, 32)
+_AARCH64 = Machine(
+    "aarch64", "aarch64-linux-gnu", "generic", ("+neon",), 4, 32, 8, "aarch64-linux-gnu.2.17", "aarch64linux",
+)  # fmt: skip
+_ARMV7 = Machine(
+    "armv7-linux", "armv7a-linux-gnueabihf", "generic", ("+neon",), 4, 16, 4, "arm-linux-gnueabihf",
+    "armelf_linux_eabi", float_abi="hard",
+)  # fmt: skip
+_RISCV64 = Machine(
+    "riscv64-linux", "riscv64-linux-gnu", "generic-rv64", ("+m", "+a", "+f", "+d", "+c"), 1, 24, 8,
+    "riscv64-linux-gnu", "elf64lriscv", abi="lp64d",
+)  # fmt: skip
+_RISCV64_V = replace(_RISCV64, features=(*_RISCV64.features, "+v"), lanes=4, registers=28)
+
 MACHINES = {
     machine.name: machine
     for machine in (
-        _x86_64("v2", 4, 16),
-        _x86_64("v3", 8, 16),
-        _x86_64("v4", 16, 32),
+        _V2,
+        _V3,
+        _V4,
+        _AARCH64,
+        _linux(_V2, "x86-64-v2-linux"),
+        _linux(_V3, "x86-64-v3-linux"),
+        _linux(_V4, "x86-64-v4-linux"),
+        _linux(_AARCH64, "aarch64-linux", "qemu-aarch64"),
+        _linux(_AARCH64, "cortex-a53", "qemu-aarch64", "cortex-a53"),
+        _linux(_AARCH64, "cortex-a72", "qemu-aarch64", "cortex-a72"),
+        _linux(_AARCH64, "neoverse-n1", "qemu-aarch64 -cpu max", "neoverse-n1"),
+        _linux(_ARMV7, "armv7-linux", "qemu-arm"),
+        _linux(_RISCV64, "riscv64-linux", "qemu-riscv64"),
+        _linux(_RISCV64_V, "riscv64-linux-v", "qemu-riscv64 -cpu rv64,v=true,vlen=128"),
         Machine(
-            "aarch64", "aarch64-linux-gnu", "generic", ("+neon",), 4, 32, 8, "aarch64-linux-gnu.2.17", "aarch64linux",
+            "wasm32", "wasm32-wasi", "generic", ("+simd128",), 4, 16, 4, "wasm32-wasi", "", threaded=False,
+            alignment=16, compiler="python3 -m ziglang cc -target wasm32-wasi -msimd128", emulator="wasmtime",
         ),
+        _cortex_m("cortex-m4f", "thumbv7em-none-eabihf", "cortex-m4", "fpv4-sp-d16"),
+        _cortex_m("cortex-m7", "thumbv7em-none-eabihf", "cortex-m7", "fpv5-d16"),
+        _cortex_m("cortex-m33", "thumbv8m.main-none-eabihf", "cortex-m33", "fpv5-sp-d16"),
     )
 }  # fmt: skip
+
+# Architectures of LLVM that a triple may begin with, and the bytes of their addresses.
+_ARCHITECTURES = (
+    (re.compile(r"x86_64|aarch64|riscv64|powerpc64le|loongarch64|mips64el"), 8),
+    (re.compile(r"i[3-6]86|arm\w*|thumb[\w.]*|riscv32|wasm32|mipsel"), 4),
+)
+_VECTORS = ("+neon", "+simd128", "+v", "+sse2", "+altivec")
 
 # Feature flags, as Linux prints them, that each x86-64 level adds to the one below it.
 _LEVEL_FLAGS = {
@@ -61,17 +142,47 @@ _LEVEL_FLAGS = {
 }
 
 
-def machine(name: str) -> Machine:
-    """The machine called `name`; ``"host"`` is the one that this process runs on.
+def machine(name: str, cpu: str | None = None, features: Sequence[str] = ()) -> Machine:
+    """The machine called `name`: one of the table, an LLVM triple, or ``"host"``, the one that this process runs on.
+
+    Args:
+        cpu: LLVM's name of the CPU, instead of the machine's own.
+        features: LLVM feature flags to add (``"+dotprod"``).
 
     Raises:
-        TargetError: there is no such machine.
+        TargetError: there is no such machine, or a feature is no flag.
     """
+    wrong = [flag for flag in features if not re.fullmatch(r"[+-][\w.-]+", flag)]
+    if wrong:
+        raise TargetError(f"`features` must be LLVM flags such as +dotprod or -fp64. Received: {', '.join(wrong)}.")
     if name == "host":
-        return host()
-    if name not in MACHINES:
-        raise TargetError(f"`target` must name one of {', '.join(MACHINES)} or host. Received: {name!r}.")
-    return MACHINES[name]
+        found = host()
+    else:
+        found = MACHINES.get(name) or _of_triple(name, features)
+    return replace(found, cpu=cpu or found.cpu, features=(*found.features, *features))
+
+
+def _of_triple(triple: str, features: Sequence[str]) -> Machine:
+    """A machine of which only LLVM knows more than its name; its vectors have the 128 bits that all kinds have."""
+    architecture = triple.partition("-")[0]
+    widths = [width for pattern, width in _ARCHITECTURES if pattern.fullmatch(architecture)]
+    if not widths or not re.fullmatch(r"[\w.]+(-[\w.]+){1,3}", triple):
+        near = get_close_matches(triple, MACHINES, n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        law = "`target` must name a machine that `kcompile targets` lists, or be an LLVM triple"
+        raise TargetError(f"{law}. Received: {triple!r}.{hint}")
+    vectors = architecture in ("x86_64", "aarch64") or any(flag in _VECTORS for flag in features)
+    return Machine(
+        triple, triple, "", (), 4 if vectors else 1, 16, widths[0], "", "", abi=_riscv_abi(architecture, features),
+        float_abi="hard" if triple.endswith("hf") else "", threaded=False, alignment=16, compiler="cc",
+    )  # fmt: skip
+
+
+def _riscv_abi(architecture: str, features: Sequence[str]) -> str:
+    if not architecture.startswith("riscv"):
+        return ""
+    suffix = "d" if "+d" in features else "f" if "+f" in features else ""
+    return ("lp64" if architecture == "riscv64" else "ilp32") + suffix
 
 
 def host() -> Machine:
@@ -87,7 +198,8 @@ def host() -> Machine:
         level = x86_level(_cpu_flags())
         if level is not None:
             return MACHINES[level]
-    raise TargetError(f"no target of {', '.join(MACHINES)} fits this machine. Received: {platform.machine()!r}.")
+    known = ", ".join(machine.name for machine in MACHINES.values() if machine.threaded)
+    raise TargetError(f"no target of {known} fits this machine. Received: {platform.machine()!r}.")
 
 
 def x86_level(flags: frozenset[str]) -> str | None:
@@ -114,5 +226,5 @@ def _cpu_flags() -> frozenset[str]:
 def required_flags(machine: Machine) -> frozenset[str]:
     """The feature flags, as Linux prints them, that a CPU must have to run code for `machine`."""
     levels = list(_LEVEL_FLAGS)
-    used = levels[: levels.index(machine.name) + 1] if machine.name in levels else []
+    used = levels[: levels.index(machine.cpu) + 1] if machine.cpu in levels else []
     return frozenset().union(*(_LEVEL_FLAGS[level] for level in used))

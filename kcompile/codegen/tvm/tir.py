@@ -118,6 +118,7 @@ class Function:
         self._count = 0
         self._names: set[Any] = set()
         self._thread, self._threads = (self._scalar(n) for n in ("thread", "threads"))
+        self._shared = machine.threaded
 
     # ---- parameters
 
@@ -177,6 +178,10 @@ class Function:
     @contextmanager
     def parallel(self, units: Index) -> Generator[Index]:
         """A loop over the units that the threads share; every unit is computed whole by one thread."""
+        if not self._shared:
+            with self.loop(units) as i:
+                yield i
+            return
         total = self.let(index(units))
         share = self.let(Expr(tirx.truncdiv(total.node, self._threads.node), "int32"))
         rest = self.let(total - share * self._threads)
@@ -278,8 +283,8 @@ class Function:
         self._blocks[-1].append(statement)
 
     def finish(self) -> Any:
-        """The PrimFunc: pointers, symbols in order of their first use, thread number, number of threads."""
-        scalars = [*self.symbols.values(), self._thread, self._threads]
+        """The PrimFunc: pointers, symbols in order of their first use, thread number and threads if there are any."""
+        scalars = [*self.symbols.values(), *((self._thread, self._threads) if self._shared else ())]
         parameters = [*self._pointers, *(scalar.node for scalar in scalars)]
         self.emit(tirx.Return(tirx.const(0, "int32")))
         function = tirx.PrimFunc(parameters, self.body(), ret_type=prim_type("int32", 1))

@@ -34,8 +34,36 @@ def test_the_host_has_the_flags_of_its_own_machine():
     assert host().name.startswith("x86-64-v")
 
 
-def test_an_unknown_machine_lists_those_known():
+LAW = "`target` must name a machine that `kcompile targets` lists, or be an LLVM triple"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pdp-11", f"{LAW}. Received: 'pdp-11'."),
+        ("cortex-m77", f"{LAW}. Received: 'cortex-m77'. Did you mean cortex-m7 or cortex-m4f or cortex-m33?"),
+        ("x86-64-v5", f"{LAW}. Received: 'x86-64-v5'. Did you mean x86-64-v4 or x86-64-v3 or x86-64-v2?"),
+    ],
+)
+def test_an_unknown_machine_lists_those_that_are_near(name: str, text: str):
     with pytest.raises(TargetError) as error:
-        machine("pdp-11")
-    text = "`target` must name one of x86-64-v2, x86-64-v3, x86-64-v4, aarch64 or host. Received: 'pdp-11'."
+        machine(name)
     assert str(error.value) == text
+
+
+def test_a_triple_is_a_machine_with_the_width_of_its_addresses():
+    arm, riscv = machine("armv7-none-eabihf", "cortex-a9"), machine("riscv32-unknown-elf", None, ("+m", "+f"))
+    assert (arm.triple, arm.cpu, arm.pointer_bytes, arm.float_abi) == ("armv7-none-eabihf", "cortex-a9", 4, "hard")
+    assert (riscv.pointer_bytes, riscv.abi, riscv.features, riscv.threaded) == (4, "ilp32f", ("+m", "+f"), False)
+
+
+def test_a_cpu_and_features_change_a_machine_of_the_table():
+    changed = machine("aarch64-linux", "cortex-a76", ("+dotprod",))
+    assert (changed.cpu, changed.features) == ("cortex-a76", ("+neon", "+dotprod"))
+    assert changed.lanes == MACHINES["aarch64-linux"].lanes
+
+
+def test_a_feature_without_a_sign_is_refused():
+    with pytest.raises(TargetError) as error:
+        machine("aarch64-linux", None, ("dotprod",))
+    assert str(error.value) == "`features` must be LLVM flags such as +dotprod or -fp64. Received: dotprod."
