@@ -109,6 +109,12 @@ def two_branches(n: Net) -> Graph:
     return n.graph(n.dense(y, 4))
 
 
+def sum_of_unlike_flattenings(n: Net) -> Graph:
+    wide, high = n.conv(n.input(2, 6, 3), 2), n.conv(n.input(4, 2, 3, name="other"), 3)
+    y = n(ops.Add(), *(n(ops.Reshape(("N", 24)), x) for x in (wide, high)))
+    return n.graph(n.dense(n(ops.Relu(), y), 4))
+
+
 def video(n: Net) -> Graph:
     frames = n(ops.Reshape(("N*T", 8, 8, 3)), n.input("T", 8, 8, 3))
     y = n(ops.Reshape(("N", "T", 64)), n(ops.MaxPool((2, 2), (2, 2)), n.conv(frames, 4)))
@@ -156,6 +162,7 @@ MODELS: list[tuple[Callable[[Net], Graph], int]] = [
     (unet, 1),  # one class: the output is a reshape
     (digits, 0),  # one channel in, and the flattening goes into the kernel
     (two_branches, 1),
+    (sum_of_unlike_flattenings, 2 + 2),  # the inputs, and what the two flattenings do not share
     (video, 1),
     (sequence, 4),  # input, before and after the LSTM, output
     (attention_over_pixels, 4),  # input, query, value, and the attended pixels; the key's own cancels

@@ -140,6 +140,15 @@ def test_passes_that_never_settle_are_stopped_and_noted() -> None:
     assert changed.notes == ("restless", "still changing after 3 rounds")
 
 
+def test_an_unknown_symbol_is_reported_where_it_comes_in_and_not_after() -> None:
+    b = Builder("net")
+    graph = b.build([b(Relu(), b(Full(("M", 4))))])
+    with pytest.raises(GraphError) as caught:
+        verify(graph)
+    assert str(caught.value).count("has the symbols M") == 1
+    assert str(caught.value).count(">>") == 1
+
+
 def test_constants_of_a_graph_are_not_copied_by_verifying(rng: np.random.Generator) -> None:
     b = Builder("net")
     weights = rng.standard_normal((100, 100))
