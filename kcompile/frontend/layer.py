@@ -314,7 +314,7 @@ def unique_name(class_name: str) -> str:
     """``Conv2D`` -> ``conv2d``, then ``conv2d_1``, as Keras names layers."""
     import re
 
-    snake = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)
+    snake = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
     snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
     count = _names[snake]
     _names[snake] += 1

@@ -200,10 +200,5 @@ def test_convolutional_lstms_agree(rank: int, data: st.DataObject) -> None:
         arguments["activation"] = "tanh"  # softmax there runs along another axis
     extents = (5, 4, 3)[:rank]
     x = floats(2, 3, *((2, *extents) if first else (*extents, 2)))
-    masked = draw(st.booleans())
-
-    def build(L: Any, x: Any, m: Any) -> Any:
-        layer = getattr(L, f"ConvLSTM{rank}D")(3, **arguments)
-        return layer(x, mask=m) if masked else [layer(x), L.Identity()(m)]
-
-    check(build, x, RNG.random((2, 3)) > 0.4, atol=1e-5)
+    # Keras's JAX backend takes no masks here.
+    check(lambda L, x: getattr(L, f"ConvLSTM{rank}D")(3, **arguments)(x), x, atol=1e-5)

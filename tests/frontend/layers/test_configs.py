@@ -8,7 +8,7 @@ import pytest
 
 from kcompile.errors import ModelError
 from kcompile.frontend import Input, layers
-from kcompile.frontend.layer import LAYERS, Layer, deserialize_layer, reset_names, serialize_layer
+from kcompile.frontend.layer import LAYERS, Layer, deserialize_layer, reset_names, serialize_layer, unique_name
 from kcompile.frontend.layers.images import RandomImageLayer
 from tests.frontend.errors import error_of
 from tests.frontend.layers.support import weight_names
@@ -239,3 +239,19 @@ def test_an_activation_with_weights_is_refused() -> None:
 def test_a_merging_layer_wants_a_list() -> None:
     text = error_of(ModelError, lambda: layers.Add(name="a")(Input((5,))))
     assert text.startswith("layer `a` (Add) takes a list of tensors. Received: Value(f32[N, 5]")
+
+
+@pytest.mark.parametrize(
+    ("class_name", "expected"),
+    [
+        ("Conv2DTranspose", "conv2d_transpose"),
+        ("ConvLSTM2D", "conv_lstm2d"),
+        ("GRU", "gru"),
+        ("SimpleRNNCell", "simple_rnn_cell"),
+        ("RMSNormalization", "rms_normalization"),
+        ("GlobalAveragePooling1D", "global_average_pooling1d"),
+    ],
+)
+def test_automatic_names_are_those_of_keras(class_name: str, expected: str) -> None:
+    reset_names()
+    assert [unique_name(class_name) for _ in range(3)] == [expected, f"{expected}_1", f"{expected}_2"]
