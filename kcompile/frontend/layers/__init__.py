@@ -9,12 +9,8 @@ from kcompile.frontend.layers.activation import (
     Softmax,
     ThresholdedReLU,
 )
-from kcompile.frontend.layers.attention import (
-    AdditiveAttention,
-    Attention,
-    GroupQueryAttention,
-    MultiHeadAttention,
-)
+from kcompile.frontend.layers.attention import GroupQueryAttention, MultiHeadAttention
+from kcompile.frontend.layers.attention_scores import AdditiveAttention, Attention
 from kcompile.frontend.layers.categories import CategoryEncoding, Discretization, IntegerLookup
 from kcompile.frontend.layers.convolution import (
     Conv1D,
