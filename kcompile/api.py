@@ -8,10 +8,10 @@ kcompile.verify("model.onnx", against="model.h5")
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kcompile.errors import ArtifactError, ModelError, TargetError, VerificationError
 from kcompile.ir.graph import Graph
@@ -19,9 +19,8 @@ from kcompile.runtime import Session
 from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
 from kcompile.runtime.load import existing, load_bundle
 from kcompile.runtime.load import load as load_artifact
-from kcompile.runtime.reference import ReferenceSession, graph_signature
+from kcompile.runtime.reference import ReferenceSession
 from kcompile.runtime.session import THREADS_KEY, check_threads
-from kcompile.runtime.signature import Signature, Structure
 
 if TYPE_CHECKING:
     from kcompile.codegen.backends import Backend, Program
@@ -127,7 +126,7 @@ def compile(
     notes = _notes(keras_model, file, threads)
     graph = trace(keras_model, shapes)
     clock.start("compiling")
-    program = chosen.compile(graph, _signature(graph, keras_model), notes)
+    program = chosen.compile(graph, keras_model.signature(graph), notes)
     clock.start("verifying")
     counts = (1, 2) if program.artifact["kind"] == "native" else (1,)
     report = check_graph(graph, *(program.open(count) for count in counts), seed=seed)
@@ -167,7 +166,7 @@ def load(path: PathLike, threads: int | None = None, check: bool = False) -> Ses
     check_threads(threads)
     model = load_model(found)
     graph = model.trace()
-    return ReferenceSession(graph, _signature(graph, model))
+    return ReferenceSession(graph, model.signature(graph))
 
 
 def verify(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 0) -> "Report":
@@ -292,26 +291,6 @@ def _name_of(model: ModelLike) -> str:
     if not isinstance(model, Model):
         raise ModelError(f"`model` must be a path or a kcompile model. Received: {type(model).__name__}.")
     return model.name
-
-
-def _signature(graph: Graph, model: "Model") -> Signature:
-    """What the model takes and gives, in the structures that it was built with."""
-    from kcompile.frontend.tracing import map_structure
-
-    names = iter(graph.output_names)
-    structure = _with_lists(map_structure(lambda _: next(names), model.output))
-    keys = dict(zip(sorted(model.input), model.input_names, strict=True)) if isinstance(model.input, Mapping) else {}
-    return replace(graph_signature(graph, structure), keys={key: name for key, name in keys.items() if key != name})
-
-
-def _with_lists(structure: Any) -> Structure:
-    """`structure` with lists for tuples, as JSON has it."""
-    if isinstance(structure, Mapping):
-        items = cast(Mapping[str, Any], structure)
-        return {key: _with_lists(item) for key, item in items.items()}
-    if isinstance(structure, list | tuple):
-        return [_with_lists(item) for item in cast(Sequence[Any], structure)]
-    return structure
 
 
 def _notes(model: "Model", file: str, threads: int | None) -> dict[str, str]:

@@ -4,21 +4,21 @@
 """
 
 import json
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-import numpy as np
-
-from kcompile.errors import InputError, ModelError
-from kcompile.frontend.inputs import symbolic_shape
+from kcompile.errors import ModelError
+from kcompile.frontend.inputs import BATCH, symbolic_shape
 from kcompile.frontend.layer import Layer, Weight, unique_name
 from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
 from kcompile.frontend.training.trainer import Trainer
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.types import Array, TensorType
+from kcompile.runtime.feeds import by_name, converted
+from kcompile.runtime.reference import graph_signature
+from kcompile.runtime.signature import Signature, Structure
 
 if TYPE_CHECKING:
     from kcompile.frontend.topology import Topology
@@ -46,13 +46,25 @@ class Model(Trainer, Layer):
     autocast: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        if cls is Model and (args or kwargs):
+        if cls is Model:
             from kcompile.frontend.functional import Functional
 
             return super().__new__(Functional)  # pyright: ignore[reportArgumentType]
+        if cls.topology is Model.topology:
+            law = "a model is made from layers: kcompile.Model(inputs, outputs), or kcompile.Sequential"
+            raise ModelError(f"{law}. Received: {cls.__name__}, a subclass that states no graph.")
         return super().__new__(cls)
 
-    def __init__(self, name: str | None = None, trainable: bool = True, dtype: str = "float32") -> None:
+    # `inputs` and `outputs` are here for type checkers; a kind of model that has them takes them itself.
+    def __init__(
+        self,
+        inputs: Any = None,
+        outputs: Any = None,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str = "float32",
+    ) -> None:
+        del inputs, outputs
         self.name = name or unique_name(type(self).__name__)
         self.trainable, self.dtype = trainable, dtype
         self.provenance = Provenance()
@@ -61,24 +73,24 @@ class Model(Trainer, Layer):
     # -- structure --------------------------------------------------------------------------------------------------
 
     @property
-    @abstractmethod
     def layers(self) -> list[Layer]:
         """The layers, as Keras lists them."""
+        raise NotImplementedError
 
     @property
-    @abstractmethod
     def topology(self) -> "Topology":
         """The calls and layers between the inputs and the outputs."""
+        raise NotImplementedError
 
     @property
-    @abstractmethod
     def input(self) -> Any:
         """The inputs in the structure that the model takes."""
+        raise NotImplementedError
 
     @property
-    @abstractmethod
     def output(self) -> Any:
         """The outputs in the structure that the model gives."""
+        raise NotImplementedError
 
     @property
     def inputs(self) -> list[KerasTensor]:
@@ -157,9 +169,9 @@ class Model(Trainer, Layer):
 
     # -- meaning ----------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def run(self, t: Trace, values: Sequence[Value], masks: Sequence[Value | None]) -> tuple[Any, Any]:
         """The outputs and their masks, in the outputs' structure, for one value per input."""
+        raise NotImplementedError
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
         """The outputs, where the model is a layer of another."""
@@ -219,35 +231,27 @@ class Model(Trainer, Layer):
         outputs, _ = self.run(Trace(b, constant), values, (None,) * len(values))
         return b.build(dict(zip(self.output_names, flatten(outputs), strict=True)))
 
-    def name_inputs(self, x: Any) -> dict[str, Array]:
-        """Arrays in any accepted structure by the inputs' names, as the inputs' dtypes.
+    @property
+    def input_keys(self) -> dict[str, str]:
+        """The inputs' names by their keys, where the model takes a dict with keys that are not the names."""
+        keys = sorted(self.input) if isinstance(self.input, Mapping) else []
+        return {key: name for key, name in zip(keys, self.input_names, strict=False) if key != name}
 
-        Raises:
-            InputError: their number or names do not fit.
-        """
-        arrays = self.match_inputs(x)
-        return {tensor.name: arrays[tensor.name].astype(tensor.dtype, copy=False) for tensor in self.inputs}
+    def signature(self, graph: Graph) -> Signature:
+        """What `graph`, traced from this model, takes and gives, in the structures that the model was built with."""
+        names = iter(graph.output_names)
+        structure = map_structure(lambda _: next(names), self.output)
+        return replace(graph_signature(graph, _with_lists(structure)), keys=self.input_keys)
 
     def match_inputs(self, x: Any) -> dict[str, Array]:
-        """Arrays in any accepted structure by the inputs' names.
+        """Arrays in any structure that `predict` takes, by the inputs' names, with their ranks and any batch size.
 
         Raises:
-            InputError: their number or names do not fit.
+            InputError: numbers, names or shapes do not fit.
         """
-        names = self.input_names
-        keys = sorted(self.input) if isinstance(self.input, Mapping) else names
-        if isinstance(x, Mapping):
-            given = {str(key): array for key, array in x.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            arrays = {n: given[k if k in given else n] for k, n in zip(keys, names, strict=True) if {k, n} & set(given)}
-            fits = len(arrays) == len(names) == len(given)
-        else:
-            leaves = list(x) if isinstance(x, list | tuple) else [x]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            arrays = dict(zip(names, leaves, strict=False))
-            given, fits = leaves, len(leaves) == len(names)
-        if not fits:
-            received = ", ".join(given) if isinstance(given, dict) else f"{len(given)} arrays"
-            raise InputError(f"model `{self.name}` takes the inputs {', '.join(names)}. Received: {received}.")
-        return {name: np.asarray(arrays[name]) for name in names}
+        types = {t.name: t.type.with_shape((BATCH, *t.type.shape[1:])) if t.type.rank else t.type for t in self.inputs}
+        arrays = converted(types, by_name(types, self.input_keys, x), casts=False)
+        return dict(zip(types, arrays, strict=True))
 
     def structure_outputs(self, arrays: Mapping[str, Array]) -> Any:
         """Outputs by name in the structure that Keras gives: an array, or a list or dict of them."""
@@ -293,3 +297,13 @@ class Model(Trainer, Layer):
         from kcompile.frontend.keras_file.reader import load_weights
 
         load_weights(self, Path(path))
+
+
+def _with_lists(structure: Any) -> Structure:
+    """`structure` with lists for tuples, as JSON has it."""
+    if isinstance(structure, Mapping):
+        items = cast(Mapping[str, Any], structure)
+        return {key: _with_lists(item) for key, item in items.items()}
+    if isinstance(structure, list | tuple):
+        return [_with_lists(item) for item in cast(Sequence[Any], structure)]
+    return structure

@@ -2,14 +2,14 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from kcompile.errors import InputError
-from kcompile.ir.dims import Shape
 from kcompile.ir.types import Array, TensorType
+from kcompile.runtime.feeds import by_name, checked, converted
 from kcompile.runtime.signature import Plan, Signature, arrange
 
 # The note under which an artifact carries the number of threads that it was compiled for.
@@ -66,7 +66,7 @@ class Session(ABC):
         except (AttributeError, IndexError, KeyError, TypeError):
             fits = False
         if not fits:
-            feeds = _checked(self.inputs, feeds)
+            feeds = checked(self.inputs, feeds)
         return dict(zip(self.outputs, self._call([np.asarray(feeds[name]) for name in self.inputs]), strict=True))
 
     def predict(self, x: Any, batch_size: int | None = 32) -> Any:
@@ -93,7 +93,7 @@ class Session(ABC):
         size = 32 if batch_size is None else batch_size
         if not isinstance(size, int) or size < 1:
             raise InputError(f"`batch_size` must be an integer from 1 on. Received: {batch_size!r}.")
-        arrays = _converted(self.inputs, _by_name(self.inputs, self.signature.keys, x))
+        arrays = converted(self.inputs, by_name(self.inputs, self.signature.keys, x))
         return dict(zip(self.outputs, self._split(arrays, size), strict=True))
 
     def _split(self, arrays: list[Array], size: int) -> list[Array]:
@@ -140,121 +140,3 @@ def _plain(array: Array) -> Array:
     """`array`, copied only if its elements do not lie one after another at aligned addresses."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
-
-
-def _checked(types: Mapping[str, TensorType], feeds: Mapping[str, Any]) -> dict[str, Array]:
-    """The arrays of `feeds`, which must have exactly the right names, dtypes and known extents."""
-    problems = _name_problems(types, feeds)
-    arrays = {name: np.asarray(feeds[name]) for name in types if name in feeds}
-    problems += [
-        f"input `{name}` must have dtype {types[name].dtype}. Received: {_dtype_text(array)}."
-        for name, array in arrays.items()
-        if array.dtype != types[name].dtype
-    ]
-    problems += _shape_problems(types, arrays)
-    if problems:
-        raise InputError("\n".join(problems))
-    return arrays
-
-
-def _name_problems(types: Mapping[str, TensorType], feeds: Mapping[str, Any]) -> list[str]:
-    if not isinstance(feeds, Mapping):
-        raise InputError(f"inputs must be given as a dict by name. Received: {type(feeds).__name__}.")
-    missing = [name for name in types if name not in feeds]
-    unknown = [str(name) for name in feeds if name not in types]
-    problems = [f"input `{name}` is missing." for name in missing]
-    if unknown:
-        names = ", ".join(f"`{name}`" for name in types) or "none"
-        problems.append(f"the model's inputs are {names}. Received: {', '.join(f'`{name}`' for name in unknown)}.")
-    return problems
-
-
-def _shape_problems(types: Mapping[str, TensorType], arrays: Mapping[str, Array]) -> list[str]:
-    """What is wrong with each shape by itself; whether symbols agree between inputs is the signature's to check."""
-    return [
-        f"input `{name}` must have shape ({', '.join(map(str, types[name].shape))}). Received: {array.shape}."
-        for name, array in arrays.items()
-        if not _has_extents(array.shape, types[name].shape)
-    ]
-
-
-def _has_extents(received: tuple[int, ...], expected: Shape) -> bool:
-    known = len(received) == len(expected)
-    return known and all(isinstance(dim, str) or dim == extent for dim, extent in zip(expected, received, strict=True))
-
-
-def _dtype_text(array: Array) -> str:
-    return array.dtype.name if array.dtype.isnative else f"{array.dtype.name} in foreign byte order"
-
-
-def _by_name(types: Mapping[str, TensorType], keys: Mapping[str, str], x: Any) -> dict[str, Any]:
-    """What `predict` was given, by input name."""
-    if isinstance(x, Mapping):
-        given = {keys.get(key, key): value for key, value in cast(Mapping[str, Any], x).items()}
-        problems = _name_problems(types, given)
-        if problems:
-            raise InputError("\n".join(problems))
-        return {name: given[name] for name in types}
-    if len(types) == 1:
-        ((name, expected),) = types.items()
-        return {name: x[0] if _wraps_one(x, expected.rank) else x}
-    if not isinstance(x, list | tuple):
-        raise InputError(
-            f"the model has {len(types)} inputs, so `x` must be a list, tuple or dict of arrays. "
-            f"Received: {type(x).__name__}."
-        )
-    items = cast(Sequence[Any], x)
-    if len(items) != len(types):
-        raise InputError(f"the model's inputs are {', '.join(types) or 'none'}. Received: {len(items)} arrays.")
-    return dict(zip(types, items, strict=True))
-
-
-def _wraps_one(x: Any, rank: int) -> bool:
-    """Whether `x` is a list of one array rather than an array written as a list."""
-    return isinstance(x, list | tuple) and len(cast(Sequence[Any], x)) == 1 and _rank(x[0]) == rank
-
-
-def _rank(x: Any) -> int:
-    try:
-        return np.ndim(x)
-    except ValueError:  # lists of unequal lengths
-        return -1
-
-
-def _converted(types: Mapping[str, TensorType], given: Mapping[str, Any]) -> list[Array]:
-    arrays: dict[str, Array] = {}
-    problems: list[str] = []
-    for name, expected in types.items():
-        try:
-            arrays[name] = _adjust_rank(_convert(given[name], expected.dtype), expected)
-        except InputError as error:
-            problems.append(f"input `{name}` {error}")
-    problems += _shape_problems(types, arrays)
-    if problems:
-        raise InputError("\n".join(problems))
-    return list(arrays.values())
-
-
-def _convert(value: Any, dtype: str) -> Array:
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise InputError("must be one array. Received: lists of unequal lengths.") from None
-    if array.dtype == dtype:
-        return array
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"must hold numbers of dtype {dtype}. Received: {_dtype_text(array)}.")
-    with np.errstate(all="ignore"):
-        converted = array.astype(dtype)
-    if np.dtype(dtype).kind in "biu" and not np.array_equal(converted, array):
-        raise InputError(f"must have dtype {dtype}. Received: {array.dtype.name} with values that {dtype} cannot hold.")
-    return converted
-
-
-def _adjust_rank(array: Array, expected: TensorType) -> Array:
-    """As Keras does: a last axis of length 1 is dropped or added where only that is wrong."""
-    if array.ndim == expected.rank + 1 and array.shape[-1] == 1:
-        return array[..., 0]
-    if array.ndim == expected.rank - 1 and expected.shape[-1] == 1:
-        return array[..., None]
-    return array

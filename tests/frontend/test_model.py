@@ -1,8 +1,12 @@
 """What all models share: names, shapes, weights, tables, predictions."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import kcompile
 from kcompile.errors import InputError, ModelError
 from kcompile.frontend import Functional, Input, Model, Sequential, layers
 from kcompile.frontend.layer import reset_names
@@ -71,8 +75,12 @@ def test_predict_refuses_inputs_of_other_names_numbers_and_lengths() -> None:
     model = two_ended()
     x = np.zeros((4, 3), np.float32)
     for wrong, text in (
-        (x, "model `two_ended` takes the inputs left, right. Received: 1 arrays."),
-        ({"left": x, "wrong": x}, "model `two_ended` takes the inputs left, right. Received: left, wrong."),
+        (x, "the model has 2 inputs, so `x` must be a list, tuple or dict of arrays. Received: ndarray."),
+        ([x], "the model's inputs are left, right. Received: 1 arrays."),
+        (
+            {"left": x, "wrong": x},
+            "input `right` is missing.\nthe model's inputs are `left`, `right`. Received: `wrong`.",
+        ),
         ([x, x[:2]], "all inputs must have the same number of samples. Received: left: (4, 3), right: (2, 3)."),
     ):
         with pytest.raises(InputError) as raised:
@@ -182,3 +190,33 @@ def test_summary_of_an_unbuilt_stack_says_so() -> None:
 def test_summary_needs_room() -> None:
     with pytest.raises(ModelError, match="a summary needs a line of at least"):
         summary_of(two_ended(), 10)
+
+
+def test_a_subclass_without_a_graph_is_refused_with_what_to_do() -> None:
+    class Custom(Model):
+        pass
+
+    law = "a model is made from layers: kcompile.Model(inputs, outputs), or kcompile.Sequential"
+    with pytest.raises(ModelError) as raised:
+        Custom(name="own")
+    assert str(raised.value) == f"{law}. Received: Custom, a subclass that states no graph."
+
+
+def test_predict_arranges_outputs_and_reads_inputs_as_a_loaded_model_does(tmp_path: Path) -> None:
+    a, ids = Input((3,), name="left"), Input((), dtype="int32", name="ids")
+    scores = layers.Dense(2)(a)
+    model = Model({"first": a, "second": ids}, (scores, [layers.Embedding(4, 2)(ids)]))
+    x = {"first": [[1, 2, 3]] * 5, "second": [[0.0], [1.0], [2.0], [3.0], [0.0]]}
+    y = model.predict(x)
+    assert isinstance(y, tuple)
+    model.save(tmp_path / "m.keras")
+    loaded = kcompile.load(tmp_path / "m.keras").predict(x)
+    np.testing.assert_array_equal(y[0], loaded[0])
+    np.testing.assert_array_equal(y[1][0], loaded[1][0])
+    for wrong, text in (
+        ({**x, "second": [0.5] * 5}, "input `ids` must have dtype int32. Received: float64 with values that int32 "),
+        ({**x, "first": [[1, 2]] * 5}, "input `left` must have shape (N, 3). Received: (5, 2)."),
+    ):
+        for predict in (model.predict, kcompile.load(tmp_path / "m.keras").predict):
+            with pytest.raises(InputError, match=re.escape(text)):
+                predict(wrong)

@@ -12,6 +12,7 @@ from kcompile.errors import InputError
 from kcompile.frontend import initializers
 from kcompile.frontend.tracing import flatten, map_structure
 from kcompile.ir.types import Array
+from kcompile.runtime.feeds import cast_input
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
@@ -62,25 +63,13 @@ class Reader:
         inputs = self.model.match_inputs(x)
         labels = self._per_output("y", y) if y is not None else {}
         scales = self._per_output("sample_weight", weights, shared=True) if weights is not None else {}
-        batch = Batch({name: self._ranked(name, array) for name, array in inputs.items()}, labels, scales)
+        batch = Batch(inputs, labels, scales)
         given = {f"{kind}{n}": a.shape for kind, group in batch.groups.items() for n, a in group.items()}
         if len({shape[:1] for shape in given.values()}) > 1 or () in given.values():
             what = "inputs" if y is None and weights is None else "inputs, labels and sample weights"
             received = ", ".join(f"{name}: {shape}" for name, shape in given.items())
             raise InputError(f"all {what} must have the same number of samples. Received: {received}.")
         return batch
-
-    def _ranked(self, name: str, array: Array) -> Array:
-        """An input with an axis of extent 1 at the end added or taken away where only that is wrong, as Keras does."""
-        expected = next(tensor.shape for tensor in self.model.inputs if tensor.name == name)
-        if array.ndim == len(expected) - 1 and expected[-1] == 1:
-            array = array[..., None]
-        elif array.ndim == len(expected) + 1 and array.shape[-1] == 1:
-            array = array[..., 0]
-        pairs = zip(expected[1:], array.shape[1:], strict=False)
-        if array.ndim != len(expected) or any(a is not None and a != b for a, b in pairs):
-            raise InputError(f"input `{name}` must have shape {expected}. Received: {array.shape}.")
-        return array
 
     def _per_output(self, argument: str, value: Any, shared: bool = False) -> Named:
         names = list(self.outputs)
@@ -106,7 +95,7 @@ class Reader:
         """The batch with the dtypes of the model's inputs; labels as int32 or float32."""
         dtypes = {tensor.name: tensor.dtype for tensor in self.model.inputs}
         return Batch(
-            {name: np.ascontiguousarray(array, dtypes[name]) for name, array in batch.x.items()},
+            {n: np.ascontiguousarray(cast_input(n, array, dtypes[n])) for n, array in batch.x.items()},
             {name: np.ascontiguousarray(array, _label_dtype(array)) for name, array in batch.y.items()},
             {name: np.ascontiguousarray(array, np.float32) for name, array in batch.weights.items()},
         )
