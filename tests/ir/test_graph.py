@@ -82,7 +82,8 @@ def test_nodes_carry_the_path_of_their_layer() -> None:
         with b.at("elsewhere"):
             z = b(Tanh(), y)
     assert [v.producer.source for v in (y, z) if v.producer] == ["encoder/act", "elsewhere"]
-    assert b(Relu(), x).producer.source == ""
+    assert (node := b(Relu(), x).producer)
+    assert node.source == ""
 
 
 def test_dead_code_is_in_no_graph() -> None:
@@ -184,7 +185,7 @@ def test_evaluation_takes_any_batch(rng: np.random.Generator) -> None:
 def test_evaluation_in_another_precision_does_all_arithmetic_in_it() -> None:
     b = Builder()
     x = b.input("x", F32)
-    third = b.constant(np.float32(1e-9))
+    third = b.constant(np.array(1e-9, np.float32))
     graph = b.build([b(Add(), b(Add(), x, third), b(Full((4,), 1e-9)))])
     ones = np.ones((1, 4), "float32")
     assert evaluate(graph, {"x": ones})["output_0"].dtype == np.float32

@@ -9,7 +9,7 @@ from kcompile.ir import ops
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.op import Op
-from kcompile.ir.passes.layout import to_channels_first
+from kcompile.ir.passes.layout import to_channels_first, to_channels_last
 from kcompile.ir.passes.pipeline import inference
 from kcompile.ir.types import TensorType
 from tests.tolerances import REWRITE, assert_close
@@ -186,6 +186,30 @@ def test_models_compute_the_same_channels_first(make: Callable[[Net], Graph], rn
     expected, actual = evaluate(graph, inputs), evaluate(to_channels_first(inference(graph)), inputs)
     for name, array in expected.items():
         assert_close(actual[name], array, REWRITE)
+
+
+def unet_of_keras_channels_first(n: Net) -> Graph:
+    """Keras's channels-first layers, as they come from a file: each conv with transposes around it."""
+
+    def conv(x: Value, filters: int) -> Value:
+        y = n.conv(n(ops.Transpose((0, 2, 3, 1)), x), filters)
+        return n(ops.Relu(), n(ops.Transpose((0, 3, 1, 2)), y))
+
+    first = conv(n.input(3, 8, 8), 4)
+    pooled = n(ops.MaxPool((2, 2), (2, 2), data_format="channels_first"), first)
+    up = n(ops.Resize((8, 8), data_format="channels_first"), conv(pooled, 4))
+    return n.graph(conv(n(ops.Slice(1, 0, 6), n(ops.Concat(1), up, first)), 3))
+
+
+@pytest.mark.parametrize(("relay", "transposes"), [(to_channels_first, 0), (to_channels_last, 2)])
+def test_a_channels_first_model_of_keras_has_transposes_at_its_ends_only(
+    relay: Callable[[Graph], Graph], transposes: int, rng: np.random.Generator
+) -> None:
+    graph = unet_of_keras_channels_first(Net())
+    changed = relay(inference(graph))
+    assert sum(isinstance(node.op, ops.Transpose) for node in changed.nodes) == transposes
+    x = {"x": rng.standard_normal((2, 3, 8, 8))}
+    assert_close(evaluate(changed, x)["output_0"], evaluate(graph, x)["output_0"], REWRITE)
 
 
 def test_a_graph_without_images_is_left_alone() -> None:

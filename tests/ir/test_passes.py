@@ -15,7 +15,7 @@ from kcompile.ir.passes.batch_norm import fold_batch_norm
 from kcompile.ir.passes.constants import fold_constants
 from kcompile.ir.passes.cse import share_common
 from kcompile.ir.passes.fusion import fuse
-from kcompile.ir.passes.layout import to_channels_first
+from kcompile.ir.passes.layout import to_channels_first, to_channels_last
 from kcompile.ir.passes.linear import fold_into_linear
 from kcompile.ir.passes.pipeline import explain, inference
 from kcompile.ir.passes.simplify import simplify
@@ -34,6 +34,7 @@ PASSES = {
         share_common,
         inference,
         to_channels_first,
+        to_channels_last,
         fuse,
     )
 }
@@ -63,7 +64,7 @@ def test_passes_of_both_back_ends_in_a_row_keep_the_meaning_of_a_graph() -> None
     @given(graphs(steps=16))
     def check(drawn: GraphCase) -> None:
         graph, inputs = drawn.graph, drawn.inputs
-        for passes in ((inference, to_channels_first, inference), (inference, fuse)):
+        for passes in ((inference, to_channels_first, inference), (inference, to_channels_last, fuse)):
             changed = graph
             for each in passes:
                 changed = each(changed)
@@ -102,9 +103,10 @@ def test_text_of_a_graph_reads_back_as_the_same_graph(drawn: GraphCase) -> None:
 
 
 @given(graphs())
-def test_layout_leaves_no_op_channels_last(drawn: GraphCase) -> None:
-    for node in to_channels_first(drawn.graph).nodes:
-        assert not isinstance(node.op, Conv | ConvTranspose | MaxPool) or node.op.data_format == "channels_first"
+def test_layouts_leave_no_op_of_the_other_format(drawn: GraphCase) -> None:
+    for apply, name in ((to_channels_first, "channels_first"), (to_channels_last, "channels_last")):
+        for node in apply(drawn.graph).nodes:
+            assert not isinstance(node.op, Conv | ConvTranspose | MaxPool) or node.op.data_format == name
 
 
 def all_nodes(graph: Graph) -> Iterator[Node]:

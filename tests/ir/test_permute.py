@@ -21,6 +21,7 @@ from kcompile.ir.passes.permute import (
     permuted,
     reshaped,
     result_form,
+    swapped,
 )
 from kcompile.ir.types import type_of
 from tests.strategies import OpCase, op_cases
@@ -94,9 +95,11 @@ def test_an_op_in_another_form_computes_the_same(cls: type[Op]) -> None:
         (node,) = {v.producer for v in b.multi(case.op, *(b.constant(array) for array in case.arrays))}
         assert node is not None
         rank = max(case.arrays[i].ndim for i in data_operands(node))
-        first = [channels_first(rank)] if rank > 2 else []
-        perm = data.draw(st.sampled_from([*first, tuple(data.draw(st.permutations(range(rank))))]))
-        op = permuted(node, perm)
+        target = data.draw(st.sampled_from(["channels_first", "channels_last"]))
+        perm = data.draw(
+            st.sampled_from([*[swapped(rank, target)] * (rank > 2), tuple(data.draw(st.permutations(range(rank))))])
+        )
+        op = permuted(node, perm, target)
         if op is None:
             return
         arrays = list(case.arrays)
@@ -106,6 +109,7 @@ def test_an_op_in_another_form_computes_the_same(cls: type[Op]) -> None:
         if cls.op_name == "dense" and op.op_name == "conv":
             arrays[1] = arrays[1].reshape((1,) * (rank - 2) + arrays[1].shape)
         assert isinstance(op, Elementwise | Concat) or len(data_operands(node)) == 1
+        assert getattr(op, "data_format", target) == target or cls.op_name.endswith("gradient")
         with np.errstate(all="ignore"):
             found, expected = op.kernel(tuple(arrays))[0], case.op.kernel(case.arrays)[0]
         assert_close(np.asarray(found), expected.transpose(result_form(node, perm)), KERNEL["float64"], terms=64)

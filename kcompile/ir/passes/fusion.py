@@ -143,7 +143,7 @@ class _Groups:
         return isinstance(node.op, Elementwise) and same_shape and node not in self.taken
 
     def _after(self, anchor: Node, last: Node) -> list[Node]:
-        """The pooling after a convolution's tail, or nothing and a reason where something looks as if it fitted."""
+        """The pooling after a convolution's tail, with its own; nothing, and a reason, where it only looks fitting."""
         readers = self.readers.get(last.outputs[0], [])
         if self.graph.uses[last.outputs[0]] != 1:
             if any(self._continues(node, anchor) for node in readers):
@@ -158,7 +158,7 @@ class _Groups:
             reason = f"the windows of the `{node.op.op_name}` after it overlap, or reach into padding"
             self.skips.append(Skip(reason, "fuse", anchor))
             return []
-        return [node]
+        return self._tail(node)
 
     def _closure(self, root: Node) -> list[Node]:
         """`root` and the elementwise nodes of its shape before it that are read by these nodes alone."""

@@ -1,10 +1,9 @@
-"""Channels first: the layout in which ONNX has its convolutions.
+"""Layouts of images: channels first, as ONNX has its convolutions, or last, as our own kernels do.
 
-Keras keeps images as ``[N, *spatial, C]``. Here every convolution, pooling and resize takes ``[N, C, *spatial]``, and
-the transposes between the layouts are pushed through what does not care, until they meet and cancel. Nothing is moved
-before it must be: a value is kept in the forms in which it exists already, a `Transpose` only renames the form, and a
-node takes the form for which the fewest elements are moved, before it or after it. A flattening into a dense layer
-permutes the rows of the layer's kernel instead.
+Every convolution, pooling and resize is brought into one format, and the transposes between the formats are pushed
+through what does not care, until they meet and cancel. Nothing is moved before it must be: a value is kept in the forms
+in which it exists already, a `Transpose` only renames the form, and a node takes the form for which the fewest elements
+are moved, before it or after it. A flattening into a dense layer permutes the rows of the layer's kernel instead.
 """
 
 from collections.abc import Callable
@@ -28,22 +27,23 @@ from kcompile.ir.ops import (
     Softmax,
     Transpose,
 )
+from kcompile.ir.ops.conv import DataFormat
 from kcompile.ir.passes.manager import Pass
 from kcompile.ir.passes.matching import along_axis
 from kcompile.ir.passes.permute import (
     Perm,
     between,
-    channels_first,
     composed,
     data_operands,
     elements,
     flat_order,
     identity,
-    is_channels_last,
+    is_foreign,
     is_free,
     permuted,
     reshaped,
     result_form,
+    swapped,
 )
 from kcompile.ir.passes.simplify import simplify
 from kcompile.ir.types import Array, TensorType
@@ -54,20 +54,31 @@ RowKernel: TypeAlias = Dense | Lstm | Gru | SimpleRnn
 
 def to_channels_first(graph: Graph) -> Graph:
     """`graph` with channels-first convolutions, poolings and resizes; inputs and outputs keep their types."""
-    return Pass("channels_first", _channels_first)(graph)
+    return Pass("channels_first", lambda g: _relaid(g, "channels_first"))(graph)
 
 
-def _channels_first(graph: Graph) -> Graph:
-    if not any(is_channels_last(node.op) for node in graph.nodes):
+def to_channels_last(graph: Graph) -> Graph:
+    """`graph` with channels-last convolutions, poolings and resizes; inputs and outputs keep their types."""
+    return Pass("channels_last", lambda g: _relaid(g, "channels_last"))(graph)
+
+
+def _relaid(graph: Graph, target: DataFormat) -> Graph:
+    is_settled = not any(is_foreign(node.op, target) for node in graph.nodes)
+    if is_settled and not _transposes(graph):
         return graph
-    layouts = _Layouts(graph, _wanted_forms(graph))
+    layouts = _Layouts(graph, target)
     for node in graph.nodes:
         layouts.enter(node)
     outputs = tuple(layouts.form(value, identity(value.type.rank)) for value in graph.outputs)
-    return simplify(Graph(graph.name, graph.inputs, outputs, graph.output_names, graph.notes))
+    changed = simplify(Graph(graph.name, graph.inputs, outputs, graph.output_names, graph.notes))
+    return graph if is_settled and _transposes(changed) >= _transposes(graph) else changed
 
 
-def _wanted_forms(graph: Graph) -> dict[Value, set[Perm]]:
+def _transposes(graph: Graph) -> int:
+    return sum(isinstance(node.op, Transpose) for node in graph.nodes)
+
+
+def _wanted_forms(graph: Graph, target: DataFormat) -> dict[Value, set[Perm]]:
     """The forms in which each value will be read; empty where the reader takes any."""
     wanted: dict[Value, set[Perm]] = {value: set() for node in graph.nodes for value in node.outputs}
     wanted.update((value, set()) for value in graph.inputs)
@@ -75,43 +86,44 @@ def _wanted_forms(graph: Graph) -> dict[Value, set[Perm]]:
         wanted[value].add(identity(value.type.rank))
     for node in reversed(graph.nodes):
         for position, value in enumerate(node.inputs):
-            wanted[value] |= _wanted_by(node, position, wanted[node.outputs[0]])
+            wanted[value] |= _wanted_by(node, position, wanted[node.outputs[0]], target)
     return wanted
 
 
-def _wanted_by(node: Node, position: int, wanted: set[Perm]) -> set[Perm]:
+def _wanted_by(node: Node, position: int, wanted: set[Perm], target: DataFormat) -> set[Perm]:
     op, value = node.op, node.inputs[position]
-    own, first = identity(value.type.rank), channels_first(value.type.rank) if value.type.rank > 2 else ()
+    own, other = identity(value.type.rank), swapped(value.type.rank, target) if value.type.rank > 2 else ()
     if position not in data_operands(node):
         return {own}
-    if is_channels_last(op):
-        return {first}
+    if is_foreign(op, target):
+        return {other}
     if isinstance(op, Transpose):
         return {composed(form, op.perm) for form in wanted}
     if isinstance(op, Reshape):
         shapes = value.type.shape, op.shape
-        if first and flat_order(*shapes, first) is not None:
+        if other and flat_order(*shapes, other) is not None:
             return set()
-        return _of_two(own, first, lambda form: reshaped(*shapes, form) in wanted)
-    if first and permuted(node, first) is None:
+        return _of_two(own, other, lambda form: reshaped(*shapes, form) in wanted)
+    if other and permuted(node, other, target) is None:
         return {own}
     if value.type.rank != node.outputs[0].type.rank:
-        return _of_two(own, first, lambda form: result_form(node, form) in wanted) if first else set()
+        return _of_two(own, other, lambda form: result_form(node, form) in wanted) if other else set()
     return wanted
 
 
-def _of_two(own: Perm, first: Perm, fits: Callable[[Perm], bool]) -> set[Perm]:
+def _of_two(own: Perm, other: Perm, fits: Callable[[Perm], bool]) -> set[Perm]:
     """The one of two forms that fits; nothing where both or neither do."""
-    fitting = {form for form in (own, first) if fits(form)}
+    fitting = {form for form in (own, other) if fits(form)}
     return fitting if len(fitting) == 1 else set()
 
 
 class _Layouts:
     """The graph in the making: for each value of the old graph, the forms in which the new one has it."""
 
-    def __init__(self, graph: Graph, wanted: dict[Value, set[Perm]]) -> None:
+    def __init__(self, graph: Graph, target: DataFormat) -> None:
         self.b = Builder(graph.name)
-        self.wanted = wanted
+        self.target: DataFormat = target
+        self.wanted = _wanted_forms(graph, target)
         self.forms: dict[Value, dict[Perm, Value]] = {v: {identity(v.type.rank): v} for v in graph.inputs}
         # Values whose last axis stands in another order: the new value, and which element is where.
         self.flat: dict[Value, tuple[Value, Array]] = {}
@@ -179,11 +191,11 @@ class _Layouts:
         rank = max(node.inputs[i].type.rank for i in data_operands(node))
         candidates = {identity(rank): None}
         if rank > 2:
-            candidates[channels_first(rank)] = None
+            candidates[swapped(rank, self.target)] = None
         for value in (node.inputs[i] for i in data_operands(node)):
             if value.type.rank == rank and value.constant is None:
                 candidates.update(dict.fromkeys(self._forms(value)))
-        possible = [form for form in candidates if permuted(node, form) is not None]
+        possible = [form for form in candidates if permuted(node, form, self.target) is not None]
         return min(possible, key=lambda form: self._cost(node, form), default=identity(rank))
 
     def _cost(self, node: Node, form: Perm) -> tuple[int, bool, int]:
@@ -206,7 +218,7 @@ class _Layouts:
 
     def _emit(self, node: Node, form: Perm) -> None:
         """Compute `node` from operands in a form, if need be in Keras's own."""
-        op = (permuted(node, form) if form else node.op) or node.op
+        op = (permuted(node, form, self.target) if form else node.op) or node.op
         data = data_operands(node)
         operands = [
             self._operand(value, form) if i in data else self.form(value, identity(value.type.rank))

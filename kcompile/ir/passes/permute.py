@@ -38,6 +38,7 @@ from kcompile.ir.ops import (
     Sort,
     Tile,
 )
+from kcompile.ir.ops.conv import DataFormat
 from kcompile.ir.types import Array, TensorType
 
 Perm: TypeAlias = tuple[int, ...]
@@ -54,6 +55,16 @@ def identity(rank: int) -> Perm:
 def channels_first(rank: int) -> Perm:
     """The form ``[N, C, *spatial]`` of ``[N, *spatial, C]``."""
     return (0, rank - 1, *range(1, rank - 1))
+
+
+def channels_last(rank: int) -> Perm:
+    """The form ``[N, *spatial, C]`` of ``[N, C, *spatial]``."""
+    return (0, *range(2, rank), 1)
+
+
+def swapped(rank: int, target: DataFormat) -> Perm:
+    """The form in which a tensor of the other format has the format `target`."""
+    return channels_first(rank) if target == "channels_first" else channels_last(rank)
 
 
 def between(old: Perm, new: Perm) -> Perm:
@@ -77,9 +88,9 @@ def elements(type: TensorType) -> int:
     return math.prod(dim for dim in type.shape if isinstance(dim, int))
 
 
-def is_channels_last(op: Op | None) -> bool:
-    """Whether `op` has spatial axes and wants the channels after them."""
-    return isinstance(op, Spatial) and op.data_format == "channels_last"
+def is_foreign(op: Op | None, target: DataFormat) -> bool:
+    """Whether `op` has spatial axes in another format than `target`."""
+    return isinstance(op, Spatial) and op.data_format != target
 
 
 def data_operands(node: Node) -> range:
@@ -87,11 +98,17 @@ def data_operands(node: Node) -> range:
     return range(len(node.inputs) if isinstance(node.op, Elementwise | Concat) else 1)
 
 
-def permuted(node: Node, perm: Perm) -> Op | None:
-    """The op that gives the result of `node` in a form, for operands in the form `perm`; None where there is none."""
+def permuted(node: Node, perm: Perm, target: DataFormat) -> Op | None:
+    """The op that gives the result of `node` in a form, for operands in the form `perm`; None where there is none.
+
+    Ops with spatial axes have the format `target`, and no other.
+    """
     op, rank = node.op, len(perm)
+    if isinstance(op, Spatial):
+        fits = perm == (swapped(rank, target) if is_foreign(op, target) else identity(rank))
+        return replace(op, data_format=target) if fits else None
     if perm == identity(rank):
-        return None if is_channels_last(op) else op
+        return op
     if isinstance(op, Elementwise):
         return op
     if isinstance(op, _WithAxis):
@@ -104,16 +121,8 @@ def permuted(node: Node, perm: Perm) -> Op | None:
         return replace(op, repeats=_reordered(op.repeats, perm))
     if isinstance(op, BroadcastTo) and len(op.shape) == rank:
         return replace(op, shape=tuple(op.shape[axis] for axis in perm))
-    if perm == channels_first(rank):
-        return _with_channels_first(node, rank)
-    return None
-
-
-def _with_channels_first(node: Node, rank: int) -> Op | None:
-    op = node.op
-    if isinstance(op, Spatial) and op.data_format == "channels_last":
-        return replace(op, data_format="channels_first")
-    if isinstance(op, Dense) and rank > 2 and node.inputs[1].constant is not None:
+    is_image = target == "channels_first" and perm == channels_first(rank) and rank > 2
+    if is_image and isinstance(op, Dense) and node.inputs[1].constant is not None:
         # A dense layer on a feature map is a convolution with a window of one element.
         return Conv((1,) * (rank - 2), data_format="channels_first")
     return None
