@@ -36,7 +36,7 @@ class RandomGraph:
         """The graph with the last value and some others as outputs, and arrays for its inputs."""
         others = self.draw(st.lists(st.sampled_from(self.values), max_size=2))
         graph = self.b.build([self.values[-1], *others])
-        shapes = {value.name: (_BATCH, *value.type.shape[1:]) for value in self.inputs}
+        shapes = {value.name: value.type.bind({"N": _BATCH}).static_shape() for value in self.inputs}
         return graph, {name: self.rng.standard_normal(shape).astype(self.dtype) for name, shape in shapes.items()}
 
     def grow(self) -> None:

@@ -252,7 +252,7 @@ def test_names_of_many_weights_are_split_over_attributes(tmp_path: Path, rng: np
     whole = load_model(path).get_weights()
     with h5py.File(path, "r+") as root:
         stored = root["model_weights"].attrs
-        listed = list(stored["layer_names"])
+        listed = np.asarray(stored["layer_names"])
         del stored["layer_names"]
         stored["layer_names0"], stored["layer_names1"] = listed[:2], listed[2:]
     for got, expected in zip(load_model(path).get_weights(), whole, strict=True):

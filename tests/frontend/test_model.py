@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,11 +111,12 @@ def test_frozen_layers_have_no_trainable_weights() -> None:
 def test_layers_are_found_by_name_and_index() -> None:
     model = two_ended()
     assert model.get_layer("shared") is model.get_layer(index=2) is model.layers[2]
-    for arguments, text in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"name": "other"}, "model `two_ended` has no layer `other`. Its layers: left, right, shared, total, head."),
         ({"index": 5}, "model `two_ended` has 5 layers. Received: index=5."),
         ({}, "`get_layer` takes either `name` or `index`. Received: name=None, index=None."),
-    ):
+    ]
+    for arguments, text in cases:
         with pytest.raises(ModelError) as raised:
             model.get_layer(**arguments)
         assert str(raised.value) == text

@@ -251,7 +251,8 @@ def layer_norm(x, gamma, beta, epsilon):
     return y
 
 
-def batch_norm(x, gamma, beta, mean, variance, epsilon, axis):
+def batch_norm(x, parameters, epsilon, axis):
+    gamma, beta, mean, variance = parameters
     y = np.zeros_like(x)
     for i in positions(x.shape):
         c = i[axis]

@@ -1,5 +1,7 @@
 """Gradients of reductions and of ops that move elements, over drawn attributes."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ SHAPE = (3, 1, 4, 2)
 
 @pytest.mark.parametrize("op", REDUCTIONS)
 @given(st.sets(st.integers(-4, 3), min_size=0, max_size=4), st.booleans(), SEEDS)
-def test_reductions(op: type[Op], axes: set[int], keepdims: bool, seed: int) -> None:
+def test_reductions(op: Callable[..., Op], axes: set[int], keepdims: bool, seed: int) -> None:
     chosen = tuple({axis % 4: axis for axis in axes}.values())
     check_gradient(op(chosen, keepdims), distinct(np.random.default_rng(seed), *SHAPE), seed=seed)
 
@@ -33,7 +35,7 @@ def test_the_gradient_of_a_product_survives_zeros() -> None:
 
 
 @pytest.mark.parametrize("op", [ops.ReduceMax, ops.ReduceMin])
-def test_equal_extrema_share_the_gradient(op: type[Op]) -> None:
+def test_equal_extrema_share_the_gradient(op: Callable[..., Op]) -> None:
     b = Builder()
     x = b.input("x", TensorType("float64", (4,)))
     (dx,) = backward(b, b(op((0,)), x), [x])
@@ -61,7 +63,7 @@ def test_sorting(axis: int, descending: bool, seed: int) -> None:
 
 @pytest.mark.parametrize("axis", [-1, 0, 1])
 @pytest.mark.parametrize("op", [ops.Softmax, ops.LogSoftmax])
-def test_softmax(op: type[Op], axis: int, rng: np.random.Generator) -> None:
+def test_softmax(op: Callable[..., Op], axis: int, rng: np.random.Generator) -> None:
     check_gradient(op(axis), rng.standard_normal((3, 4, 2)))
 
 

@@ -9,7 +9,24 @@ from kcompile.errors import GraphError, InputError, TypeRuleError
 from kcompile.ir.evaluate import bind_graph, evaluate
 from kcompile.ir.graph import Builder, Graph, Value, inline, substitute
 from kcompile.ir.op import Tensor
-from kcompile.ir.ops import Add, Clip, Conv, Dense, Full, Fused, Lstm, MatMul, Mul, Neg, Relu, Reshape, Tanh
+from kcompile.ir.ops import (
+    Add,
+    Cast,
+    Clip,
+    Conv,
+    Dense,
+    Full,
+    Fused,
+    Lstm,
+    MatMul,
+    Mul,
+    Neg,
+    ReduceMean,
+    Relu,
+    Reshape,
+    Softmax,
+    Tanh,
+)
 from kcompile.ir.passes.constants import fold_constants
 from kcompile.ir.passes.simplify import simplify
 from kcompile.ir.types import TensorType, bind_shapes
@@ -192,6 +209,28 @@ def test_evaluation_in_another_precision_does_all_arithmetic_in_it() -> None:
     found = evaluate(graph, {"x": ones}, precision="float64")["output_0"]
     assert found.dtype == np.float64
     assert found[0, 0] == pytest.approx(1.0 + 2e-9, abs=1e-15)
+
+
+def test_sums_of_halves_do_not_overflow() -> None:
+    b = Builder()
+    x = b.input("x", TensorType("float16", ("N", 300, 300)))
+    graph = b.build([b(ReduceMean((1, 2)), x), b(Softmax(), b(Reshape(("N", 90_000)), x))])
+    found = evaluate(graph, {"x": np.full((1, 300, 300), 10.0, "float16")})
+    assert found["output_0"].tolist() == [10.0]
+    np.testing.assert_allclose(found["output_1"].astype("float64").sum(), 1.0, rtol=0.01)
+
+
+def test_casts_between_floats_do_not_round_in_a_finer_precision() -> None:
+    b = Builder()
+    x = b.input("x", TensorType("float32", ("N",)))
+    graph = b.build(
+        [b(Cast("float32"), b(Cast("float16"), x)), b(Cast("int32"), x), b(Cast("float16"), b(Cast("int32"), x))]
+    )
+    third = {"x": np.array([7 / 3], "float32")}
+    found = evaluate(graph, third, precision="float64")
+    assert [array.dtype.name for array in found.values()] == ["float64", "int32", "float64"]
+    assert [array[0] for array in found.values()] == [np.float32(7 / 3), 2, 2.0]
+    assert evaluate(graph, third)["output_0"][0] == np.float16(7 / 3)
 
 
 def test_inner_values_can_be_kept() -> None:

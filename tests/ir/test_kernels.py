@@ -46,16 +46,16 @@ def number(activation: Op | None) -> oracles.Number:
 
 
 def recurrent(op: Any, x: NDArray, kernel: NDArray, *rest: NDArray) -> tuple[NDArray, ...]:
-    functions = number(op.activation), number(op.recurrent_activation)
-    units, weights, left = rest[0].shape[0], rest[: 1 + op.biases], list(rest[1 + op.biases :])
+    units, left = rest[0].shape[0], list(rest[1 + op.biases :])
+    # How many of these there are depends on the op.
+    weights: list[Any] = [*rest[: 1 + op.biases], number(op.activation), number(op.recurrent_activation)]
     mask = left.pop() if op.has_mask else None
     states = left or [kernel[:1, :units] * 0.0 + 0.0 * x[:, 0, :1] for _ in range(op.states)]
     if isinstance(op, ops.Gru):
-        step = oracles.gru_step(kernel, *weights, *functions, op.reset_after)
+        make, weights = oracles.gru_step, [*weights, op.reset_after]
     else:
         make = oracles.lstm_step if isinstance(op, ops.Lstm) else oracles.simple_rnn_step
-        step = make(kernel, *weights, *functions)
-    return oracles.recurrent(x, step, states, units, op.reverse, mask, op.zero_masked_output)
+    return oracles.recurrent(x, make(kernel, *weights), states, units, op.reverse, mask, op.zero_masked_output)
 
 
 def attention(op: ops.Attention, query: NDArray, key: NDArray, value: NDArray, *mask: NDArray) -> tuple[NDArray, ...]:
@@ -72,8 +72,8 @@ ORACLES: dict[type[Op], Callable[..., Any]] = {
     ops.Gru: recurrent,
     ops.SimpleRnn: recurrent,
     ops.Attention: attention,
-    ops.LayerNorm: lambda op, *xs: oracles.layer_norm(*xs, op.epsilon),
-    ops.BatchNorm: lambda op, *xs: oracles.batch_norm(*xs, op.epsilon, op.axis),
+    ops.LayerNorm: lambda op, x, gamma, beta: oracles.layer_norm(x, gamma, beta, op.epsilon),
+    ops.BatchNorm: lambda op, x, *parameters: oracles.batch_norm(x, parameters, op.epsilon, op.axis),
     ops.Softmax: lambda op, x: oracles.softmax(x, op.axis),
     ops.Gather: lambda op, x, indices: oracles.gather(x, indices, op.axis),
     ops.Slice: lambda op, x: oracles.slice_of(x, op.axis, op.start, op.stop, op.step),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kcompile.ir.graph import Builder
 from kcompile.ir.op import OPS, Elementwise, Op
 from kcompile.ir.ops import Concat
+from kcompile.ir.ops.conv import DataFormat
 from kcompile.ir.passes.permute import (
     between,
     channels_first,
@@ -95,7 +96,7 @@ def test_an_op_in_another_form_computes_the_same(cls: type[Op]) -> None:
         (node,) = {v.producer for v in b.multi(case.op, *(b.constant(array) for array in case.arrays))}
         assert node is not None
         rank = max(case.arrays[i].ndim for i in data_operands(node))
-        target = data.draw(st.sampled_from(["channels_first", "channels_last"]))
+        target: DataFormat = data.draw(st.sampled_from(["channels_first", "channels_last"]))
         perm = data.draw(
             st.sampled_from([*[swapped(rank, target)] * (rank > 2), tuple(data.draw(st.permutations(range(rank))))])
         )

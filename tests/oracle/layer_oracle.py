@@ -91,7 +91,7 @@ def check(
             layer.finalize_state()
     ours.set_weights(arrays)
 
-    expected = leaves(theirs(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
+    expected = leaves(theirs(inputs[0] if len(inputs) == 1 else list(inputs), training=False))
     graph = ours.trace()
     feed = dict(zip(graph.input_types, inputs, strict=True))
     received = list(evaluate(graph, feed).values())

@@ -8,13 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kcompile.codegen.tvm.build import compile_object, link_library
 from kcompile.codegen.tvm.targets import Machine, host
 from kcompile.codegen.tvm.tir import Function, Kernel
-
-Array = NDArray[np.generic]
+from kcompile.ir.types import Array
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PAGE = mmap.PAGESIZE

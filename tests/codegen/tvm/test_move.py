@@ -133,7 +133,7 @@ def test_gathered_indices_are_clamped_into_the_table(planned: Planned, key: tupl
 
 
 @pytest.mark.parametrize("op", BILINEAR, ids=str)
-def test_bilinear_resizing_matches_the_reference(planned: Planned, op: Op):
+def test_bilinear_resizing_matches_the_reference(planned: Planned, op: ops.Resize):
     graph = BILINEAR[op]
     for symbols in ({"N": 3, "T": 11}, {"N": 1, "T": 1}, {"N": 0, "T": 2}):
         planned.check(graph, random_inputs(graph, **symbols), rtol=1e-6, atol=1e-6)

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from kcompile.codegen.tvm.kernels.pooling import Pool
+from kcompile.codegen.tvm.kernels.pooling import Kind, Pool
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
@@ -24,7 +24,7 @@ CASES = [
 ]
 
 
-def pool_kernel(kind: str, case: tuple, dtype: str = "float32", open_axis: bool = False) -> Pool:
+def pool_kernel(kind: Kind, case: tuple, dtype: str = "float32", open_axis: bool = False) -> Pool:
     spatial, channels, window, strides, padding = case
     shape = ("T", *spatial[1:]) if open_axis else spatial
     x = TensorType(dtype, ("N", *shape, channels))
@@ -66,7 +66,7 @@ def compiled() -> Compiled:
 @pytest.mark.parametrize("kind", ["max", "mean"])
 @pytest.mark.parametrize("batch", [0, 1, 3])
 @pytest.mark.parametrize("open_axis", [False, True])
-def test_pooling_matches_loops_over_windows(compiled: Compiled, case: tuple, kind: str, batch: int, open_axis: bool):
+def test_pooling_matches_loops_over_windows(compiled: Compiled, case: tuple, kind: Kind, batch: int, open_axis: bool):
     x = np.random.default_rng(0).normal(size=(batch, *case[0], case[1])).astype(np.float32)
     expected = 2 * np.maximum(loops(kind, x, case), 0)
     symbols = {"N": batch, "T": case[0][0]}

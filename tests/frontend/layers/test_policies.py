@@ -1,5 +1,7 @@
 """Dtype policies: which dtype weights, computations and results have."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def test_normalizations_compute_in_single_precision() -> None:
 
 
 def test_a_policy_may_be_a_config() -> None:
-    spec = {
+    spec: Any = {
         "module": "keras",
         "class_name": "DTypePolicy",
         "config": {"name": "mixed_float16"},

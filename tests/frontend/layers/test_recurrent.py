@@ -8,7 +8,6 @@ import pytest
 
 from kcompile.errors import ModelError
 from kcompile.frontend import Functional, Input, layers
-from kcompile.frontend.layer import Layer
 from kcompile.ir import ops
 from tests.frontend.errors import error_of
 from tests.frontend.layers.support import run, run_with_mask
@@ -16,7 +15,7 @@ from tests.frontend.layers.support import run, run_with_mask
 LENGTH, FEATURES, UNITS = 5, 3, 2
 
 
-def built(layer: Layer, rng: np.random.Generator, features: int = FEATURES) -> Layer:
+def built(layer: Any, rng: np.random.Generator, features: int = FEATURES) -> Any:
     layer(Input((LENGTH, features)))
     layer.set_weights([rng.normal(size=w.shape).astype(np.float32) for w in layer.weights])
     return layer
