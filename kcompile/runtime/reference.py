@@ -1,5 +1,6 @@
 """The NumPy reference as a session: slow, and right by definition."""
 
+from kcompile.ir import dims, ops
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array
@@ -7,12 +8,27 @@ from kcompile.runtime.extents import smallest_extents
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature, Structure
 
+_REDUCTIONS = (ops.ReduceMax, ops.ReduceMean, ops.ReduceMin, ops.ReduceProd, ops.ReduceSum)
+
 
 def graph_signature(graph: Graph, structure: Structure | None = None) -> Signature:
     """The signature of `graph`; unless `structure` says more, one output is an array and several are a list."""
     names = list(graph.output_names)
     arranged: Structure = structure if structure is not None else names[0] if len(names) == 1 else list(names)
-    return Signature(graph.name, graph.input_types, graph.output_types, arranged, smallest_extents(graph))
+    least = smallest_extents(graph)
+    return Signature(graph.name, graph.input_types, graph.output_types, arranged, least, rows_meet=rows_meet(graph))
+
+
+def rows_meet(graph: Graph) -> bool:
+    """Whether an op reduces an axis that holds the batch: the symbol that leads every input."""
+    leads = {type.shape[:1] for type in graph.input_types.values()}
+    batch = next(iter(leads)) if len(leads) == 1 else ()
+    return any(
+        dims.symbols(node.inputs[0].type.shape[axis]).intersection(map(str, batch))
+        for node in graph.nodes
+        if isinstance(node.op, _REDUCTIONS)
+        for axis in node.op.axes
+    )
 
 
 class ReferenceSession(Session):

@@ -49,6 +49,7 @@ class Signature:
         outputs: their types by name, in order.
         structure: how `predict` arranges the outputs.
         keys: the keys under which `predict` takes inputs beside their names, where the model was built with a dict.
+        rows_meet: whether one row of a batch changes the results of another, as a maximum over all of them does.
         minimums: the smallest value of a symbol on which the model works, where that is more than 0.
     """
 
@@ -58,6 +59,7 @@ class Signature:
     structure: Structure
     minimums: Mapping[str, int] = field(default_factory=dict[str, int])
     keys: Mapping[str, str] = field(default_factory=dict[str, str])
+    rows_meet: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_plans", dict[tuple[tuple[int, ...], ...], Plan]())
@@ -67,7 +69,7 @@ class Signature:
         """The symbol that leads every input and, as a factor, every output; None where rows cannot be split."""
         leads = {type.shape[0] if type.rank else 0 for type in self.inputs.values()}
         lead = leads.pop() if len(leads) == 1 else 0
-        if isinstance(lead, int) or not lead.isidentifier():
+        if isinstance(lead, int) or not lead.isidentifier() or self.rows_meet:
             return None
         follows = all(t.rank and _is_multiple(t.shape[0], lead) for t in self.outputs.values())
         inside = [*(t.shape[1:] for t in self.inputs.values()), *(t.shape[1:] for t in self.outputs.values())]
@@ -112,6 +114,7 @@ class Signature:
             "structure": self.structure,
             "minimums": dict(self.minimums),
             "keys": dict(self.keys),
+            "rows_meet": self.rows_meet,
         }
 
     @staticmethod
@@ -137,6 +140,7 @@ class Signature:
             structure,
             {symbol: as_count(least, f"minimums.{symbol}") for symbol, least in minimums.items()},
             {key: as_text(name, f"keys.{key}") for key, name in keys.items()},
+            record.get("rows_meet") is True,
         )
 
 

@@ -18,7 +18,7 @@ BROADCASTS = [((), ()), ((3,), (3,)), ((2, 3), (3,)), ((2, 1, 3), (4, 1)), ((1,)
 SEEDS = st.integers(0, 2**32 - 1)
 
 POSITIVE_BINARY = [ops.Div(), ops.Pow(), ops.Mod(), ops.FloorDiv()]
-BINARY = [ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum(), ops.Minimum(), ops.PRelu()]
+BINARY = [ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum(), ops.Minimum(), ops.PRelu(), ops.Atan2()]
 UNARY = [
     ops.Neg(),
     ops.Abs(),

@@ -105,6 +105,7 @@ from kcompile.frontend.layers.reshaping import (
     ZeroPadding3D,
 )
 from kcompile.frontend.layers.scaling import Normalization, Rescaling
+from kcompile.frontend.layers.spectrograms import MelSpectrogram, STFTSpectrogram
 from kcompile.frontend.layers.wrappers import Bidirectional, TimeDistributed
 
 __all__ = [
@@ -175,6 +176,7 @@ __all__ = [
     "MaxPooling2D",
     "MaxPooling3D",
     "Maximum",
+    "MelSpectrogram",
     "Minimum",
     "MultiHeadAttention",
     "Multiply",
@@ -195,6 +197,7 @@ __all__ = [
     "Rescaling",
     "Reshape",
     "Resizing",
+    "STFTSpectrogram",
     "SeparableConv1D",
     "SeparableConv2D",
     "SimpleRNN",

@@ -20,6 +20,7 @@ from kcompile.ir.ops.activation import (
     Softsign,
     Tanh,
 )
+from kcompile.ir.ops.angle import Atan2
 from kcompile.ir.ops.arithmetic import (
     Abs,
     Add,
@@ -105,6 +106,7 @@ __all__ = [
     "Add",
     "And",
     "ArgReduce",
+    "Atan2",
     "Attention",
     "AvgPool",
     "AvgPoolGradient",
