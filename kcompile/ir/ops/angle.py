@@ -14,9 +14,23 @@ if TYPE_CHECKING:
     from kcompile.ir.expression import Expression
     from kcompile.ir.graph import Builder, Value
 
-# atan(z) / z in powers of z^2, highest first, for |z| <= tan(pi / 8): S. L. Moshier, Cephes library, atanf.
-_ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1, 1.0)
-_TAN_PI_8 = math.sqrt(2.0) - 1.0
+# atan(z) = z + z^3 * P(z^2) / Q(z^2) for |z| <= 0.66, highest power first: S. L. Moshier, Cephes library, atan.
+_P = (
+    -8.750608600031904122785e-1,
+    -1.615753718733365076637e1,
+    -7.500855792314704667340e1,
+    -1.228866684490136173410e2,
+    -6.485021904942025371773e1,
+)
+_Q = (
+    1.0,
+    2.485846490142306297962e1,
+    1.650270098316988542046e2,
+    4.328810604912902668951e2,
+    4.853903996359136964868e2,
+    1.945506571482613964425e2,
+)
+_NEAR = 0.66
 
 
 @dataclass(frozen=True)
@@ -42,9 +56,16 @@ class Atan2(Binary, name="atan2"):
 
 def _atan(q: "Expression") -> "Expression":
     """The arc tangent of numbers from 0 to 1."""
-    far = q > _TAN_PI_8
+    far = q > _NEAR
     z = ((q - 1.0) / (q + 1.0)).where(far, q)
-    series = z.like(_ATAN[0])
-    for coefficient in _ATAN[1:]:
-        series = series * z.square() + coefficient
-    return series * z + (q.like(math.pi / 4)).where(far, 0.0)
+    square = z.square()
+    angle = z + z * square * _polynomial(square, _P) / _polynomial(square, _Q)
+    return angle + q.like(math.pi / 4).where(far, 0.0)
+
+
+def _polynomial(x: "Expression", coefficients: Sequence[float]) -> "Expression":
+    """Horner's scheme, from the highest power on."""
+    result = x.like(coefficients[0])
+    for coefficient in coefficients[1:]:
+        result = result * x + coefficient
+    return result
