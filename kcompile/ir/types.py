@@ -107,20 +107,22 @@ def bind_shapes(named_types: Mapping[str, TensorType], shapes: Mapping[str, Sequ
         InputError: a rank or an extent does not fit, or one symbol would need two values; all problems are named.
     """
     bindings: dict[str, int] = {}
+    givers: dict[str, str] = {}
     problems: list[str] = []
     for name, expected in named_types.items():
         received = tuple(shapes[name])
-        fits = len(received) == expected.rank
         for dim, extent in zip(expected.shape, received, strict=False):
-            if isinstance(dim, str) and dim.isidentifier():
-                bindings.setdefault(dim, extent)
-        fits = fits and all(
-            dims.substitute(dim, bindings) == extent for dim, extent in zip(expected.shape, received, strict=True)
-        )
-        if not fits:
-            problems.append(
-                f"input `{name}` must have shape ({', '.join(map(str, expected.shape))}). Received: {received}."
-            )
+            if isinstance(dim, str) and dim.isidentifier() and dim not in bindings:
+                bindings[dim], givers[dim] = extent, name
+        bound = tuple(dims.substitute(dim, bindings) for dim in expected.shape)
+        if bound != received:
+            pairs = zip(expected.shape, bound, received, strict=False) if len(bound) == len(received) else ()
+            clashing = dims.symbols(*(dim for dim, wanted, extent in pairs if wanted != extent))
+            others = [symbol for symbol in sorted(clashing) if givers.get(symbol, name) != name]
+            values = [f"{symbol} is {bindings[symbol]} from input `{givers[symbol]}`" for symbol in others]
+            where = f", where {' and '.join(values)}" if values else ""
+            law = f"input `{name}` must have shape ({', '.join(map(str, expected.shape))}){where}"
+            problems.append(f"{law}. Received: {received}.")
     if problems:
         raise InputError("\n".join(problems))
     return bindings
