@@ -42,7 +42,21 @@ def test_center_crop_agrees(size: tuple[int, int], data_format: str) -> None:
 
 
 RANDOM: dict[str, tuple[Any, ...]] = {
+    "AugMix": (),
+    "CutMix": (),
+    "MixUp": (),
+    "RandAugment": (),
     "RandomBrightness": (0.2,),
+    "RandomColorDegeneration": (0.2,),
+    "RandomColorJitter": (),
+    "RandomElasticTransform": (),
+    "RandomErasing": (),
+    "RandomGaussianBlur": (),
+    "RandomInvert": (),
+    "RandomPerspective": (),
+    "RandomPosterization": (4,),
+    "RandomSharpness": (0.2,),
+    "RandomShear": (),
     "RandomContrast": (0.2,),
     "RandomFlip": ("horizontal",),
     "RandomHue": (0.2,),

@@ -132,6 +132,9 @@ class RandomImageLayer(Layer):
     """Changes images at random while training; at inference it returns them, as floats."""
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        if t.training:
+            law = f"layer `{self.name}` ({type(self).__name__}) cannot change images while training"
+            raise ModelError(f"{law}. Change them before `fit`, and leave the layer out.")
         return cast(t, args[0], self.compute_dtype)
 
 
@@ -148,11 +151,51 @@ def _at_random(name: str, required: Sequence[str] = (), **defaults: Any) -> type
 _RANGE = (0, 255)
 _WARP = {"fill_mode": "reflect", "interpolation": "bilinear"}
 
+AugMix = _at_random(
+    "AugMix",
+    value_range=_RANGE,
+    num_chains=3,
+    chain_depth=3,
+    factor=0.3,
+    alpha=1.0,
+    all_ops=True,
+    interpolation="bilinear",
+)
+CutMix = _at_random("CutMix", factor=1.0)
+MixUp = _at_random("MixUp", alpha=0.2)
+RandAugment = _at_random("RandAugment", value_range=_RANGE, num_ops=2, factor=0.5, interpolation="bilinear")
 RandomBrightness = _at_random("RandomBrightness", ["factor"], value_range=_RANGE)
+RandomColorDegeneration = _at_random("RandomColorDegeneration", ["factor"], value_range=_RANGE)
+RandomColorJitter = _at_random(
+    "RandomColorJitter",
+    value_range=_RANGE,
+    brightness_factor=None,
+    contrast_factor=None,
+    saturation_factor=None,
+    hue_factor=None,
+)
 RandomContrast = _at_random("RandomContrast", ["factor"], value_range=_RANGE)
+RandomElasticTransform = _at_random(
+    "RandomElasticTransform",
+    factor=1.0,
+    scale=1.0,
+    interpolation="bilinear",
+    fill_mode="reflect",
+    fill_value=0.0,
+    value_range=_RANGE,
+)
+RandomErasing = _at_random("RandomErasing", factor=1.0, scale=(0.02, 0.33), fill_value=None, value_range=_RANGE)
 RandomFlip = _at_random("RandomFlip", mode="horizontal_and_vertical")
+RandomGaussianBlur = _at_random("RandomGaussianBlur", factor=1.0, kernel_size=3, sigma=1.0, value_range=_RANGE)
 RandomHue = _at_random("RandomHue", ["factor"], value_range=_RANGE)
-RandomSaturation = _at_random("RandomSaturation", ["factor"], value_range=_RANGE)
+RandomInvert = _at_random("RandomInvert", factor=1.0, value_range=_RANGE)
+RandomPerspective = _at_random("RandomPerspective", factor=1.0, scale=1.0, interpolation="bilinear", fill_value=0.0)
+RandomPosterization = _at_random("RandomPosterization", ["factor"], value_range=_RANGE)
 RandomRotation = _at_random("RandomRotation", ["factor"], **_WARP, fill_value=0.0)
+RandomSaturation = _at_random("RandomSaturation", ["factor"], value_range=_RANGE)
+RandomSharpness = _at_random("RandomSharpness", ["factor"], value_range=_RANGE)
+RandomShear = _at_random(
+    "RandomShear", x_factor=0.0, y_factor=0.0, interpolation="bilinear", fill_mode="reflect", fill_value=0.0
+)
 RandomTranslation = _at_random("RandomTranslation", ["height_factor", "width_factor"], **_WARP, fill_value=0.0)
 RandomZoom = _at_random("RandomZoom", ["height_factor"], width_factor=None, **_WARP, fill_value=0.0)
