@@ -78,7 +78,7 @@ def test_the_object_for_another_architecture_links():
 
 def test_each_layer_is_one_kernel(cnn: Model):
     table = [(call.family, call.source) for call in cnn.compiled.calls]
-    assert table == [("conv", "stem"), ("conv_pool", "block"), ("depthwise", "depthwise"), ("matrix", "head")]
+    assert table == [("conv", "stem"), ("winograd", "block"), ("depthwise", "depthwise"), ("matrix", "head")]
 
 
 def test_equal_graphs_give_equal_bytes():

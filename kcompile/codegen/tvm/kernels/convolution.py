@@ -1,5 +1,7 @@
 """Which kernel a convolution becomes, and with which tiles."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from kcompile.codegen.tvm.kernels.conv import Conv, Placement
@@ -8,6 +10,7 @@ from kcompile.codegen.tvm.kernels.dense import constant_of, emit_matrix
 from kcompile.codegen.tvm.kernels.depthwise import emit_depthwise
 from kcompile.codegen.tvm.kernels.pooling import kind_of
 from kcompile.codegen.tvm.kernels.tile import choose, pack
+from kcompile.codegen.tvm.kernels.winograd import Winograd, pays, transformed, unit_of
 from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
@@ -37,6 +40,9 @@ def conv(plan: Plan, node: Node) -> None:
         emit_depthwise(plan, node, windows, weights, bias)
         return
     pool = plan.pool(node) if len(windows.size) > 1 else None
+    if pays(plan.machine, windows, op.groups, filters, x.type.dtype) and (pool is None or _halves(pool)):
+        _emit_winograd(plan, x, windows, weights, bias, plan.tail(node), pool)
+        return
     emit_conv(plan, x, windows, op.groups, weights, bias, plan.tail(node), pool=pool)
 
 
@@ -66,6 +72,26 @@ def emit_conv(
     assert isinstance(op, ops.MaxPool | ops.AvgPool)
     spec = ConvPool(*fields, Pooling(kind_of(op), op.pool_size, op.strides, result.type.shape[1:-1]))
     plan.emit(spec, *operands, Temporary(spec.scratch, per_thread=True), result)
+
+
+def _halves(pool: Node) -> bool:
+    """Whether the windows of a pooling are 2 x 2, side by side."""
+    op = pool.op
+    return isinstance(op, ops.MaxPool | ops.AvgPool) and op.pool_size == op.strides == (2, 2)
+
+
+def _emit_winograd(
+    plan: Plan, x: Value, windows: Windows, weights: Array, bias: Value | None, tail: Tail, pool: Node | None
+) -> None:
+    kind = kind_of(pool.op) if pool and isinstance(pool.op, ops.MaxPool | ops.AvgPool) else None
+    filters = weights.shape[-1]
+    draft = Winograd(windows, filters, (1, 1), 1, 1, bias is not None, tail.chain, kind)
+    rows, parts = unit_of(draft.tiles)
+    tile = choose(plan.machine, rows * draft.tiles[1], filters)
+    spec = replace(draft, tile=tile, rows=rows, parts=parts)
+    operands = [x, transformed(weights, tile[1]), *([bias] if bias else []), *tail.operands]
+    scratch = Temporary(spec.scratch, per_thread=True)
+    plan.emit(spec, *operands, scratch, pool.outputs[0] if pool else tail.result)
 
 
 def _packed(weights: Array, groups: int, columns: int) -> Array:

@@ -1,0 +1,89 @@
+"""Winograd convolutions against the reference in float64."""
+
+import numpy as np
+import pytest
+
+from kcompile.codegen.tvm.kernels.winograd import pays, unit_of
+from kcompile.codegen.tvm.targets import MACHINES, host
+from kcompile.codegen.tvm.windows import Windows
+from kcompile.ir import ops
+from kcompile.ir.evaluate import evaluate
+from kcompile.ir.graph import Builder, Graph, Value
+from kcompile.ir.passes.fusion import fuse
+from kcompile.ir.types import TensorType
+from tests.codegen.tvm.model import Model
+
+# height, width, channels, filters, padding, pooling
+CASES = [
+    (8, 8, 16, 16, "same", None),
+    (9, 8, 23, 37, "same", None),
+    (14, 14, 64, 48, "same", None),
+    (12, 11, 16, 70, "valid", None),
+    (16, 10, 32, 33, "same", "max"),
+    (11, 13, 17, 16, "same", "mean"),
+    (6, 30, 40, 21, ((2, 1), (0, 2)), None),
+    (40, 22, 16, 16, "same", "max"),
+]
+
+
+def graph_of_all_cases() -> Graph:
+    """``pool(silu(conv(x) + skip))``, or relu, for every case."""
+    rng = np.random.default_rng(0)
+    b = Builder()
+    outputs: dict[str, Value] = {}
+    for i, (height, width, channels, filters, padding, pool) in enumerate(CASES):
+        x = b.input(f"x{i}", TensorType("float32", ("N", height, width, channels)))
+        kernel = b.constant((rng.normal(size=(3, 3, channels, filters)) / 12).astype(np.float32))
+        y = b(ops.Conv((1, 1), padding), x, kernel, b.constant(rng.normal(size=filters).astype(np.float32)))
+        y = b(ops.Add(), y, b.input(f"skip{i}", y.type))
+        y = b(ops.Silu() if i % 2 else ops.Relu(), y)
+        if pool:
+            y = b(ops.MaxPool((2, 2), (2, 2)) if pool == "max" else ops.AvgPool((2, 2), (2, 2)), y)
+        outputs[f"y{i}"] = y
+    return fuse(b.build(outputs))
+
+
+@pytest.fixture(scope="module", params=["x86-64-v2", "x86-64-v3", "host"])
+def model(request: pytest.FixtureRequest) -> Model:
+    machine = host() if request.param == "host" else MACHINES[request.param]
+    if host().triple != machine.triple:
+        pytest.skip("the host is another architecture")
+    return Model(graph_of_all_cases(), machine)
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(0, 1), (1, 1), (3, 2)])
+def test_convolutions_match_the_reference(model: Model, batch: int, threads: int, rng: np.random.Generator):
+    assert {call.family for call in model.compiled.calls} == {"winograd"}
+    types = {name: t.bind({"N": batch}) for name, t in model.graph.input_types.items()}
+    inputs = {name: rng.normal(size=t.static_shape()).astype(np.float32) for name, t in types.items()}
+    expected = evaluate(model.graph, inputs, precision="float64")
+    results = model.run(inputs, threads)
+    for name, y in results.items():
+        np.testing.assert_allclose(y, expected[name], rtol=1e-5, atol=1e-5, err_msg=f"{CASES[int(name[1:])]}")
+    if threads > 1:
+        for name, y in model.run(inputs, 1).items():
+            np.testing.assert_array_equal(y, results[name])
+
+
+def windows(extent: int | str, channels: int, **changes: object) -> Windows:
+    fields = {"size": (3, 3), "strides": (1, 1), "dilation": (1, 1), "padding": ((1, 1), (1, 1))}
+    spatial = (extent, extent)
+    return Windows("N", spatial, spatial, channels, **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_it_is_chosen_where_it_saves_time():
+    machine = MACHINES["x86-64-v4"]
+    assert pays(machine, windows(56, 64), 1, 64, "float32")
+    assert pays(machine, windows(14, 256), 1, 256, "float32")
+    assert not pays(machine, windows(56, 3), 1, 64, "float32")  # the transforms cost more than they save
+    assert not pays(machine, windows(1, 512), 1, 512, "float32")  # of a tile one result is used
+    assert not pays(machine, windows("H", 64), 1, 64, "float32")
+    assert not pays(machine, windows(56, 64, strides=(2, 2)), 1, 64, "float32")
+    assert not pays(machine, windows(56, 64), 2, 64, "float32")
+    assert not pays(machine, windows(56, 64), 1, 64, "float16")
+
+
+def test_one_image_is_work_for_two_threads():
+    assert unit_of((4, 4)) == (4, 2)
+    assert unit_of((7, 7)) == (4, 1)
+    assert unit_of((28, 28)) == (2, 1)
