@@ -104,7 +104,8 @@ def compile(
         threads: threads of a session that is loaded without saying how many; by default all CPUs.
         seed: of the inputs that the artifact is verified on.
         on_stage: called with the name of each stage as it begins.
-        options: of the target: `opset` for "onnx".
+        options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's), and for C libraries
+            `name` (of the function), `weights` ("embedded" or "external") and `max_ram` (bytes of the workspace).
 
     Raises:
         ModelError: the model cannot be read.
@@ -124,7 +125,7 @@ def compile(
     clock.start("reading the model")
     keras_model, file = _model_of(model)
     notes = _notes(keras_model, file, threads)
-    graph = trace(keras_model, shapes)
+    graph = chosen.prepare(trace(keras_model, shapes))
     clock.start("compiling")
     program = chosen.compile(graph, keras_model.signature(graph), notes)
     clock.start("verifying")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kcompile.errors import MissingExtra, TargetError
 from kcompile.ir import dims
@@ -22,7 +22,13 @@ from kcompile.runtime.reference import graph_signature
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Signature
 
+if TYPE_CHECKING:
+    from kcompile.codegen.parity import Report
+    from kcompile.codegen.tvm.targets import Machine
+
 TARGETS = ("onnx", "tvm")
+
+_LIBRARY_OPTIONS = ("name", "weights", "max_ram")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Program:
         versions: of the packages that made it.
         open: makes a session of it with a number of threads.
         description: what a native program must know of itself to be called.
+        recorded: further files, by name, which hold what the verification saw.
     """
 
     signature: Signature
@@ -48,6 +55,7 @@ class Program:
     versions: Mapping[str, str]
     open: Callable[[int], Session]
     description: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    recorded: Callable[["Report"], Mapping[str, bytes]] = lambda report: {}
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,9 @@ class Backend:
     target: str
     suffixes: tuple[str, ...]
     compile: Callable[[Graph, Signature, Mapping[str, str]], Program]
-    """From a traced graph, what the model takes and gives, and notes that the artifact carries."""
+    """From a prepared graph, what the model takes and gives, and notes that the artifact carries."""
+    prepare: Callable[[Graph], Graph] = lambda graph: graph
+    """Fixes extents that the target cannot leave open."""
 
     def session(self, graph: Graph) -> Session:
         """`graph` compiled in memory, for one thread."""
@@ -77,10 +87,24 @@ def backend(target: str, **options: Any) -> Backend:
     if name == "onnx" and not colon:
         return _onnx_backend(**_known(target, options, "opset"))
     if name == "tvm" and (machine or not colon):
-        return _native_backend(target, machine or "host", **_known(target, options))
+        return _tvm_backend(target, machine or "host", options)
     near = get_close_matches(name, TARGETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise TargetError(f'`target` must be "onnx", "tvm" or "tvm:<machine>". Received: {target!r}.{hint}')
+
+
+def describe(machine: "Machine") -> dict[str, Any]:
+    """What a bundle says of its machine."""
+    from kcompile.codegen.tvm.targets import required_flags
+
+    return {
+        "name": machine.name,
+        "architecture": machine.architecture,
+        "flags": sorted(required_flags(machine)),
+        "triple": machine.triple,
+        "cpu": machine.cpu,
+        "features": list(machine.features),
+    }
 
 
 def weight_bytes(graph: Graph) -> int:
@@ -138,18 +162,21 @@ def _onnx_backend(opset: int | None = None) -> Backend:
     return Backend("onnx", (".onnx", ".kcb"), compile)
 
 
-def _native_backend(target: str, name: str) -> Backend:
+def _tvm_backend(target: str, name: str, options: Mapping[str, Any]) -> Backend:
+    """The back end of programs for `kcompile.load`, or of C libraries, as the machine asks for."""
+    from kcompile.codegen.tvm.targets import machine
+
+    given = {key: value for key, value in options.items() if value is not None}
+    found = machine(name, given.pop("cpu", None), given.pop("features", ()))
+    if found.threaded:
+        return _native_backend(target, found, **_known(target, given))
+    library = _extra("tvm", "kcompile.codegen.library.backend", "apache-tvm")
+    return library.library_backend(target, found, library.Options(**_known(target, given, *_LIBRARY_OPTIONS)))
+
+
+def _native_backend(target: str, machine: "Machine") -> Backend:
     lower = _extra("tvm", "kcompile.codegen.tvm.lower", "apache-tvm")
-    targets = importlib.import_module("kcompile.codegen.tvm.targets")
-    machine: Any = targets.machine(name)
-    description = {
-        "name": machine.name,
-        "architecture": machine.triple.partition("-")[0],
-        "flags": sorted(targets.required_flags(machine)),
-        "triple": machine.triple,
-        "cpu": machine.cpu,
-        "features": list(machine.features),
-    }
+    description = describe(machine)
     misfit = machine_misfit(description)
     if misfit:
         raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")

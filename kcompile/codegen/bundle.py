@@ -68,6 +68,7 @@ def write_bundle(file: BinaryIO, contents: Contents) -> None:
     """Write the bundle into an empty file."""
     members: dict[str, bytes | memoryview] = {
         **contents.program.members,
+        **contents.program.recorded(contents.report),
         SAMPLES: samples_npz(contents.report.samples),
     }
     manifest = _manifest(contents, members)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from kcompile.errors import ArtifactError
 from kcompile.runtime.bundle import Bundle, check_machine, is_bundle, open_bundle
+from kcompile.runtime.library import LibraryProgram, LibrarySession
 from kcompile.runtime.native import NativeProgram, NativeSession
 from kcompile.runtime.session import THREADS_KEY, Session, check_threads
-from kcompile.runtime.signature import as_dict, as_dim, as_list, as_text
+from kcompile.runtime.signature import as_count, as_dict, as_dim, as_list, as_text
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None, check: bool = False) -> Session:
@@ -64,7 +65,24 @@ def load_bundle(bundle: Bundle, threads: int | None = None) -> Session:
         notes = as_dict(bundle.manifest.get("notes"), "notes")
         used = check_threads(threads, notes.get(THREADS_KEY))
         return NativeSession(bundle.signature, _native_program(bundle), used, bundle.path.name, notes)
-    raise ArtifactError(f"{bundle.path.name} must hold an artifact of kind native or onnx. Received: {bundle.kind!r}.")
+    if bundle.kind == "library":
+        check_machine(bundle)
+        notes = as_dict(bundle.manifest.get("notes"), "notes")
+        return LibrarySession(bundle.signature, _library_program(bundle), bundle.path.name, notes)
+    raise ArtifactError(
+        f"{bundle.path.name} must hold an artifact of kind native, library or onnx. Received: {bundle.kind!r}."
+    )
+
+
+def _library_program(bundle: Bundle) -> LibraryProgram:
+    artifact = as_dict(bundle.manifest["artifact"], "artifact")
+    if "library" not in artifact:
+        raise ArtifactError(f"{bundle.path.name} holds a static library alone. Unpack it, and link with it.")
+    memory = as_dict(bundle.manifest.get("memory"), "memory")
+    weights = bundle.member("weights") if "weights" in artifact else None
+    function = as_text(artifact.get("function"), "artifact.function")
+    workspace = as_count(memory.get("workspace_bytes"), "memory.workspace_bytes")
+    return LibraryProgram(bundle.member("library"), weights, function, workspace)
 
 
 def _native_program(bundle: Bundle) -> NativeProgram:

@@ -6,16 +6,12 @@ threads are the machine's CPUs already.
 """
 
 import ctypes
-import hashlib
 import os
-import tempfile
 import threading
 import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
@@ -23,27 +19,21 @@ from kcompile.errors import ArtifactError, InputError, KCompileError
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import Array
+from kcompile.runtime.memory import Content, Entries, address, aligned, aligned_empty, loaded, pointers
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature
-
-Content: TypeAlias = bytes | memoryview
-
-ALIGNMENT = 64
 
 # Operations of one call from which waking the pool pays: it takes up to 50 µs, in which one core does some millions.
 _WORTH_THREADS = 2_000_000
 _MAX_CALLS = 256
 
-_ENTRIES: dict[str, tuple[list[type], type | None]] = {
+_ENTRIES: Entries = {
     "kc_arena_bytes": ([ctypes.c_void_p, ctypes.c_int32], ctypes.c_int64),
     "kc_run": ([ctypes.c_void_p] * 6, ctypes.c_int),
     "kc_pool_bytes": ([ctypes.c_int32], ctypes.c_size_t),
     "kc_pool_create": ([ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p),
     "kc_pool_destroy": ([ctypes.c_void_p], None),
 }
-
-_libraries: dict[bytes, ctypes.CDLL] = {}
-_libraries_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -102,9 +92,9 @@ class NativeSession(Session):
         if unknown:
             raise ArtifactError(f"{origin} is damaged: no input has the extents {', '.join(sorted(unknown))}.")
         self._program = program
-        self._library = _loaded(program.library, origin)
-        self._weights = _aligned(program.weights)
-        self._weights_address = _address(self._weights)
+        self._library = loaded(program.library, origin, _ENTRIES)
+        self._weights = aligned(program.weights)
+        self._weights_address = address(self._weights)
         self._calls: dict[tuple[int, ...], _Call] = {}
         self._forget_workspaces()
 
@@ -118,8 +108,8 @@ class NativeSession(Session):
         outputs = [np.empty(shape, dtype) for shape, dtype in plan.results]
         with self._workspace(call.threads) as workspace:
             failed = self._library.kc_run(
-                _pointers(arrays),
-                _pointers(outputs),
+                pointers(arrays),
+                pointers(outputs),
                 self._weights_address,
                 workspace.arena(call.arena_bytes),
                 call.symbols,
@@ -169,12 +159,12 @@ class _Workspace:
     """Memory for intermediate results, and the threads that share the work (none for one thread)."""
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
-        self._arena = _aligned_empty(0)
-        self._address = _address(self._arena)
+        self._arena = aligned_empty(0)
+        self._address = address(self._arena)
         self.pool: int | None = None
         if threads == 1:
             return
-        self._memory = _aligned_empty(library.kc_pool_bytes(threads))
+        self._memory = aligned_empty(library.kc_pool_bytes(threads))
         self.pool = library.kc_pool_create(self._memory.ctypes.data, threads)
         if not self.pool:
             raise KCompileError(f"the system has no {threads} threads for a session. Load it with fewer `threads`.")
@@ -185,8 +175,8 @@ class _Workspace:
     def arena(self, size: int) -> int:
         """The address of at least `size` bytes."""
         if self._arena.nbytes < size:
-            self._arena = _aligned_empty(size)
-            self._address = _address(self._arena)
+            self._arena = aligned_empty(size)
+            self._address = address(self._arena)
         return self._address
 
 
@@ -195,69 +185,3 @@ def _end_pool(library: ctypes.CDLL, pool: int, memory: Array, process: int) -> N
     if process == os.getpid():
         library.kc_pool_destroy(pool)
     del memory
-
-
-def _pointers(arrays: Sequence[Array]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(arrays))(*[_address(array) for array in arrays])
-
-
-def _address(array: Array) -> int:
-    # `array.ctypes.data` takes three times as long, which small models would feel.
-    return array.__array_interface__["data"][0]
-
-
-def _aligned_empty(size: int) -> Array:
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size]
-
-
-def _aligned(content: Content) -> Array:
-    """`content` as bytes at an aligned address, where it lies if that is one."""
-    array = np.frombuffer(content, np.uint8)
-    if array.ctypes.data % ALIGNMENT == 0:
-        return array
-    copy = _aligned_empty(array.size)
-    copy[...] = array
-    return copy
-
-
-def _loaded(content: Content, origin: str) -> ctypes.CDLL:
-    """The shared library, loaded once per process and content."""
-    digest = hashlib.sha256(content).digest()
-    with _libraries_lock:
-        if digest not in _libraries:
-            _libraries[digest] = _bound(content, origin)
-        return _libraries[digest]
-
-
-def _bound(content: Content, origin: str) -> ctypes.CDLL:
-    try:
-        library = _open_in_memory(content) if hasattr(os, "memfd_create") else _open_by_file(content)
-        for name, (arguments, result) in _ENTRIES.items():
-            entry = getattr(library, name)
-            entry.argtypes, entry.restype = arguments, result
-    except (OSError, AttributeError) as error:
-        raise ArtifactError(f"the program in {origin} cannot be loaded on this machine: {error}") from None
-    return library
-
-
-def _open_in_memory(content: Content) -> ctypes.CDLL:
-    """Load a library that no file holds, so that nothing is left behind whatever happens."""
-    descriptor = os.memfd_create("kcompile", os.MFD_CLOEXEC)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
-    # The descriptor stays open: the loader knows libraries by path, and would take another library under a number that
-    # is used again for this one.
-    try:
-        return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
-    except OSError:
-        os.close(descriptor)
-        return _open_by_file(content)
-
-
-def _open_by_file(content: Content) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory(prefix="kcompile-") as folder:
-        path = Path(folder) / "program.so"
-        path.write_bytes(content)
-        return ctypes.CDLL(str(path))

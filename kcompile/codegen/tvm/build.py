@@ -50,11 +50,14 @@ def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
 def _attributes(machine: Machine) -> dict[str, object]:
     """TVM's description of the machine."""
     attributes: dict[str, object] = {"kind": "llvm", "mtriple": machine.triple}
-    optional = {"mcpu": machine.cpu, "mattr": list(machine.features), "mabi": machine.abi}
-    optional["mfloat-abi"] = machine.float_abi
-    if not machine.threaded:
+    optional = {
+        "mcpu": machine.cpu,
+        "mattr": list(machine.features),
+        "mabi": machine.abi,
+        "mfloat-abi": machine.float_abi,
         # Else TVM guesses, and says that it does. Only its own vectorizer, which nothing here uses, reads it.
-        optional["vector-width"] = 128
+        "vector-width": 0 if machine.threaded else 128,
+    }
     return attributes | {key: value for key, value in optional.items() if value}
 
 

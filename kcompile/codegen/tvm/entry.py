@@ -11,7 +11,7 @@ from typing import Any
 from kcompile.codegen.tvm.arena import THREADS, Arena, Place
 from kcompile.codegen.tvm.build import global_variable
 from kcompile.codegen.tvm.compiler import tirx, tvm
-from kcompile.codegen.tvm.expr import Expr, constant, index, prim_type, select
+from kcompile.codegen.tvm.expr import Expr, constant, prim_type, select
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function
 from kcompile.ir.dims import Dim
@@ -42,16 +42,15 @@ class Call:
 
 
 class _Entry(Function):
-    """A function whose symbols are int64 and stand in an array."""
+    """A function whose symbols, if it has any, are int64 and stand in an array."""
 
-    def __init__(self, name: str, machine: Machine, symbols: Sequence[str]) -> None:
+    def __init__(self, name: str, machine: Machine, symbols: Sequence[str] | None) -> None:
         super().__init__(name, machine)
         self.parameters: list[Any] = []
-        self._array = self.array("symbols", "int64")
-        self.values = {name: self._loaded(i) for i, name in enumerate(symbols)}
-
-    def _loaded(self, i: int) -> Expr:
-        return self.load(self._array, i, "int64")
+        self.values: dict[str, Expr] = {}
+        if symbols is not None:
+            array = self.array("symbols", "int64")
+            self.values = {name: self.load(array, i, "int64") for i, name in enumerate(symbols)}
 
     def array(self, name: str, dtype: str) -> Any:
         """A pointer parameter, as a buffer."""
@@ -77,20 +76,13 @@ class _Entry(Function):
         """Call another function of the module."""
         self.emit(tirx.Evaluate(tvm.ir.Call(global_variable(name), list(arguments), ret_ty=prim_type("int32", 1))))
 
-    def constants(self, name: str) -> Any:
-        """A buffer at the address that the imported function ``<name>_address`` gives."""
-        variable = tirx.Var(name, tvm.ir.PointerType(prim_type("uint8", 1)))
-        self.emit(tirx.Bind(variable, tirx.call_extern(variable.ty, f"{name}_address")))
+    def block(self, name: str, pointer: Any) -> Any:
+        """The memory that starts at a pointer, as a buffer."""
+        variable = tirx.Var(name, _VOID)
+        self.emit(tirx.Bind(variable, pointer))
         buffer = tirx.decl_buffer((_UNBOUNDED,), "uint8", name=name)
         self.emit(tirx.DeclBuffer(buffer, data=variable))
         return buffer
-
-    def check_aligned(self, pointer: Any, alignment: int) -> None:
-        """Return -1 where `pointer` is null or no multiple of `alignment`."""
-        dtype = f"int{8 * self.machine.pointer_bytes}"
-        number = Expr(tirx.reinterpret(prim_type(dtype, 1), pointer), dtype)
-        with self.when((number & (alignment - 1)).differs(0) | number.equals(0)):
-            self.emit(tirx.Return(tirx.const(-1, "int32")))
 
     def wide(self, dim: Dim) -> Expr:
         """An extent as an int64."""
@@ -167,40 +159,49 @@ def main(
     return f.finish()
 
 
+# An LLVM function that does what TensorIR can only where addresses have 64 bits; LLVM inlines it.
+_POINTER_AT = """
+define ptr @pointer_at(ptr %array, i32 %i) {
+  %place = getelementptr ptr, ptr %array, i32 %i
+  %pointer = load ptr, ptr %place
+  ret ptr %pointer
+}
+"""
+
+
 def library_run(
     machine: Machine, arena: Arena, calls: Sequence[Call], inputs: int, outputs: int, weights: str | None
 ) -> Any:
-    """``int32_t <model>_run(inputs, outputs, workspace)``: every call, one after another; -1 where the workspace is bad.
+    """``int32_t run(inputs, outputs, workspace)``: every call, one after another; it returns 0.
 
     With `weights`, LLVM text that defines ``weights_address()``, the weights are in the object; without, they are a
     parameter before the workspace.
     """
-    f = _Entry("run", machine, ())
-    f.parameters.clear()
-    address = f"int{8 * machine.pointer_bytes}"
-    arrays = {kind: f.array(kind, address) for kind in ("input", "output")}
+    f = _Entry("run", machine, None)
+    arrays = {kind: f.array(kind, "uint8") for kind in ("input", "output")}
     blocks = {} if weights else {"weights": f.array("weights", "uint8")}
     blocks["arena"] = f.array("workspace", "uint8")
-    f.check_aligned(f.parameters[-1], machine.alignment)
     if weights:
-        blocks["weights"] = f.constants("weights")
-    sizes = {
-        "input": [f.load(arrays["input"], i, address) for i in range(inputs)],
-        "output": [f.load(arrays["output"], i, address) for i in range(outputs)],
-    }
+        blocks["weights"] = f.block("weights", tirx.call_extern(_VOID, "weights_address"))
+    external: dict[tuple[str, int], Any] = {}
+    for kind, count in (("input", inputs), ("output", outputs)):
+        for i in range(count):
+            held = tirx.call_extern(_VOID, "pointer_at", arrays[kind].data, tirx.const(i, "int32"))
+            external[kind, i] = f.block(f"{kind}{i}", held)
 
     def pointer(location: Location) -> Any:
         if location.kind in arrays:
-            return tirx.reinterpret(_VOID, sizes[location.kind][location.number].node)
-        offset = constant(location.number, "int32") if location.place is None else f.extent(location.place.offset)
-        return tirx.address_of(tirx.BufferLoad(blocks[location.kind], [index(offset).node]))
+            block, offset = external[location.kind, location.number], 0
+        else:
+            block = blocks[location.kind]
+            offset = location.number if location.place is None else int(location.place.offset)
+        return tirx.address_of(tirx.BufferLoad(block, [tirx.const(offset, "int32")]))
 
     for call in calls:
         f.call(call.name, [pointer(argument) for argument in call.arguments])
     f.emit(tirx.Return(tirx.const(0, "int32")))
-    body = f.body()
-    if weights:
-        body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", tvm.ir.StringImm(weights), body)
+    text = tvm.ir.StringImm(_POINTER_AT + (weights or ""))
+    body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", text, f.body())
     return tirx.PrimFunc(f.parameters, body, ret_type=prim_type("int32", 1))
 
 

@@ -213,10 +213,7 @@ class _Memory:
             if not isinstance(key, Value | Temporary) or (isinstance(key, Value) and self._external(key)):
                 continue
             lives[key] = (lives.get(key, (number, 0))[0], number)
-        intervals = [
-            Interval(key.type, first, last, self._per_thread(key))
-            for key, (first, last) in lives.items()
-        ]
+        intervals = [Interval(key.type, first, last, self._per_thread(key)) for key, (first, last) in lives.items()]
         self.lives = tuple(intervals)
         self.arena = plan_arena(intervals, self._machine.alignment)
         return dict(zip(lives, self.arena.places, strict=True))

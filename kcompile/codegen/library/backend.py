@@ -1,0 +1,233 @@
+"""The back end of C libraries: from a graph to the members of a bundle that is unpacked where the library is used.
+
+What is verified here is the library itself where this machine runs its code, else the same kernels and the same memory
+plan, compiled for this machine. The library's own self-test then compares on the device.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+from kcompile.codegen.backends import Backend, Program, describe, work
+from kcompile.codegen.library import project
+from kcompile.codegen.library.archive import archive
+from kcompile.codegen.library.interface import Interface, header, identifier, interface
+from kcompile.codegen.library.objects import Contents, contents
+from kcompile.codegen.library.selftest import selftest
+from kcompile.codegen.parity import Report
+from kcompile.codegen.tvm.library import Library, Live, compile_library
+from kcompile.codegen.tvm.targets import Machine, host
+from kcompile.errors import TargetError
+from kcompile.ir import dims
+from kcompile.ir.evaluate import bind_graph
+from kcompile.ir.graph import Graph
+from kcompile.ir.ops import Constant
+from kcompile.ir.passes.fusion import fuse
+from kcompile.ir.passes.pipeline import inference
+from kcompile.runtime.bundle import machine_misfit
+from kcompile.runtime.library import LibraryProgram, LibrarySession
+from kcompile.runtime.session import Session
+from kcompile.runtime.signature import Signature
+
+_WEIGHTS = "weights.bin"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose.
+
+    Attributes:
+        name: what every C name begins with; the model's own name where it is empty.
+        weights: ``"embedded"`` in the library, or ``"external"`` in a file.
+        max_ram: the most bytes that the workspace may have.
+    """
+
+    name: str = ""
+    weights: str = "embedded"
+    max_ram: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("embedded", "external"):
+            raise TargetError(f'`weights` must be "embedded" or "external". Received: {self.weights!r}.')
+        if self.name and identifier(self.name) != self.name:
+            law = "`name` must be a name of C without underscores at its ends"
+            raise TargetError(f"{law}. Received: {self.name!r}. {identifier(self.name)!r} is one.")
+        if self.max_ram is not None and (not isinstance(self.max_ram, int) or self.max_ram < 0):
+            raise TargetError(f"`max_ram` must be a number of bytes. Received: {self.max_ram!r}.")
+
+
+def library_backend(target: str, machine: Machine, options: Options) -> Backend:
+    """The back end for `machine`.
+
+    Raises:
+        TargetError: an option is wrong.
+    """
+
+    def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
+        return _Compilation(graph, signature, machine, options).program()
+
+    return Backend(target, (".kcb",), compile, lambda graph: _fixed(graph, target))
+
+
+def _fixed(graph: Graph, target: str) -> Graph:
+    """`graph` for one row, where the batch is open.
+
+    Raises:
+        TargetError: another extent is open.
+    """
+    shapes = [type.shape for type in graph.input_types.values()]
+    first = {shape[0] for shape in shapes if shape}
+    if len(first) == 1 and all(shapes) and isinstance(batch := first.pop(), str) and batch.isidentifier():
+        graph = bind_graph(graph, {batch: 1})
+    open_inputs = {name: type for name, type in graph.input_types.items() if not type.is_static}
+    if open_inputs:
+        name, type = next(iter(open_inputs.items()))
+        law = f"target {target!r} makes a C library, whose arrays must have known extents"
+        stated = ", ".join(f"input `{name}`: {type}" for name, type in open_inputs.items())
+        example = ",".join(str(dim) if isinstance(dim, int) else "16" for dim in type.shape)
+        raise TargetError(f"{law}. Received: {stated}. Fix them, for example with --shape {name}={example}")
+    return graph
+
+
+class _Compilation:
+    """One graph, compiled for one machine."""
+
+    def __init__(self, graph: Graph, signature: Signature, machine: Machine, options: Options) -> None:
+        self._graph = inference(graph)
+        self._signature = signature
+        self._machine = machine
+        self._external = options.weights == "external"
+        self._name = options.name or identifier(signature.name)
+        self._library = self._compiled(machine)
+        _check_ram(self._library, options.max_ram)
+        self._sizes = contents(self._library.code, self._library.half)
+        weights = len(self._library.weights)
+        self._face = interface(
+            signature, self._name, self._library.workspace, machine.alignment, weights, self._external
+        )
+
+    def _compiled(self, machine: Machine) -> Library:
+        return compile_library(fuse(self._graph), machine, self._name, self._external)
+
+    def program(self) -> Program:
+        """The library and its files, and a session that runs it here."""
+        external = {_WEIGHTS: self._library.weights} if self._external else {}
+        shared = {f"lib{self._name}.so": self._library.shared} if self._library.shared else {}
+        facts, face = self._facts(), self._face
+        offered = {"model.o": (self._library.code, [f"{self._name}_run"])}
+        members: dict[str, bytes | memoryview] = {f"lib{self._name}.a": archive(offered), **shared, **external}
+        texts = {f"{self._name}.h": header(face), "Makefile": project.makefile(face, facts)}
+        texts |= {"CMakeLists.txt": project.cmake(face), "README.md": project.readme(face, facts)}
+        if shared:
+            texts[f"{self._name}.py"] = project.loader(face)
+        members |= {name: text.encode() for name, text in texts.items()}
+        roles = {"archive": f"lib{self._name}.a", "header": f"{self._name}.h", "function": f"{self._name}_run"}
+        roles |= {"library": next(iter(shared))} if shared else {}
+        roles |= {"weights": _WEIGHTS} if external else {}
+        return Program(
+            self._signature,
+            {"kind": "library", **roles},
+            members,
+            describe(self._machine),
+            self._memory(),
+            {"apache-tvm": version("apache-tvm")},
+            self._session,
+            {"work": work(self._graph), "verified_on": self._runs_as().name, "layers": list(facts.layers)},
+            lambda report: {"main.c": _selftest(face, report)},
+        )
+
+    def _facts(self) -> project.Facts:
+        machine = self._machine
+        triple = f"{machine.triple}, {machine.cpu}" if machine.cpu else machine.triple
+        return project.Facts(
+            machine.name,
+            triple,
+            machine.compiler,
+            machine.emulator,
+            self._library.shared is not None,
+            _code_bytes(self._sizes, self._embedded()),
+            self._sizes.needs,
+            _layers(self._graph),
+        )
+
+    def _embedded(self) -> int:
+        return 0 if self._external else len(self._library.weights)
+
+    def _memory(self) -> dict[str, Any]:
+        return {
+            "weight_bytes": len(self._library.weights),
+            "code_bytes": _code_bytes(self._sizes, self._embedded()),
+            "workspace_bytes": self._face.workspace,
+            "workspace_alignment": self._face.alignment,
+            "variable_bytes": self._sizes.variables,
+            "needs": list(self._sizes.needs),
+            "stages": [
+                {"function": stage.function, "layer": stage.layer, "arrays": [list(array) for array in stage.arrays]}
+                for stage in self._library.stages
+            ],
+        }
+
+    def _runs_as(self) -> Machine:
+        """The machine whose code is run here: the library's own, or this one with the library's vectors and memory."""
+        machine = self._machine
+        if self._library.shared and not machine_misfit(describe(machine)):
+            return machine
+        like = host()
+        return replace(
+            like, lanes=machine.lanes, registers=machine.registers, threaded=False, alignment=machine.alignment
+        )
+
+    def _session(self, threads: int) -> Session:
+        del threads  # a C library has the caller's
+        machine = self._runs_as()
+        library = self._library if machine == self._machine else self._compiled(machine)
+        assert library.shared is not None
+        program = LibraryProgram(
+            library.shared, library.weights if self._external else None, f"{self._name}_run", library.workspace
+        )
+        return LibrarySession(self._signature, program, self._signature.name)
+
+
+def _selftest(face: Interface, report: Report) -> bytes:
+    return selftest(face, report).encode()
+
+
+def _code_bytes(sizes: Contents, weights: int) -> int:
+    """Bytes of code and of the constants that go with it."""
+    return sizes.code + sizes.constants - weights
+
+
+def _check_ram(library: Library, limit: int | None) -> None:
+    """Make sure that the workspace has at most `limit` bytes.
+
+    Raises:
+        TargetError: it has more; the text names the layer that sets the peak.
+    """
+    if limit is None or library.workspace <= limit:
+        return
+    peak = highest(library.stages)
+    raise TargetError(
+        f"`max_ram` allows the workspace {limit} bytes. Received: a model that needs {library.workspace}, "
+        f"most of them ({peak.bytes}) for layer `{peak.layer}`."
+    )
+
+
+def highest(stages: tuple[Live, ...]) -> Live:
+    """The stage with the most bytes in use."""
+    return max(stages, key=lambda stage: stage.bytes)
+
+
+def _layers(graph: Graph) -> tuple[dict[str, Any], ...]:
+    """Per Keras layer: its ops, the type of its last result, multiply-accumulates, and bytes of weights."""
+    rows: dict[str, dict[str, Any]] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, Constant):
+            continue
+        layer = node.source or node.op.op_name
+        row = rows.setdefault(layer, {"layer": layer, "op": "", "result": "", "macs": 0})
+        row["op"] = ", ".join(dict.fromkeys([*filter(None, row["op"].split(", ")), node.op.op_name]))
+        row["result"] = str(node.outputs[0].type)
+        macs = node.op.macs(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs))
+        row["macs"] = dims.add(row["macs"], macs)
+    return tuple(rows.values())

@@ -1,0 +1,109 @@
+"""A graph of fixed extents as an object file and, where the machine has them, a shared library.
+
+Nothing runs beside the caller's thread, nothing is allocated, and no memory is written but the outputs and the
+workspace, which is the arena.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kcompile.codegen.tvm import entry
+from kcompile.codegen.tvm.build import compile_object, link_library
+from kcompile.codegen.tvm.lower import Lowered, lower
+from kcompile.codegen.tvm.targets import Machine
+from kcompile.ir.graph import Graph
+
+
+@dataclass(frozen=True)
+class Live:
+    """What lies in the workspace while a stage runs.
+
+    Attributes:
+        function: the stage's function.
+        layer: the path of the Keras layer that it comes from.
+        arrays: the offset and the size in bytes of each array.
+    """
+
+    function: str
+    layer: str
+    arrays: tuple[tuple[int, int], ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of all arrays together."""
+        return sum(size for _, size in self.arrays)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A model as native code without a runtime.
+
+    Attributes:
+        code: the object file.
+        shared: the shared library; None where the machine has none.
+        weights: as the kernels read them; they are in `code`, too, unless they were asked to stay outside.
+        workspace: its size in bytes.
+        stages: what the workspace holds, stage by stage.
+        half: whether arrays of float16 take part.
+    """
+
+    code: bytes
+    shared: bytes | None
+    weights: bytes
+    workspace: int
+    stages: tuple[Live, ...]
+    half: bool
+
+
+def compile_library(graph: Graph, machine: Machine, name: str, external: bool = False) -> Library:
+    """Native code for `graph`, whose extents are all known; its function is ``<name>_run``.
+
+    Args:
+        external: whether the weights are a parameter of the function instead of a part of the object.
+
+    Raises:
+        UnsupportedOp: the graph holds ops that this back end cannot express.
+        MissingExtra: the shared library needs a linker that is missing.
+    """
+    lowered = lower(graph, machine, name)
+    text = None if external else _weights_text(lowered.weights, name)
+    functions = dict(lowered.functions)
+    functions[f"{name}_run"] = entry.library_run(
+        machine, lowered.arena, lowered.calls, len(graph.inputs), len(graph.outputs), text
+    )
+    code = compile_object(functions, machine)
+    shared = link_library([code], [f"{name}_run"], machine) if machine.emulation else None
+    half = any(t.dtype == "float16" for t in lowered.types)
+    return Library(code, shared, lowered.weights, lowered.arena.bytes({}), _stages(lowered), half)
+
+
+def _weights_text(weights: bytes, name: str) -> str:
+    """LLVM text of a constant array, and of the function that gives its address."""
+    content = f'c"\\{weights.hex(chr(92))}"' if weights else "zeroinitializer"
+    return (
+        f'@weights = internal constant [{len(weights)} x i8] {content}, align 64, section ".rodata.{name}_weights"\n'
+        "define ptr @weights_address() { ret ptr @weights }\n"
+    )
+
+
+def _stages(lowered: Lowered) -> tuple[Live, ...]:
+    starts = _slot_starts(lowered)
+    places = [
+        (starts[place.slot] + int(place.offset), int(place.size), life.first, life.last)
+        for place, life in zip(lowered.arena.places, lowered.lives, strict=True)
+    ]
+    return tuple(
+        Live(
+            call.function,
+            call.source,
+            tuple(sorted((offset, size) for offset, size, first, last in places if first <= number <= last)),
+        )
+        for number, call in enumerate(lowered.table)
+    )
+
+
+def _slot_starts(lowered: Lowered) -> Sequence[int]:
+    starts = [0]
+    for slot in lowered.arena.slots:
+        starts.append(starts[-1] + max(int(size) for size in slot))
+    return starts
