@@ -9,6 +9,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.einsum import EinsumDense
+from kcompile.frontend.layers.regularization import dropped
 from kcompile.frontend.layers.writing import (
     any_of,
     broadcast,
@@ -145,7 +146,7 @@ class _Heads(Layer):
         op = ops.Attention(scale, causal=call.causal and mask is None)
         # Where Keras computes the scores itself, it puts zeros in the place of those that are masked.
         explicit = self.dropout > 0 or call.scores or query.type.rank != 4
-        return _Attending(t, op, mask, explicit).run(query, key, value, axes)
+        return _Attending(t, op, mask, explicit, self.dropout).run(query, key, value, axes)
 
     def finish(self, t: Trace, call: _Call, heads: Value, scores: Value) -> Any:
         """The gate, the last projection, and the scores where the call asks for them."""
@@ -195,6 +196,7 @@ class _Attending:
     op: ops.Attention
     mask: Value | None
     explicit: bool
+    dropout: float = 0.0
 
     def run(self, query: Value, key: Value, value: Value, axes: tuple[int, ...]) -> tuple[Value, Value]:
         """Query, key and value are ``[N, *dims, heads, depth]``; attention runs along `axes` of dims."""
@@ -210,9 +212,20 @@ class _Attending:
             zero = like(t, y, 0.0)
             seen = transpose(t, expand_dims(t, any_of(t, mask, 3), -1), (0, 2, 1, 3))
             y, scores = t(ops.Where(), seen, y, zero), t(ops.Where(), mask, scores, zero)
+        if t.training and self.dropout:
+            y = self._mixed(dropped(t, scores, self.dropout), flat[2])
         heads, depth = y.type.shape[2:]
         y = transpose(t, reshape(t, y, (*lead, *lengths[0], heads, depth)), inverse(perm))
         return y, reshape(t, scores, (*lead, heads, *lengths[0], *lengths[1]))
+
+    def _mixed(self, scores: Value, value: Value) -> Value:
+        """The sums of values by other scores than the op's own: ``T[N, H, Q, K], T[N, K, G, E] -> T[N, Q, H, E]``."""
+        batch, length, groups, depth = value.type.shape
+        repeats = dims.exact_div(scores.type.shape[1], groups) or 1
+        each = expand_dims(self.t, transpose(self.t, value, (0, 2, 1, 3)), 2)
+        each = broadcast(self.t, each, (batch, groups, repeats, length, depth))
+        each = reshape(self.t, each, (batch, scores.type.shape[1], length, depth))
+        return transpose(self.t, self.t(ops.MatMul(), scores, each), (0, 2, 1, 3))
 
     def _flat(self, x: Value, perm: Sequence[int], lead: int, count: int) -> Value:
         x = transpose(self.t, x, perm)

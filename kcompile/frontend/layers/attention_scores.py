@@ -7,6 +7,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.attention import both, causal_mask
+from kcompile.frontend.layers.regularization import dropped
 from kcompile.frontend.layers.writing import cast, expand_dims, like, transpose
 from kcompile.frontend.tracing import Trace, flatten
 from kcompile.ir import ops
@@ -21,6 +22,8 @@ class _Scored(Layer):
     """
 
     supports_masking = True
+
+    dropout: float
 
     def scores(self, t: Trace, query: Value, key: Value) -> Value:
         """How well each query fits each key."""
@@ -37,7 +40,7 @@ class _Scored(Layer):
         if mask is not None:
             hidden = like(t, scores, 65504.0 if scores.type.dtype == "float16" else 1e9)
             scores = t(ops.Where(), mask, scores, t(ops.Sub(), scores, hidden))
-        weights = t(ops.Softmax(), scores)
+        weights = dropped(t, t(ops.Softmax(), scores), self.dropout)
         y = t(ops.MatMul(), weights, value)
         if t.masks[0] is not None:
             y = t(ops.Where(), expand_dims(t, cast(t, t.masks[0], "bool"), -1), y, like(t, y, 0.0))

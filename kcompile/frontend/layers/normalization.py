@@ -8,8 +8,10 @@ from kcompile.frontend.layer import Layer, deserialize_layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.writing import cast, full, inverse, last_axes, like, reshape, transpose
 from kcompile.frontend.tracing import Trace, ensure_built
+from kcompile.frontend.training.losses.functions import EPSILON
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Value
 
 
@@ -58,7 +60,8 @@ class _Affine(Layer):
 class BatchNormalization(_Affine):
     """``gamma * (x - mean) / sqrt(variance + epsilon) + beta`` per element of `axis`, with the moving statistics.
 
-    Ioffe and Szegedy 2015, arXiv:1502.03167. `renorm` changes training only, so that its extra weights are not made.
+    Training uses the statistics of the batch in their place, unless the layer is frozen. Ioffe and Szegedy 2015,
+    arXiv:1502.03167.
     """
 
     supports_masking = True
@@ -102,9 +105,36 @@ class BatchNormalization(_Affine):
         x = wide(t, args[0])
         axis = self.axis % x.type.rank
         gamma, beta = self.affine(t, (x.type.shape[axis],), x.type.dtype)
+        position = -1 if axis == x.type.rank - 1 else axis
+        if t.training and t.trainable:
+            return cast(t, self._trained(t, x, gamma, beta, position), self.compute_dtype)
         mean, variance = (t.weight(f"moving_{name}", x.type.dtype) for name in ("mean", "variance"))
-        op = ops.BatchNorm(float(self.epsilon), -1 if axis == x.type.rank - 1 else axis)
-        return cast(t, t(op, x, gamma, beta, mean, variance), self.compute_dtype)
+        y = t(ops.BatchNorm(float(self.epsilon), position), x, gamma, beta, mean, variance)
+        return cast(t, y, self.compute_dtype)
+
+    def _trained(self, t: Trace, x: Value, gamma: Value, beta: Value, axis: int) -> Value:
+        """The result with the statistics of the batch, which move the averages."""
+        self.require(not self.renorm, "renorm", "False while training")
+        mask = t.masks[0] if t.masks else None
+        if mask is None:
+            y, mean, variance = t.multi(ops.BatchNormTraining(float(self.epsilon), axis), x, gamma, beta)
+        else:
+            mean, variance = self._masked_moments(Expression(t.b, x), Expression(t.b, mask), axis)
+            y = t(ops.BatchNorm(float(self.epsilon), axis), x, gamma, beta, mean, variance)
+        for name, value in (("moving_mean", mean), ("moving_variance", variance)):
+            before = Expression(t.b, t.weight(name, x.type.dtype))
+            moved = before * self.momentum + Expression(t.b, value) * (1.0 - self.momentum)
+            t.update(name, moved.value)
+        return y
+
+    def _masked_moments(self, x: Expression, mask: Expression, axis: int) -> tuple[Value, Value]:
+        """Mean and variance of what the mask marks, with the epsilon of Keras in the denominators."""
+        axes = [a for a in range(x.type.rank) if a != axis % x.type.rank]
+        seen = mask.expand(-1).broadcast_to(x.shape)
+        count = seen.cast(x.type.dtype).sum(axes) + EPSILON
+        mean = x.where(seen, 0.0).sum(axes) / count
+        apart = (x - mean.keep(axes, x.type.rank)).where(seen, 0.0)
+        return mean.value, (apart.square().sum(axes) / count).value
 
 
 @register_layer("keras>LayerNormalization")
@@ -294,4 +324,6 @@ class SpectralNormalization(Layer):
         self.add_weight("vector_u", (1, kernels[0].shape[-1]), "truncated_normal", trainable=False)
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
+        if t.training:
+            raise ModelError(f"layer `{self.name}` (SpectralNormalization) cannot be trained. Take it off its layer.")
         return t.run(self.layer, *args, **kwargs)

@@ -13,6 +13,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend import activations, initializers
 from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
 from kcompile.frontend.layers import arguments
+from kcompile.frontend.layers.regularization import dropped
 from kcompile.frontend.layers.writing import expand_dims, full, like, reshape, squeeze
 from kcompile.frontend.tracing import Trace, ensure_built, flatten
 from kcompile.ir import ops
@@ -135,6 +136,8 @@ class Cell(Recurrence):
     kernel_initializer: Any
     recurrent_initializer: Any
     bias_initializer: Any
+    dropout: float
+    recurrent_dropout: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,6 +167,16 @@ class Cell(Recurrence):
     def elementwise(self, argument: str) -> Elementwise | None:
         """An activation as an op."""
         return activations.as_op(getattr(self, argument), f"`{argument}` of layer `{self.name}`")
+
+    def entered(self, t: Trace, x: Value) -> Value:
+        """``x`` as it enters the cell: while training, without a share `dropout` of its features, alike in all steps.
+
+        Raises:
+            ModelError: the cell has `recurrent_dropout`, and is trained.
+        """
+        recurrent = not t.training or not self.recurrent_dropout
+        self.require(recurrent, "recurrent_dropout", "0 while training: kcompile drops inputs only")
+        return dropped(t, x, self.dropout, (x.type.shape[0], 1, x.type.shape[2]))
 
     def bias(self, t: Trace, dtype: str) -> Value:
         """The bias, zeros where there is none."""
@@ -197,7 +210,7 @@ class SimpleRNNCell(Cell):
     def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
         op = ops.SimpleRnn(self.elementwise("activation"), **run.attributes())
         kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
-        outputs, *states = t.multi(op, x, *kernels, self.bias(t, x.type.dtype), *run.operands())
+        outputs, *states = t.multi(op, self.entered(t, x), *kernels, self.bias(t, x.type.dtype), *run.operands())
         return outputs, tuple(states)
 
 
@@ -254,7 +267,7 @@ class LSTMCell(Cell):
         gate = self.elementwise("recurrent_activation")
         op = ops.Lstm(self.elementwise("activation"), gate, **run.attributes())
         kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
-        outputs, *states = t.multi(op, x, *kernels, self.bias(t, x.type.dtype), *run.operands())
+        outputs, *states = t.multi(op, self.entered(t, x), *kernels, self.bias(t, x.type.dtype), *run.operands())
         return outputs, tuple(states)
 
 
@@ -305,7 +318,7 @@ class GRUCell(Cell):
         gate = self.elementwise("recurrent_activation")
         op = ops.Gru(self.elementwise("activation"), gate, reset_after=self.reset_after, **run.attributes())
         kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
-        outputs, *states = t.multi(op, x, *kernels, *self._biases(t, x.type.dtype), *run.operands())
+        outputs, *states = t.multi(op, self.entered(t, x), *kernels, *self._biases(t, x.type.dtype), *run.operands())
         return outputs, tuple(states)
 
 

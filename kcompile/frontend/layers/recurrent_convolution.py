@@ -16,7 +16,7 @@ from kcompile.ir.graph import Value
 
 
 @dataclass(eq=False)
-class _ConvLSTMCell(UnrolledCell):
+class ConvLSTMCell(UnrolledCell):
     """``c' = f * c + i * activation(g)`` and ``h' = o * activation(c')``, each gate a sum of two convolutions.
 
     One convolution reads the step, as the layer's arguments say; the other reads ``h``, with padding "same".
@@ -121,7 +121,7 @@ class _ConvLSTM(Recurrent):
         for argument in ("activation", "recurrent_activation"):
             found = activations.get(getattr(self, argument), f"`{argument}` of layer `{self.name}`")
             setattr(self, argument, found)
-        self.cell = _ConvLSTMCell(self, name="conv_lstm_cell", dtype=self.dtype, trainable=self.trainable)
+        self.cell = ConvLSTMCell(self, name="conv_lstm_cell", dtype=self.dtype, trainable=self.trainable)
 
     def _to_last(self, rank: int) -> tuple[int, ...]:
         """The order of axes that brings the channels of a tensor of `rank` axes to the end."""
@@ -136,6 +136,9 @@ class _ConvLSTM(Recurrent):
         super().build(shape)
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value | tuple[Any, ...]:
+        if t.training:
+            self.require(not self.dropout, "dropout", "0 while training")
+            self.require(not self.recurrent_dropout, "recurrent_dropout", "0 while training")
         if self.data_format == "channels_last":
             return super().call(t, *args, **kwargs)
         x, *states = [*flatten(args), *(s for s in flatten(kwargs.get("initial_state")) if s is not None)]
