@@ -1,9 +1,11 @@
 """Depthwise convolutions: every channel by itself, so channels are the lanes."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm.epilogue import Epilogue
-from kcompile.codegen.tvm.expr import Expr, Index, constant
+from kcompile.codegen.tvm.expr import Expr, Index, constant, index
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import sum_dtype
 from kcompile.codegen.tvm.plan import Plan
@@ -15,6 +17,9 @@ from kcompile.ir.types import Array
 
 # Results per tile: a loaded element serves as many of them as its window reaches.
 _RESULTS = 6
+# Of windows over an image's height and width with at most so many taps, tiles of so many results in two rows are made.
+_MOST_TAPS = 9
+_ROWS, _COLUMNS = 2, 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,13 @@ class Depthwise(Kernel, family="depthwise"):
     epilogue: Chain
 
     def build(self, f: Function) -> None:
-        _DepthwiseFunction(f, self).write()
+        (_PlaneFunction if _is_plane(self.windows) else _DepthwiseFunction)(f, self).write()
+
+
+def _is_plane(windows: Windows) -> bool:
+    """Whether images, their padding and a small window are known, so that all taps can be written out."""
+    known = all(isinstance(extent, int) for extent in (*windows.spatial, *windows.out)) and windows.low is not None
+    return known and len(windows.size) == 2 and windows.size[0] * windows.size[1] <= _MOST_TAPS
 
 
 class _DepthwiseFunction:
@@ -126,6 +137,93 @@ class _DepthwiseFunction:
 
     def _weight(self, offset: Index, lanes: int) -> Expr:
         return self._f.let(self._w.load(offset, lanes).cast(self._dtype))
+
+
+class _PlaneFunction(_DepthwiseFunction):
+    """Tiles of results in neighbouring rows and columns: each element is loaded once and used by all that see it."""
+
+    def write(self) -> None:
+        """Threads share bands of rows of results."""
+        f, windows, spec = self._f, self._windows, self._spec.windows
+        row = Row(f, windows, spec, _COLUMNS)
+        height = int(spec.out[0])
+        full, rest = divmod(height, _ROWS)
+        bands = full + (rest > 0)
+        with f.parallel(windows.batch * bands) as unit:
+            n, band = f.unravel(unit, [windows.batch, bands])
+            top = f.name_index(band * _ROWS)
+            for count in (_ROWS,) * (full > 0) + (rest,) * (rest > 0):
+                with f.when((index(band) < full) if count == _ROWS else index(band).equals(full)):
+                    inside = self._inside(top, count)
+                    for piece in row.pieces():
+                        for c, lanes in f.vectors(spec.channels):
+                            self._write_tile(n, top, inside, piece, c, lanes)
+
+    def _inside(self, top: Index, count: int) -> dict[int, tuple[list[tuple[int, int]], Expr | None]]:
+        """By line of x, counted from the first result's tap 0: ``(row, tap)`` of its uses, and whether it exists."""
+        spec = self._spec.windows
+        lines: dict[int, list[tuple[int, int]]] = {}
+        for row in range(count):
+            for tap in range(spec.size[0]):
+                lines.setdefault(row * spec.strides[0] + tap * spec.dilation[0], []).append((row, tap))
+        if spec.inside(0):
+            return {line: (uses, None) for line, uses in lines.items()}
+        first = self._f.name_index(top * spec.strides[0] - self._windows.low[0])
+        extent = int(spec.spatial[0])
+        exists = {line: (index(first) >= -line) & (index(first) < extent - line) for line in lines}
+        return {line: (uses, self._f.let(exists[line])) for line, uses in lines.items()}
+
+    def _write_tile(
+        self,
+        n: Index,
+        top: Index,
+        inside: dict[int, tuple[list[tuple[int, int]], Expr | None]],
+        piece: Piece,
+        c: Index,
+        lanes: int,
+    ) -> None:
+        f, spec, windows = self._f, self._spec.windows, self._windows
+        rows = max(row for uses, _ in inside.values() for row, _ in uses) + 1
+        sums = f.accumulators(rows * piece.count, lanes, self._dtype)
+        start = self._bias.load(c, lanes).cast(self._dtype) if self._bias else constant(0, self._dtype)
+        for i in range(rows * piece.count):
+            sums[i] = start
+        left = (piece.start * spec.strides[1] - windows.low[1]) * spec.channels
+        origin = f.name_index(windows.origin(n, [top, 0]) + windows.low[1] * spec.channels + left + c)
+        taps = range(spec.size[0] * spec.size[1])
+        weights = [self._weight(c + tap * spec.channels, lanes) for tap in taps]
+        for line, (uses, exists) in sorted(inside.items()):
+            with nullcontext() if exists is None else f.when(exists):
+                self._add_line(sums, piece, f.name_index(origin + line * windows.strides[0]), uses, weights, lanes)
+        width = int(spec.out[1])
+        for i in range(rows):
+            at = f.name_index((n * int(spec.out[0]) + top + i) * (width * spec.channels))
+            for j in range(piece.count):
+                value = self._epilogue(sums[i * piece.count + j], [n, top + i, piece.start + j, c])
+                self._y.store(at + (piece.start + j) * spec.channels + c, value)
+
+    def _add_line(
+        self,
+        sums: Accumulators,
+        piece: Piece,
+        at: Index,
+        uses: Sequence[tuple[int, int]],
+        weights: Sequence[Expr],
+        lanes: int,
+    ) -> None:
+        """Add what one line of x gives to the results of every row that sees it."""
+        spec = self._spec.windows
+        width = spec.size[1]
+        everything = (tuple(range(piece.count)),) * width
+        columns: dict[int, list[tuple[int, int]]] = {}
+        for tap, results in enumerate(piece.inside or everything):
+            for i in results:
+                columns.setdefault(i * spec.strides[1] + tap * spec.dilation[1], []).append((i, tap))
+        for column in sorted(columns):
+            x = self._load(at + column * spec.channels, lanes)
+            for row, line in uses:
+                for i, tap in columns[column]:
+                    sums.add(row * piece.count + i, x * weights[line * width + tap])
 
 
 def emit_depthwise(plan: Plan, node: Node, windows: Windows, weights: Array, bias: Value | None) -> None:
