@@ -39,7 +39,10 @@ class BatchNorm(Op, name="batch_norm", operands=("x", "gamma", "beta", "mean", "
         x = args[0]
         gamma, beta, mean, variance = (a.reshape([*map(int, self._aligned(x.ndim, a.size))]) for a in args[1:])
         scale = gamma / np.sqrt(variance + x.dtype.type(self.epsilon))
-        return ((x - mean) * scale + beta,)
+        y = x - mean
+        y *= scale
+        y += beta
+        return (y,)
 
     def decompose(self, b: "Builder", xs: "Sequence[Value]") -> "tuple[Value, ...]":
         from kcompile.ir.ops import arithmetic as a
