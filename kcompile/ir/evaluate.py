@@ -8,10 +8,10 @@ import numpy as np
 from kcompile.errors import InputError
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Node, Value
-from kcompile.ir.op import Arrays
-from kcompile.ir.ops.constant import Constant
+from kcompile.ir.op import Arrays, Op
+from kcompile.ir.ops.arithmetic import Cast
 from kcompile.ir.ops.fused import Fused
-from kcompile.ir.types import Array, bind_shapes
+from kcompile.ir.types import Array, bind_shapes, dtype_of, type_of
 
 
 def evaluate(
@@ -50,9 +50,9 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
         )
     arrays = {name: np.asarray(inputs[name]) for name in types}
     wrong = [
-        f"input `{name}` must have dtype {types[name].dtype}. Received: {array.dtype.name}."
+        f"input `{name}` must have dtype {types[name].dtype}. Received: {dtype_of(array)}."
         for name, array in arrays.items()
-        if array.dtype.name != types[name].dtype
+        if dtype_of(array) != types[name].dtype
     ]
     if wrong:
         raise InputError("\n".join(wrong))
@@ -83,10 +83,23 @@ def run_nodes(
 
 def _run(node: Node, args: Arrays, bindings: Mapping[str, Dim] | None, precision: str | None) -> Arrays:
     op = node.op.bind(bindings) if bindings else node.op
-    results = run_nodes(op.body, args, bindings, precision) if isinstance(op, Fused) else op.kernel(args)
-    if precision and (isinstance(op, Constant) or any(v.type.is_float for v in node.outputs)):
-        return tuple(_in_precision(r, precision) for r in results)
-    return results
+    if isinstance(op, Fused):
+        return run_nodes(op.body, args, bindings, precision)
+    floats = [value.type.is_float for value in node.outputs]
+    if not precision or not any(floats):
+        return computed(op, args)
+    # A cast between floats would round in the midst of arithmetic that is to be finer than its types.
+    results = args if isinstance(op, Cast) else op.kernel(args)
+    return tuple(r.astype(precision, copy=False) if f else r for r, f in zip(results, floats, strict=True))
+
+
+def computed(op: Op, args: Arrays) -> Arrays:
+    """The results of `op`; halves are computed in float32 and rounded once, so that no sum of them overflows."""
+    if not any(array.dtype == np.float16 for array in args):
+        return op.kernel(args)
+    types = op.result_types(tuple(type_of(array) for array in args))
+    wide = tuple(array.astype(np.float32) if array.dtype == np.float16 else array for array in args)
+    return tuple(array.astype(type.dtype, copy=False) for array, type in zip(op.kernel(wide), types, strict=True))
 
 
 def _in_precision(array: Array, precision: str) -> Array:

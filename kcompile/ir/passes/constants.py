@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kcompile.ir.evaluate import computed
 from kcompile.ir.graph import Builder, Graph, Node, Value, substitute
 from kcompile.ir.passes.matching import constant_array
 
@@ -26,7 +27,7 @@ def fold_constants(graph: Graph) -> Graph:
         if not arguments or len(arguments) < len(arrays) or not _is_worth_it(graph, node):
             continue
         with np.errstate(all="ignore"), b.at(node.source):
-            results = tuple(b.constant(array) for array in node.op.kernel(arguments))
+            results = tuple(b.constant(array) for array in computed(node.op, arguments))
         known.update(zip(node.outputs, results, strict=True))
     return substitute(graph, known)
 

@@ -63,6 +63,7 @@ def to_channels_last(graph: Graph) -> Graph:
 
 
 def _relaid(graph: Graph, target: DataFormat) -> Graph:
+    """`graph` in the format `target`, and again as long as that takes transposes away."""
     is_settled = not any(is_foreign(node.op, target) for node in graph.nodes)
     if is_settled and not _transposes(graph):
         return graph
@@ -71,7 +72,9 @@ def _relaid(graph: Graph, target: DataFormat) -> Graph:
         layouts.enter(node)
     outputs = tuple(layouts.form(value, identity(value.type.rank)) for value in graph.outputs)
     changed = simplify(Graph(graph.name, graph.inputs, outputs, graph.output_names, graph.notes))
-    return graph if is_settled and _transposes(changed) >= _transposes(graph) else changed
+    if is_settled and _transposes(changed) >= _transposes(graph):
+        return graph
+    return _relaid(changed, target)
 
 
 def _transposes(graph: Graph) -> int:
