@@ -32,8 +32,6 @@ CUSTOM = {
 # Weights without an architecture, and formats other than Keras 2's and 3's.
 NOT_YET = {
     "deepcut",
-    "dragonn_heterodimer_k03",
-    "dragonn_multilayer_k03",
     "mhcnuggets_lstm",
     "mtcnn_onet",
     "mtcnn_pnet",

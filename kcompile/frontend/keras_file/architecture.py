@@ -7,6 +7,7 @@ from typing import Any
 
 from kcompile.errors import GraphError, KCompileError, ModelError
 from kcompile.frontend import initializers
+from kcompile.frontend.keras_file.keras_1 import is_keras_0
 from kcompile.frontend.keras_file.normalize import normalize
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import Layer, deserialize_layer
@@ -47,7 +48,8 @@ def model_from_json(
     if not isinstance(config, Mapping):
         raise ModelError(f"{where} must be the JSON of a model. Received: {text[:60]!r}.")
     stated, backend = config.get("keras_version"), config.get("backend")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    version = KerasVersion.parse(stated if isinstance(stated, str) else None, otherwise=3 if "module" in config else 2)
+    otherwise = 0 if is_keras_0(config) else 3 if "module" in config else 2
+    version = KerasVersion.parse(stated if isinstance(stated, str) else None, otherwise)
     model = built_model(config, version, where, custom_objects, new_weights)
     model.provenance = Provenance("", version.text, str(backend or ""))
     return model

@@ -1,89 +1,146 @@
 """The weights of ``.h5`` files, which list them layer by layer."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kcompile.frontend.keras_file import hdf5
 from kcompile.frontend.keras_file.layout import Owned, legacy_order, owned_weights
+from kcompile.frontend.keras_file.old_layouts import Stored, change_to, from_cudnn, is_cudnn_bias, joined_gates
+from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """An array of the file: ``"conv1/kernel:0"`` in the group of a layer."""
-
-    group: hdf5.Group
-    path: str
-    shape: tuple[int, ...] | None
-
-    @property
-    def owner(self) -> str:
-        """The path without the weight's own name."""
-        return self.path.rpartition("/")[0]
-
-    @property
-    def name(self) -> str:
-        """The weight's own name, without TensorFlow's ``:0``."""
-        return self.path.rpartition("/")[2].partition(":")[0]
-
-    def is_called(self, name: str) -> bool:
-        """Whether the array has that name; TensorFlow numbers names that are taken (``kernel_1``)."""
-        return self.name == name or re.sub(r"_\d+$", "", self.name) == name
-
-
-def assign(model: Model, root: hdf5.Group, where: str, in_order: bool) -> list[str]:
-    """Give the model the weights of a file; the problems are returned.
+class Matching:
+    """How layers of a file find those of a model.
 
     Args:
-        in_order: whether layers whose names the file does not hold are matched by their order, as Keras does for files
-            of weights alone.
+        in_order: layers whose names the file does not hold are matched by their order, as Keras does for files of
+            weights alone.
+        by_name: layers are matched by name alone, and those that only one side has are left as they are.
+        skip_mismatch: layers whose weights have other shapes are left as they are.
     """
-    groups = {name: hdf5.child(root, name, where) for name in hdf5.names(root, "layer_names") or ()}
-    entries = {name: _entries(group, where) for name, group in groups.items() if hdf5.is_group(group)}
+
+    in_order: bool = False
+    by_name: bool = False
+    skip_mismatch: bool = False
+
+
+def stated_version(root: hdf5.Group, where: str, otherwise: int = 1) -> KerasVersion:
+    """Which Keras wrote the weights, by the attributes of the file or of its weights; else `otherwise`.
+
+    Keras 1 stated neither its version with weights alone nor its backend; but TensorFlow's names end in ``:0``.
+    """
+    groups = [group for group in (root, hdf5.child(root, "model_weights", where)) if group is not None]
+    version, backend = (
+        next((str(state) for group in groups if (state := hdf5.attribute(group, name))), "")
+        for name in ("keras_version", "backend")
+    )
+    listed = otherwise > 1 or any(hdf5.names(group, "layer_names") is not None for group in groups)
+    parsed = KerasVersion.parse(version, otherwise if listed else 0, backend)
+    if backend or not parsed.is_1:
+        return parsed
+    names = [name for layer in _groups(groups[-1], where).values() for name in hdf5.names(layer, "weight_names") or ()]
+    theano = bool(names) and not any(name.endswith(":0") for name in names) if listed else True
+    return replace(parsed, backend="theano" if theano else "tensorflow")
+
+
+def assign(model: Model, root: hdf5.Group, where: str, version: KerasVersion, matching: Matching) -> list[str]:
+    """Give the model the weights of a file; the problems are returned."""
+    entries = _numbered(model, root, where) or {name: _entries(g, where) for name, g in _groups(root, where).items()}
     stored = {name: found for name, found in entries.items() if found}
     wanted = {layer.name: layer for layer in model.layers if owned_weights(layer)}
-    if in_order and len(stored) == len(wanted) and set(stored) != set(wanted):
+    if matching.in_order and len(stored) == len(wanted) and set(stored) != set(wanted):
         stored = dict(zip(wanted, stored.values(), strict=True))
-    missing = [f"layer `{name}`: the file holds no weights." for name in wanted if name not in stored]
-    extra = [
-        f"layer `{name}` of the file: the model has no such layer with weights."
-        for name in stored
-        if name not in wanted
-    ]
     pairs = [(wanted[name], found) for name, found in stored.items() if name in wanted]
-    return [*missing, *extra, *(problem for layer, found in pairs for problem in _assign_layer(layer, found, where))]
+    problems = [] if matching.by_name else [*_alone(wanted, stored)]
+    for layer, found in pairs:
+        wrong = list(_assign_layer(layer, found, where, version))
+        problems += [] if matching.skip_mismatch else wrong
+    return problems
 
 
-def _entries(group: hdf5.Group, where: str) -> list[_Entry]:
-    paths = hdf5.names(group, "weight_names") or []
-    arrays = [(path, hdf5.child(group, path, where)) for path in paths]
-    return [_Entry(group, path, hdf5.shape_of(array)) for path, array in arrays]
+def _alone(wanted: Mapping[str, Layer], stored: Mapping[str, Sequence[Stored]]) -> Iterator[str]:
+    for name in wanted:
+        if name not in stored:
+            yield f"layer `{name}`: the file holds no weights."
+    for name in stored:
+        if name not in wanted:
+            yield f"layer `{name}` of the file: the model has no such layer with weights."
 
 
-def _assign_layer(layer: Layer, entries: Sequence[_Entry], where: str) -> Iterator[str]:
+def _groups(root: hdf5.Group, where: str) -> dict[str, hdf5.Group]:
+    found = {name: hdf5.child(root, name, where) for name in hdf5.names(root, "layer_names") or ()}
+    return {name: group for name, group in found.items() if hdf5.is_group(group)}
+
+
+def _numbered(model: Model, root: hdf5.Group, where: str) -> dict[str, list[Stored]]:
+    """The arrays of Keras 0.3, which numbered the layers, those without weights too."""
+    count = hdf5.attribute(root, "nb_layers")
+    if count != len(model.layers):
+        return {}
+    found: dict[str, list[Stored]] = {}
+    for number, layer in enumerate(model.layers):
+        group = hdf5.child(root, f"layer_{number}", where)
+        parts = hdf5.attribute(group, "nb_params") if hdf5.is_group(group) else 0
+        paths = [f"param_{part}" for part in range(min(int(parts or 0), 4096))]
+        found[layer.name] = [_stored(group, path, where) for path in paths]
+    return found
+
+
+def _entries(group: hdf5.Group, where: str) -> list[Stored]:
+    return [_stored(group, path, where) for path in hdf5.names(group, "weight_names") or ()]
+
+
+def _stored(group: hdf5.Group, path: str, where: str) -> Stored:
+    array = hdf5.child(group, path, where)
+    shape = hdf5.shape_of(array)
+    return Stored(path, shape, lambda: hdf5.array(array, shape or (), f"`{path}` in {where}"))
+
+
+def _assign_layer(layer: Layer, stored: Sequence[Stored], where: str, version: KerasVersion) -> Iterator[str]:
     weights = owned_weights(layer)
+    entries = joined_gates(legacy_order(weights), stored) if version.is_1 else stored
     if len(weights) != len(entries):
-        shapes = ", ".join(str(entry.shape) for entry in entries)
-        yield f"layer `{layer.name}` has {len(weights)} weights. Received: {len(entries)} ({shapes})."
+        shapes = ", ".join(str(entry.shape) for entry in stored)
+        yield f"layer `{layer.name}` has {len(weights)} weights. Received: {len(stored)} ({shapes})."
         return
-    for owned, entry in zip(_matched(weights, entries), entries, strict=True):
-        if owned.weight.shape != entry.shape:
+    pairs = list(zip(_matched(weights, entries, version), entries, strict=True))
+    cudnn = {id(owned.owner) for owned, entry in pairs if is_cudnn_bias(owned, entry.shape)}
+    for owned, entry in pairs:
+        change = change_to(owned, entry.shape, version)
+        if change is None:
             yield f"`{layer.name}`: `{entry.path}` must have shape {owned.weight.shape}. Received: {entry.shape}."
             continue
-        array = hdf5.child(entry.group, entry.path, where)
-        owned.weight.assign(hdf5.array(array, owned.weight.shape, f"`{entry.path}` in {where}"))
+        array = change(entry.read())
+        owned.weight.assign(from_cudnn(owned, array) if id(owned.owner) in cudnn else array)
 
 
-def _matched(weights: Sequence[Owned], entries: Sequence[_Entry]) -> Sequence[Owned]:
+def _owner(path: str) -> str:
+    """A path without the weight's own name."""
+    return path.rpartition("/")[0]
+
+
+def _name(path: str) -> str:
+    """The weight's own name, without TensorFlow's ``:0``."""
+    return path.rpartition("/")[2].partition(":")[0]
+
+
+def _is_called(path: str, name: str) -> bool:
+    """Whether an array has that name; TensorFlow numbers names that are taken (``kernel_1``)."""
+    return _name(path) == name or re.sub(r"_\d+$", "", _name(path)) == name
+
+
+def _matched(weights: Sequence[Owned], entries: Sequence[Stored], version: KerasVersion) -> Sequence[Owned]:
     """The weights in the order of the file's arrays.
 
     By name where the names say it all; otherwise in the first of the orders in which Keras has written them that the
     arrays' names and shapes bear out.
     """
     by_name = {(owned.owner.name, owned.weight.name): owned for owned in weights}
-    keys = [(entry.owner.rpartition("/")[2], entry.name) for entry in entries]
+    keys = [(_owner(entry.path).rpartition("/")[2], _name(entry.path)) for entry in entries]
     if len(by_name) == len(weights) and set(keys) == set(by_name) and len(set(keys)) == len(keys):
         return [by_name[key] for key in keys]
     orders = (
@@ -91,17 +148,17 @@ def _matched(weights: Sequence[Owned], entries: Sequence[_Entry]) -> Sequence[Ow
         sorted(weights, key=lambda owned: not owned.weight.trainable),  # a frozen model in Keras before 2.4
         weights,
     )
-    fitting = [order for order in orders if _shapes_fit(order, entries)]
+    fitting = [order for order in orders if _shapes_fit(order, entries, version)]
     named = [order for order in fitting if _names_fit(order, entries)]
     return next(iter([*named, *fitting, *orders]))
 
 
-def _shapes_fit(weights: Sequence[Owned], entries: Sequence[_Entry]) -> bool:
-    return all(owned.weight.shape == entry.shape for owned, entry in zip(weights, entries, strict=True))
+def _shapes_fit(weights: Sequence[Owned], entries: Sequence[Stored], version: KerasVersion) -> bool:
+    return all(change_to(owned, entry.shape, version) for owned, entry in zip(weights, entries, strict=True))
 
 
-def _names_fit(weights: Sequence[Owned], entries: Sequence[_Entry]) -> bool:
+def _names_fit(weights: Sequence[Owned], entries: Sequence[Stored]) -> bool:
     """Whether each array is called as its weight, and arrays of one place belong to one layer."""
-    pairs = {(entry.owner, id(owned.owner)) for owned, entry in zip(weights, entries, strict=True)}
+    pairs = {(_owner(entry.path), id(owned.owner)) for owned, entry in zip(weights, entries, strict=True)}
     one_to_one = len(pairs) == len({owner for owner, _ in pairs}) == len({layer for _, layer in pairs})
-    return one_to_one and all(e.is_called(o.weight.name) for o, e in zip(weights, entries, strict=True))
+    return one_to_one and all(_is_called(e.path, o.weight.name) for o, e in zip(weights, entries, strict=True))

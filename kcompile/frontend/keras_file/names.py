@@ -26,8 +26,8 @@ KERAS_LAYERS = frozenset(
     SpectralNormalization StackedRNNCells StringLookup Subtract TFSMLayer TextVectorization TimeDistributed
     TorchModuleWrapper UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
     ZeroPadding3D
-    AtrousConvolution1D AtrousConvolution2D CuDNNGRU CuDNNLSTM Highway LocallyConnected1D LocallyConnected2D MaxoutDense
-    Merge SlicingOpLambda TFOpLambda ThresholdedReLU TimeDistributedDense
+    Highway LocallyConnected1D LocallyConnected2D MaxoutDense ParametricSoftplus SReLU SlicingOpLambda
+    TFOpLambda ThresholdedReLU
         """,
     )
 )
@@ -35,7 +35,13 @@ KERAS_LAYERS = frozenset(
 # Classes that hold a graph of layers, under the names that files of all ages give them.
 MODEL_CLASSES = {"Sequential": "Sequential", "Model": "Functional", "Functional": "Functional", "Network": "Functional"}
 
-_ALIASES = {"UnifiedLSTM": "LSTM", "UnifiedGRU": "GRU", "SyncBatchNormalization": "BatchNormalization"}
+_ALIASES = {
+    "CuDNNGRU": "GRU",
+    "CuDNNLSTM": "LSTM",
+    "SyncBatchNormalization": "BatchNormalization",
+    "UnifiedGRU": "GRU",
+    "UnifiedLSTM": "LSTM",
+}
 _SPELLINGS = (
     (r"Convolution", "Conv"),
     (r"MaxPool(\dD)", r"MaxPooling\1"),

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 from kcompile.errors import ModelError, UnsupportedLayer
 from kcompile.frontend import activations
+from kcompile.frontend.keras_file.keras_1 import keras_2_spec
 from kcompile.frontend.keras_file.names import KERAS_LAYERS, MODEL_CLASSES, canonical_class
 from kcompile.frontend.keras_file.nodes import modern_graph
 from kcompile.frontend.keras_file.old_spellings import MEANINGLESS, MEANINGLESS_SUFFIXES, NEUTRAL, modern
@@ -72,7 +73,7 @@ class _Normalizer:
             raise ModelError(f"the config of layer `{here}` must be a dict. Received: {config!r}.")
         known = canonical_class(class_name)
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
-        inner = {**modern(known, inner, self.version), "name": name}
+        inner = {**modern(class_name, known, inner, self.version), "name": name}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
 
     def shared_list(self, spec: Mapping[str, Any], class_name: str, name: str) -> list[Layer]:
@@ -202,7 +203,7 @@ def normalize(spec: Any, version: KerasVersion, where: str, custom: Mapping[str,
         ModelError: the spec is no model's, or layers have arguments of unknown meaning.
     """
     normalizer = _Normalizer(version, custom or {})
-    made = normalizer.layer(spec, "")
+    made = normalizer.layer(keras_2_spec(spec) if version.is_1 else spec, "")
     if normalizer.unsupported:
         raise UnsupportedLayer(_unsupported_text(normalizer.unsupported, where))
     if normalizer.problems:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from kcompile.errors import ModelError
 from kcompile.frontend.keras_file.version import KerasVersion
 
 Config: TypeAlias = dict[str, Any]
@@ -40,13 +41,36 @@ MEANINGLESS_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
 NEUTRAL: dict[tuple[str, str], Any] = {("DepthwiseConv2D", "groups"): 1, ("DepthwiseConv1D", "groups"): 1}
 
 
-def modern(class_name: str, config: Config, version: KerasVersion) -> Config:
-    """`config` of a layer in Keras 3's words."""
-    made = {key: _activation(key, value, version) for key, value in config.items()}
+# What classes that others replaced had in place of arguments: cuDNN computes GRUs in one way.
+_ALWAYS: dict[str, Config] = {"CuDNNGRU": {"reset_after": True}}
+
+
+def modern(old_name: str, class_name: str, config: Config, version: KerasVersion) -> Config:
+    """`config` of a layer in Keras 3's words; `old_name` is its class in the file, `class_name` the present one.
+
+    Raises:
+        ModelError: it computes something that kcompile's layer does not.
+    """
+    made = {key: _activation(key, value, version) for key, value in {**_ALWAYS.get(old_name, {}), **config}.items()}
+    if version.is_theano and made.get("padding") == "same":
+        _check_theano_padding(class_name, made)
     if "dtype" in made:
         made = _dtype(made, keep=class_name == "InputLayer" or not version.dtype_is_the_inputs)
     change = _CHANGES.get(class_name)
     return change(made, version) if change else made
+
+
+def _check_theano_padding(class_name: str, config: Config) -> None:
+    """Refuse padding "same" where Theano put the zeros elsewhere: at even windows, and with strides."""
+    window = config.get("kernel_size", config.get("pool_size", 1))
+    strides = config.get("strides", config.get("pool_size", 1))
+    windows, steps = ([each] if isinstance(each, int) else list(each or window) for each in (window, strides))
+    # Pooling in Theano takes the border from its own rule, which agrees for windows of 1 and 3 alone.
+    alike = all(w in (1, 3) if "pool_size" in config else w % 2 for w in windows) and set(steps) <= {1}
+    if not alike:
+        law = f'layer `{config.get("name")}` ({class_name}) must not pad "same" with even or strided windows on Theano'
+        hint = "Theano pads them at other places than every other backend"
+        raise ModelError(f"{law}. Received: a window of {windows} with strides {steps}. {hint}.")
 
 
 def _activation(key: str, value: Any, version: KerasVersion) -> Any:

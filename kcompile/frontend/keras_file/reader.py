@@ -11,6 +11,7 @@ from typing import Any
 from kcompile.errors import ModelError
 from kcompile.frontend.keras_file import archive, h5_weights, hdf5, store_weights
 from kcompile.frontend.keras_file.architecture import built_model, model_from_json, parsed_config
+from kcompile.frontend.keras_file.h5_weights import Matching
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model, Provenance
@@ -49,8 +50,13 @@ def load_model(
     return model
 
 
-def load_weights(model: Model, path: Path) -> None:
+def load_weights(model: Model, path: Path, by_name: bool = False, skip_mismatch: bool = False) -> None:
     """Take the weights from a ``.weights.h5``, ``.h5`` or ``.keras`` file.
+
+    Args:
+        by_name: match layers by their names, and leave those alone that only the model or only the file has; for files
+            that list weights by layer (``.h5``).
+        skip_mismatch: leave layers alone whose weights have other shapes.
 
     Raises:
         ModelError: weights are missing, left over or of other shapes; all are named.
@@ -60,7 +66,7 @@ def load_weights(model: Model, path: Path) -> None:
             _assign_archive(model, zipped, path)
         return
     with hdf5.opened(path, path.name) as root:
-        _assign_h5(model, root, path.name, in_order=True)
+        _assign_h5(model, root, path.name, Matching(not by_name, by_name, skip_mismatch))
 
 
 def _magic(path: Path) -> bytes:
@@ -79,17 +85,15 @@ def _load_h5(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
     with hdf5.opened(path, where) as root:
         text = hdf5.attribute(root, "model_config")
         stored = hdf5.child(root, "model_weights", where)
-        states = [hdf5.attribute(group, "keras_version") for group in (root, stored) if group is not None]
-        version = next((str(state) for state in states if state), "")
         if text is None:
             raise ModelError(_without_architecture(root, where))
-        config = parsed_config(text, where)
-        model = built_model(config, KerasVersion.parse(version, otherwise=2), where, custom)
+        version = h5_weights.stated_version(root, where, otherwise=2)
+        model = built_model(parsed_config(text, where), version, where, custom)
         if stored is None:
             raise ModelError(f"{where} holds an architecture but no weights (no `model_weights`).")
         _check_size(model, path)
-        _assign_h5(model, root, where, in_order=False)
-        model.provenance = Provenance(_sha256(path), version, str(hdf5.attribute(root, "backend") or ""))
+        _assign_h5(model, root, where, Matching())
+        model.provenance = Provenance(_sha256(path), version.text, version.backend)
     return model
 
 
@@ -126,15 +130,18 @@ def _load_json(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights
     return model
 
 
-def _assign_h5(model: Model, root: hdf5.Group, where: str, in_order: bool) -> None:
+def _assign_h5(model: Model, root: hdf5.Group, where: str, matching: Matching) -> None:
     if hdf5.names(root, "layer_names") is None and store_weights.is_store(root):
         _refuse(store_weights.assign(model, root, where), where)
         return
     stored = hdf5.child(root, "model_weights", where)
     group = root if stored is None else stored
-    if hdf5.names(group, "layer_names") is None:
+    if hdf5.names(group, "layer_names") is None and hdf5.attribute(group, "nb_layers") is None:
         raise ModelError(f"{where} is no file of weights of Keras's: it holds no `layer_names` and no `layers`.")
-    _refuse(h5_weights.assign(model, group, where, in_order), where)
+    version = h5_weights.stated_version(root, where)
+    if not version.text and model.provenance.keras_version:
+        version = KerasVersion.parse(model.provenance.keras_version, backend=version.backend)
+    _refuse(h5_weights.assign(model, group, where, version, matching), where)
 
 
 def _assign_archive(model: Model, zipped: Any, path: Path) -> None:

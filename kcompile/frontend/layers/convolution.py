@@ -299,13 +299,17 @@ class _ConvTranspose(_Convolution):
         self.add_bias(self.filters)
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        extra = self.output_padding or (None,) * self.rank
-        axes = zip(self.kernel_size, self.strides, self.dilation_rate, extra, strict=True)
-        cuts = [transposed_padding(self.padding, *axis) for axis in axes]
+        cuts = self._cuts(args[0].type.shape)
         padding: Pairs = tuple(cut for cut, _ in cuts)
         op = ops.ConvTranspose(self.strides, padding, tuple(added for _, added in cuts), self.dilation_rate)
         y = in_channels_last(t, args[0], str(self.data_format), lambda x: t(op, x, t.weight("kernel"), *self.bias(t)))
         return self.finish(t, y)
+
+    def _cuts(self, shape: Shape) -> list[tuple[tuple[int, int], int]]:
+        """What is cut and added at the ends of each axis."""
+        extra = self.output_padding or (None,) * self.rank
+        axes = zip(self.kernel_size, self.strides, self.dilation_rate, extra, strict=True)
+        return [transposed_padding(self.padding, *axis) for axis in axes]
 
 
 @dataclass(eq=False)
@@ -341,9 +345,32 @@ class Conv1DTranspose(_ConvTransposePlanar):
 @register_layer("keras>Conv2DTranspose")
 @dataclass(eq=False)
 class Conv2DTranspose(_ConvTransposePlanar):
-    """Transposed convolution over images."""
+    """Transposed convolution over images.
+
+    `declared_shape` is the shape of the result, channels and batch included, as Keras 1 had it stated.
+    """
 
     rank = 2
+    hidden_fields = frozenset({"declared_shape"})
+
+    declared_shape: Any = None
+
+    def _cuts(self, shape: Shape) -> list[tuple[tuple[int, int], int]]:
+        first = 1 if self.data_format == "channels_last" else 2
+        declared = (self.declared_shape or (None,) * 4)[first : first + 2]
+        extents = shape[first : first + 2]
+        axes = zip(super()._cuts(shape), extents, declared, self.kernel_size, self.strides, strict=True)
+        return [self._declared_cut(*axis) for axis in axes]
+
+    def _declared_cut(
+        self, cut: tuple[tuple[int, int], int], extent: Dim, wanted: int | None, window: int, stride: int
+    ) -> tuple[tuple[int, int], int]:
+        """The cut that makes the axis `wanted` long: the gradient's of a convolution of so many elements."""
+        if wanted is None or not isinstance(extent, int):
+            return cut
+        surplus = (extent - 1) * stride + window - wanted
+        before = max(surplus, 0) // 2 if self.padding == "same" else 0
+        return (before, max(surplus, 0) - before), max(-surplus, 0)
 
 
 @register_layer("keras>Conv3DTranspose")
