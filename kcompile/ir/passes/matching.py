@@ -67,4 +67,4 @@ def is_nonnegative(value: Value) -> bool:
     while isinstance(op, _KEEPS_SIGN) and value.producer:
         value = value.producer.inputs[0]
         op = value.op
-    return isinstance(op, _NONNEGATIVE) or (isinstance(op, Clip) and op.min >= 0)
+    return isinstance(op, _NONNEGATIVE) or (isinstance(op, Clip) and 0 <= op.min <= op.max)
