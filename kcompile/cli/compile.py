@@ -1,5 +1,6 @@
 """``kcompile MODEL``."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,24 @@ from kcompile import api
 from kcompile.cli import options
 from kcompile.cli.output import Progress, duration, facts, say, say_json, size, verdict
 
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def _bytes(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """A number of bytes, in multiples of 1024 with K, M or G."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise click.BadParameter(f"{text!r} is no number of bytes. Write 900, 256K or 1M.", ctx, parameter)
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """LLVM's feature flags, given with commas between them."""
+    del ctx, parameter
+    return None if text is None else tuple(flag.strip() for flag in text.split(",") if flag.strip())
+
 
 @click.command("compile")
 @click.argument("model", type=options.EXISTING)
@@ -17,7 +36,7 @@ from kcompile.cli.output import Progress, duration, facts, say, say_json, size, 
     "-t",
     default="onnx",
     show_default=True,
-    help="onnx, tvm (this machine), or tvm:MACHINE such as tvm:x86-64-v3.",
+    help="onnx, tvm (this machine), or tvm:MACHINE such as tvm:cortex-m7; see `kcompile targets`.",
 )
 @click.option(
     "--output",
@@ -34,6 +53,17 @@ from kcompile.cli.output import Progress, duration, facts, say, say_json, size, 
     help="Threads of a session that is loaded without saying how many.  [default: all CPUs there]",
 )
 @click.option("--opset", type=int, help="Opset of the ONNX file.  [default: the newest that runs here]")
+@click.option("--cpu", metavar="CPU", help="LLVM's name of the CPU, for a tvm target.")
+@click.option("--features", callback=_flags, metavar="FLAGS", help="LLVM's feature flags to add: +dotprod,+bf16.")
+@click.option("--name", metavar="NAME", help="What the names in a C library begin with.  [default: the model's name]")
+@click.option(
+    "--weights",
+    type=click.Choice(["embedded", "external"]),
+    help="Weights of a C library: constants in it, or a file beside it.  [default: embedded]",
+)
+@click.option(
+    "--max-ram", callback=_bytes, metavar="BYTES", help="The most that a C library's workspace may take: 256K, 1M, 900."
+)
 @options.seed
 @options.as_json
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")
@@ -43,10 +73,10 @@ def command(
     output: Path | None,
     shapes: tuple[tuple[str, tuple[int | None, ...]], ...],
     threads: int | None,
-    opset: int | None,
     seed: int,
     as_json: bool,
     quiet: bool,
+    **target_options: Any,
 ) -> None:
     """Compile a Keras file (.h5, .hdf5, .keras), verify the result and write it.
 
@@ -58,12 +88,13 @@ def command(
       kcompile model.h5
       kcompile model.keras --target tvm -o model.kcb --threads 2
       kcompile detector.h5 --target tvm --shape image=1,320,320,3
+      kcompile keywords.keras --target tvm:cortex-m7 --max-ram 256K -o keywords.kcb
     """
     with Progress(quiet or as_json) as progress:
         loaded = api.load_model(model) if shapes else None
         fixed = options.named_shapes(shapes, loaded.input_names) if loaded else None
         artifact = api.compile(
-            model, target, output, shapes=fixed, threads=threads, seed=seed, on_stage=progress.stage, opset=opset
+            model, target, output, shapes=fixed, threads=threads, seed=seed, on_stage=progress.stage, **target_options
         )
     if as_json:
         say_json(_record(artifact))

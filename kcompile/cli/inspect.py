@@ -122,6 +122,7 @@ def _show_bundle(bundle: Bundle) -> None:
     target, memory = manifest["target"], manifest["memory"]
     machine = ", ".join(str(target[key]) for key in ("triple", "cpu", "opset") if target.get(key))
     arena = memory.get("arena_bytes")
+    needs = ", ".join(memory["needs"]) or "nothing" if "needs" in memory else ""
     seen = [f"`{d['output']}` off by {d['relative']:.1e} of its largest" for d in manifest["verification"]["outputs"]]
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     say(
@@ -132,6 +133,9 @@ def _show_bundle(bundle: Bundle) -> None:
                 ("outputs", _named(signature.outputs)),
                 ("target", target["name"] + (f" ({machine})" if machine else "")),
                 ("weights", size(memory["weight_bytes"])),
+                ("code", size(memory["code_bytes"]) if "code_bytes" in memory else ""),
+                ("workspace", size(memory["workspace_bytes"]) if "workspace_bytes" in memory else ""),
+                ("calls", needs),
                 ("arena", size(arena) if isinstance(arena, int) else f"{arena} bytes" if arena else ""),
                 ("verified", "; ".join(seen)),
                 ("made by", versions),

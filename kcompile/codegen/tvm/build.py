@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,22 @@ def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
         path = Path(folder) / "model.o"
         compiled.write_to_file(str(path), "o")
         return path.read_bytes()
+
+
+def check_cpu(machine: Machine) -> None:
+    """Make sure that LLVM knows the machine's CPU; of one that it does not know it would only say so on the terminal.
+
+    Raises:
+        TargetError: it does not.
+    """
+    if not machine.cpu:
+        return
+    generic = tvm.target.Target(_attributes(replace(machine, cpu="", features=())))
+    known = [str(name) for name in tvm.get_global_func("target.llvm_get_cpu_archlist")(generic)]
+    if machine.cpu not in known:
+        near = get_close_matches(machine.cpu, known, n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise TargetError(f"`cpu` must be one that LLVM knows for {machine.triple}. Received: {machine.cpu!r}.{hint}")
 
 
 def _attributes(machine: Machine) -> dict[str, object]:

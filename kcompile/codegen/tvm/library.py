@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm import entry
-from kcompile.codegen.tvm.build import compile_object, link_library
+from kcompile.codegen.tvm.build import check_cpu, compile_object, link_library
 from kcompile.codegen.tvm.lower import Lowered, lower
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.ir.graph import Graph
@@ -62,9 +62,11 @@ def compile_library(graph: Graph, machine: Machine, name: str, external: bool = 
         external: whether the weights are a parameter of the function instead of a part of the object.
 
     Raises:
+        TargetError: LLVM does not know the machine.
         UnsupportedOp: the graph holds ops that this back end cannot express.
         MissingExtra: the shared library needs a linker that is missing.
     """
+    check_cpu(machine)
     lowered = lower(graph, machine, name)
     text = None if external else _weights_text(lowered.weights, name)
     functions = dict(lowered.functions)
