@@ -17,7 +17,7 @@ from kcompile.errors import ArtifactError, ModelError, TargetError, Verification
 from kcompile.ir.graph import Graph
 from kcompile.runtime import Session
 from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
-from kcompile.runtime.load import existing, load_bundle
+from kcompile.runtime.load import existing, is_artifact, load_bundle
 from kcompile.runtime.load import load as load_artifact
 from kcompile.runtime.reference import ReferenceSession
 from kcompile.runtime.session import THREADS_KEY, check_threads
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PathLike: TypeAlias = str | os.PathLike[str]
 ModelLike: TypeAlias = "Model | str | os.PathLike[str]"
 
-_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras", ".json")
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras", ".json", ".yaml", ".yml")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -65,7 +65,7 @@ def load_model(
     """The Keras model in a file, as a model of kcompile's own.
 
     Args:
-        path: a ``.keras`` or ``.h5`` file, or a ``.json`` file with the architecture.
+        path: a ``.keras`` or ``.h5`` file, or a ``.json`` or ``.yaml`` file with the architecture.
         custom_objects: converters for this file alone, by registered name or class name; `kcompile.register_layer`
             enters them for good.
         weights: a file of weights, for an architecture.
@@ -77,8 +77,8 @@ def load_model(
     from kcompile.frontend.keras_file import load_model as read
 
     for needed in (path, weights):
-        if needed is not None and not Path(needed).exists():
-            raise ModelError(f"there is no file {os.fspath(needed)}.")
+        if needed is not None:
+            _require_keras_file(Path(needed))
     return read(Path(path), custom_objects, None if weights is None else Path(weights))
 
 
@@ -87,6 +87,7 @@ def compile(
     target: str = "onnx",
     output: PathLike | None = None,
     *,
+    weights: PathLike | None = None,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     threads: int | None = None,
     seed: int = 0,
@@ -100,6 +101,7 @@ def compile(
         target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``.
         output: the file to write: ``.kcb``, or ``.onnx`` for target "onnx"; by default the model's name in the present
             folder. It is written under another name and renamed at the end, so that it is whole or not there.
+        weights: a file of weights, for a model that is a file with an architecture.
         shapes: extents to fix, by input: ``{"image": (None, 224, 224, 3)}``; None leaves an extent as it is.
         threads: threads of a session that is loaded without saying how many; by default all CPUs.
         seed: of the inputs that the artifact is verified on.
@@ -117,24 +119,31 @@ def compile(
         VerificationError: the artifact disagrees with the reference; nothing is written.
     """
     from kcompile.codegen.backends import backend
-    from kcompile.codegen.parity import check_graph, require_agreement
 
     chosen = backend(target, **options)
     path = _output_path(chosen, _name_of(model), output)
     clock = _Clock(on_stage)
     clock.start("reading the model")
-    keras_model, file = _model_of(model)
+    keras_model, file = _model_of(model, weights)
     notes = _notes(keras_model, file, threads)
     graph = chosen.prepare(trace(keras_model, shapes))
     clock.start("compiling")
     program = chosen.compile(graph, keras_model.signature(graph), notes)
     clock.start("verifying")
-    counts = (1, 2) if program.artifact["kind"] == "native" else (1,)
-    report = check_graph(graph, *(program.open(count) for count in counts), seed=seed)
-    require_agreement(report, graph, chosen.session, f"what target {target!r} made of {graph.name}")
+    report = _verified(graph, program, chosen, seed)
     clock.start("writing")
     _write(path, program, notes, report)
     return Artifact(path, target, path.stat().st_size, report, clock.stop())
+
+
+def _verified(graph: Graph, program: "Program", backend: "Backend", seed: int) -> "Report":
+    """The report on a program that agrees with the reference."""
+    from kcompile.codegen.parity import check_graph, require_agreement
+
+    counts = (1, 2) if program.artifact["kind"] == "native" else (1,)
+    report = check_graph(graph, *(program.open(count) for count in counts), seed=seed)
+    require_agreement(report, graph, backend.session, f"what target {backend.target!r} made of {graph.name}")
+    return report
 
 
 def trace(model: "Model", shapes: Mapping[str, Sequence[int | None]] | None = None) -> Graph:
@@ -262,6 +271,25 @@ def _recorded(path: Path, bundle: Bundle | None) -> "tuple[Samples, dict[str, fl
     return Samples(*bundle.samples()), bundle.limits()
 
 
+def _require_keras_file(path: Path) -> None:
+    """Make sure that there is a file, and none of which the kind alone says that no Keras model is in it."""
+    if not path.exists():
+        raise ModelError(f"there is no file {path}.")
+    if is_artifact(path):
+        law = f"{path.name} is compiled already; what is wanted here is the Keras model (.keras, .h5 or .json)"
+        raise ModelError(f"{law}. An artifact is for kcompile.load, `kcompile run` and `kcompile bench`.")
+    if (path / "saved_model.pb").exists():
+        law = f"{path} is a SavedModel, which holds TensorFlow's graph instead of Keras's layers"
+        raise ModelError(f'{law}. Save the model anew with `model.save("model.keras")`.')
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise ModelError(f"{path} is {kind}. Give a Keras model: a .keras, .h5 or .json file.")
+    if not os.access(path, os.R_OK):
+        raise ModelError(f"{path} may not be read by this user.")
+    if not path.stat().st_size:
+        raise ModelError(f"{path.name} is empty.")
+
+
 def is_keras_file(path: Path) -> bool:
     """Whether `path` holds a Keras model rather than an artifact, by its suffix or its first bytes."""
     if path.suffix.lower() in _KERAS_SUFFIXES:
@@ -272,10 +300,12 @@ def is_keras_file(path: Path) -> bool:
         return file.read(len(_HDF5)) == _HDF5
 
 
-def _model_of(model: ModelLike) -> "tuple[Model, str]":
+def _model_of(model: ModelLike, weights: PathLike | None = None) -> "tuple[Model, str]":
     """The model, and the name of its file, which is empty for one made in Python."""
     if isinstance(model, str | os.PathLike):
-        return load_model(model), Path(model).name
+        return load_model(model, weights=weights), Path(model).name
+    if weights is not None:
+        model.load_weights(os.fspath(weights))
     return model, ""
 
 

@@ -231,6 +231,68 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         kcompile.load_model(tmp_path / "absent.h5")
 
 
+COMPILED = (
+    "is compiled already; what is wanted here is the Keras model (.keras, .h5 or .json). "
+    "An artifact is for kcompile.load, `kcompile run` and `kcompile bench`."
+)
+
+
+def test_an_artifact_is_no_model(keras_file: Path, tmp_path: Path) -> None:
+    onnx, bundle, unpacked = tmp_path / "a.onnx", tmp_path / "a.kcb", tmp_path / "unpacked"
+    kcompile.compile(keras_file, "onnx", onnx)
+    kcompile.compile(keras_file, "onnx", bundle)
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(unpacked)
+    renamed = bundle.with_suffix(".zip")
+    renamed.write_bytes(bundle.read_bytes())
+    for artifact in (onnx, bundle, unpacked, renamed):
+        with pytest.raises(ModelError) as raised:
+            kcompile.compile(artifact, "onnx", tmp_path / "b.onnx")
+        assert str(raised.value) == f"{artifact.name} {COMPILED}"
+    assert not (tmp_path / "b.onnx").exists()
+
+
+def test_a_model_is_known_by_its_content(keras_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model.zip"
+    other.write_bytes(keras_file.read_bytes())
+    assert kcompile.load_model(other).name == "cnn"
+
+
+def test_what_cannot_be_loaded_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    text, empty, folder, saved = (tmp_path / name for name in ("notes.txt", "empty.bin", "folder", "saved"))
+    text.write_text("hello")
+    empty.touch()
+    folder.mkdir()
+    saved.mkdir()
+    (saved / "saved_model.pb").touch()
+    kinds = "must be a compiled artifact (.kcb, .onnx) or a Keras model (.keras, .h5, .json)"
+    for path, as_artifact, as_model in (
+        (
+            text,
+            f"notes.txt {kinds}. Received: a file of another kind.",
+            "notes.txt is neither a .keras (zip), .h5 (HDF5), .json nor .yaml file.",
+        ),
+        (empty, "empty.bin is empty.", "empty.bin is empty."),
+        (
+            folder,
+            f"{folder} is a folder, but no unpacked bundle: it holds no manifest.json.",
+            f"{folder} is a folder. Give a Keras model: a .keras, .h5 or .json file.",
+        ),
+        (
+            saved,
+            f"{saved} is a folder, but no unpacked bundle: it holds no manifest.json.",
+            f"{saved} is a SavedModel, which holds TensorFlow's graph instead of Keras's layers. "
+            'Save the model anew with `model.save("model.keras")`.',
+        ),
+    ):
+        with pytest.raises(ArtifactError) as raised:
+            kcompile.load(path)
+        assert str(raised.value) == as_artifact
+        with pytest.raises(ModelError) as refused:
+            kcompile.load_model(path)
+        assert str(refused.value) == as_model
+
+
 def test_a_missing_extra_says_how_to_get_it(model: kcompile.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("onnx", "tvm")]:
         monkeypatch.delitem(sys.modules, name)

@@ -65,7 +65,7 @@ class _Commands(click.Group):
 
 def _check_is_no_misspelt_command(ctx: click.Context, word: str) -> None:
     near = difflib.get_close_matches(word, COMMANDS, n=1)
-    if near and not Path(word).suffix and not Path(word).exists():
+    if near and not word.startswith("-") and not Path(word).suffix and not Path(word).exists():
         raise click.UsageError(f"No such command or model {word!r}. Did you mean {near[0]!r}?", ctx)
 
 

@@ -1,14 +1,18 @@
 """From an artifact's path to a session."""
 
 import os
+import zipfile
 from pathlib import Path
 
 from kcompile.errors import ArtifactError
-from kcompile.runtime.bundle import Bundle, check_machine, is_bundle, open_bundle
+from kcompile.runtime.bundle import MANIFEST, Bundle, check_machine, is_bundle, open_bundle
 from kcompile.runtime.library import LibraryProgram, LibrarySession
 from kcompile.runtime.native import NativeProgram, NativeSession
 from kcompile.runtime.session import THREADS_KEY, Session, check_threads
 from kcompile.runtime.signature import as_count, as_dict, as_dim, as_list, as_text
+
+# Field 1 of an ONNX model, `ir_version`, a number.
+_ONNX_START = b"\x08"
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None, check: bool = False) -> Session:
@@ -30,10 +34,35 @@ def load(path: str | os.PathLike[str], threads: int | None = None, check: bool =
             bundle.check()
         return load_bundle(bundle, threads)
     if artifact.is_dir():
-        raise ArtifactError(f"{artifact} is no bundle: it holds no manifest.json.")
+        raise ArtifactError(f"{artifact} is a folder, but no unpacked bundle: it holds no manifest.json.")
+    _require_onnx(artifact)
     from kcompile.runtime.onnx import OnnxSession
 
     return OnnxSession(artifact, threads)
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether `path` is what `kcompile.compile` writes, by its suffix or its members; any ``.onnx`` file counts."""
+    if path.is_dir():
+        return is_bundle(path)
+    if path.suffix.lower() in (".onnx", ".kcb"):
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MANIFEST in archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, RuntimeError, OverflowError):
+        return False
+
+
+def _require_onnx(path: Path) -> None:
+    """Make sure that a file may be an ONNX model: it is named so, or begins as protobuf's writers begin one."""
+    with path.open("rb") as file:
+        start = file.read(1)
+    if not start:
+        raise ArtifactError(f"{path.name} is empty.")
+    if path.suffix.lower() != ".onnx" and start != _ONNX_START:
+        law = f"{path.name} must be a compiled artifact (.kcb, .onnx) or a Keras model (.keras, .h5, .json)"
+        raise ArtifactError(f"{law}. Received: a file of another kind.")
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
