@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -31,8 +31,11 @@ def pointers(arrays: Sequence[Array]) -> ctypes.Array[ctypes.c_void_p]:
 
 def address(array: Array) -> int:
     """The address of the first element."""
-    # `array.ctypes.data` takes three times as long, which small models would feel.
-    return array.__array_interface__["data"][0]
+    try:
+        # A fifth of the time that NumPy takes to tell, which small models would feel.
+        return ctypes.addressof(ctypes.c_char.from_buffer(cast(Any, array)))
+    except (BufferError, TypeError, ValueError):  # read-only, empty, not contiguous, or of a dtype without a buffer
+        return array.__array_interface__["data"][0]
 
 
 def aligned_empty(size: int) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kcompile.errors import InputError
-from kcompile.ir.types import Array, TensorType
+from kcompile.ir.types import Array, TensorType, array_dtype
 from kcompile.runtime.feeds import by_name, checked, converted
 from kcompile.runtime.signature import Plan, Signature, arrange
 
@@ -31,7 +31,7 @@ class Session(ABC):
         self.signature = signature
         self.threads = threads
         self.notes = dict(notes or {})
-        self._dtypes = [(name, np.dtype(type.dtype)) for name, type in signature.inputs.items()]
+        self._dtypes = [(name, array_dtype(type.dtype)) for name, type in signature.inputs.items()]
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Session(ABC):
             feeds = checked(self.inputs, feeds)
         return dict(zip(self.outputs, self._call([np.asarray(feeds[name]) for name in self.inputs]), strict=True))
 
-    def predict(self, x: Any, batch_size: int | None = 32) -> Any:
+    def predict(self, x: Any, batch_size: int | None = 32, out: Array | None = None) -> Any:
         """The outputs for `x`, arranged as the Keras model arranges them.
 
         Args:
@@ -78,11 +78,13 @@ class Session(ABC):
                 input's; to an integer or bool dtype only where no value changes. An axis of length 1 at the end may
                 be missing or too many.
             batch_size: rows per call of the engine. A model whose rows cannot be split is called once with all.
+            out: for a model of one output, the array to write it to, which is then returned.
 
         Raises:
             InputError: names, dtypes or shapes do not fit; all problems are named.
         """
-        return arrange(self.signature.structure, self.predict_named(x, batch_size))
+        results = self.predict_named(x, batch_size)
+        return arrange(self.signature.structure, results) if out is None else _written(out, list(results.values()))
 
     def predict_named(self, x: Any, batch_size: int | None = 32) -> dict[str, Array]:
         """As `predict`, with the outputs by name.
@@ -108,12 +110,23 @@ class Session(ABC):
     def _call(self, arrays: list[Array]) -> list[Array]:
         plan = self.signature.fit(arrays)
         if plan.is_empty:
-            return [np.zeros(type.static_shape(), type.dtype) for type in plan.outputs]
+            return [np.zeros(type.static_shape(), array_dtype(type.dtype)) for type in plan.outputs]
         return self._execute([_plain(array) for array in arrays], plan)
 
     @abstractmethod
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
         """The outputs for contiguous, aligned arrays that fit `plan`, in order; called from any thread."""
+
+
+def _written(out: Array, results: list[Array]) -> Array:
+    """`out` with the one result in it."""
+    if len(results) != 1 or not isinstance(out, np.ndarray):
+        raise InputError(f"`out` must be an array, for a model of one output. Received: {type(out).__name__}.")
+    shape, dtype = results[0].shape, results[0].dtype
+    if out.shape != shape or out.dtype != dtype:
+        raise InputError(f"`out` must have dtype {dtype} and shape {shape}. Received: {out.dtype} and {out.shape}.")
+    out[...] = results[0]
+    return out
 
 
 def default_threads() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kcompile.errors import InputError
 from kcompile.runtime import Session, load
 from kcompile.runtime.reference import ReferenceSession
 from tests.runtime.harness import long_graph, make_bundle, small_graph
@@ -106,3 +107,48 @@ def test_a_forked_process_goes_on_with_a_session(native: Path, threads: int) -> 
     assert child.exitcode == 0
     assert queue.get()
     np.testing.assert_array_equal(session.predict(BATCHES[40]), expected)
+
+
+def test_small_arrays_take_a_shorter_way_that_gives_the_same(native: Path) -> None:
+    session, reference = load(native, threads=1), ReferenceSession(small_graph())
+    (name,), (result,) = session.inputs, session.outputs
+    for x in BATCHES[:5] * 2:
+        expected = reference.predict(x)
+        np.testing.assert_allclose(session.predict(x), expected, rtol=2e-5, atol=1e-7)
+        np.testing.assert_allclose(session.predict(x, batch_size=2), expected, rtol=2e-5, atol=1e-7)
+        np.testing.assert_allclose(session.predict(np.asfortranarray(x)), expected, rtol=2e-5, atol=1e-7)
+        np.testing.assert_allclose(session.predict(x.astype(np.float64)), expected, rtol=2e-5, atol=1e-7)
+        np.testing.assert_allclose(session.run({name: x})[result], expected, rtol=2e-5, atol=1e-7)
+    first = session.predict(BATCHES[3])
+    kept = first.copy()
+    session.predict(BATCHES[3] + 1)
+    np.testing.assert_array_equal(first, kept)  # results are the caller's own
+
+
+@pytest.mark.parametrize("target", ["native", "onnx"])
+def test_results_are_written_where_the_caller_wants(target: str, request: pytest.FixtureRequest) -> None:
+    session = load(request.getfixturevalue(target), threads=1)
+    for x in BATCHES[:3] * 2:
+        expected = session.predict(x)
+        out = np.full_like(expected, np.nan)
+        assert session.predict(x, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+        strided = np.full((*expected.shape, 2), np.nan, np.float32)[..., 0]
+        np.testing.assert_array_equal(session.predict(x, out=strided), expected)
+
+
+@pytest.mark.parametrize("out", [np.zeros((3, 4), np.float32), np.zeros((2, 4), np.float64), [[0.0] * 4] * 2])
+def test_results_do_not_go_where_they_do_not_fit(native: Path, out: object) -> None:
+    session = load(native, threads=1)
+    for _ in range(2):
+        with pytest.raises(InputError, match="`out` must"):
+            session.predict(BATCHES[1], out=out)  # type: ignore[arg-type]
+        session.predict(BATCHES[1])
+
+
+def test_the_shorter_way_does_not_take_wrong_extents_or_batch_sizes(native: Path) -> None:
+    session = load(native, threads=1)
+    session.predict(BATCHES[0])
+    for call in (lambda: session.predict(BATCHES[0], batch_size=0), lambda: session.predict(np.zeros((1, 9, 1), "f4"))):
+        with pytest.raises(InputError):
+            call()
