@@ -296,8 +296,19 @@ def test_verify_refuses_a_damaged_bundle(kc: Callable[..., Result], tmp_path: Pa
 # ---- layers
 
 
-def test_layers_lists_what_can_be_compiled(kc: Callable[..., Result]) -> None:
-    record = kc("layers", "--json").json()
-    assert {"Dense", "Conv2D", "LSTM", "MultiHeadAttention"} <= set(record["layers"])
-    assert set(record["refused"]) == {"onnx", "tvm"}
-    assert "Dense" in kc("layers").out
+def test_layers_lists_what_each_can_be_used_for(kc: Callable[..., Result]) -> None:
+    by_name = {record["name"]: record for record in kc("layers", "--json").json()["layers"]}
+    assert {"Dense", "Conv2D", "LSTM", "MultiHeadAttention"} <= set(by_name)
+    works = dict.fromkeys(("reference", "training", "onnx", "tvm"), "")
+    assert by_name["Conv2D"] == {"name": "Conv2D", "family": "convolution", **works}
+    assert by_name["Discretization"] == {
+        **by_name["Discretization"],
+        **works,
+        "training": "it gives no gradient: what goes in or comes out is no float",
+    }
+
+
+def test_the_page_of_supported_layers_is_what_the_command_prints(kc: Callable[..., Result]) -> None:
+    page = Path(__file__).parents[2] / "docs" / "supported_layers.md"
+    printed = kc("layers", "--markdown").out
+    assert printed == page.read_text(encoding="utf-8"), "run: kcompile layers --markdown > docs/supported_layers.md"
