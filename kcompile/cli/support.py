@@ -1,4 +1,4 @@
-"""What each layer can be used for, found by trying it: the table of `kcompile layers` and of docs/supported_layers.md."""
+"""What each layer can be used for, found by trying it: what `kcompile layers` prints."""
 
 import importlib
 import inspect
@@ -93,11 +93,7 @@ class Support:
 
 
 def supports() -> list[Support]:
-    """What every layer of Keras's can be used for, by family and name.
-
-    Raises:
-        MissingExtra: a target's compiler is not installed.
-    """
+    """What every layer of Keras's can be used for, by family and name."""
     tables = {target: _table(target) for target in _TABLES}
     found: dict[type[Layer], Support] = {}
     for registered, cls in LAYERS.items():
@@ -108,7 +104,7 @@ def supports() -> list[Support]:
     return sorted(found.values(), key=lambda support: (support.family, support.layer))
 
 
-def _support(family: str, name: str, cls: type[Layer], tables: Mapping[str, LoweringTable[Any]]) -> Support:
+def _support(family: str, name: str, cls: type[Layer], tables: Mapping[str, LoweringTable[Any] | str]) -> Support:
     graph = example(family, name, cls).trace()
     reasons = {target: _refusal(table, graph) for target, table in tables.items()}
     computed = [node for node in graph.nodes if not isinstance(node.op, Constant)]
@@ -151,7 +147,9 @@ def _arguments_of(name: str, cls: type[Layer]) -> dict[str, Any]:
     return {argument: _ARGUMENTS[argument] for argument in needed}
 
 
-def _refusal(table: LoweringTable[Any], graph: Graph) -> str:
+def _refusal(table: LoweringTable[Any] | str, graph: Graph) -> str:
+    if isinstance(table, str):
+        return table
     try:
         table.expand(inference(graph))
     except UnsupportedOp as error:
@@ -178,12 +176,13 @@ def _sources(graph: Graph) -> Iterator[Value]:
     yield from (node.outputs[0] for node in graph.nodes if isinstance(node.op, Constant))
 
 
-def _table(target: str) -> LoweringTable[Any]:
+def _table(target: str) -> LoweringTable[Any] | str:
+    """The target's lowerings; why there are none, where its compiler is not installed."""
     module, name = _TABLES[target]
     try:
         return getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise MissingExtra(f'pip install "kcompile[{target}]" to see what the target can express.') from error
+    except (MissingExtra, ImportError):
+        return f'not installed; pip install "kcompile[{target}]"'
 
 
 def reasons_of(found: list[Support]) -> list[str]:
@@ -210,8 +209,8 @@ def markdown(found: list[Support]) -> str:
     lines = [
         "# Supported layers",
         "",
-        f"{len(found)} layers, as `kcompile layers --markdown` prints them: each is tried. ✓ works, a number refers to a",
-        "reason below the table, and an identity does nothing at inference.",
+        f"{len(found)} layers, as `kcompile layers --markdown` prints them: each is tried. ✓ works, a number refers to",
+        "a reason below the table, and an identity does nothing at inference.",
         "",
         f"| family | layer | {' | '.join(COLUMNS)} | note |",
         f"|---|---|{'---|' * (len(COLUMNS) + 1)}",
