@@ -457,3 +457,4 @@ def graphs(draw: Draw, dtype: str = "float64", steps: int = 10) -> GraphCase:
 
 
 from tests import gradient_cases as gradient_cases  # noqa: E402 - enters its cases with what stands above
+from tests import text_cases as text_cases  # noqa: E402 - the same

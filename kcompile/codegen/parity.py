@@ -15,7 +15,7 @@ from kcompile.errors import KCompileError, VerificationError
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.ops import Constant, Full
-from kcompile.ir.types import Array
+from kcompile.ir.types import Array, array_dtype
 from kcompile.runtime.session import Session
 
 # Compiles a graph in memory.
@@ -70,13 +70,13 @@ def check_graph(graph: Graph, *sessions: Session, seed: int = 0) -> Report:
     """
     inputs = draw_inputs(graph, seed)
     exact = evaluate(graph, inputs, precision="float64")
-    if not any(np.isfinite(y).any() for y in exact.values() if y.size):
+    if not any(_is_finite(y).any() for y in exact.values() if y.size):
         raise VerificationError(
             f"no output of {graph.name} is a finite number on drawn inputs, so the artifact cannot be verified. "
             "Does the model hold NaN or infinite weights?"
         )
     types = graph.output_types
-    samples = Samples(inputs, {name: y.astype(types[name].dtype) for name, y in exact.items()})
+    samples = Samples(inputs, {name: y.astype(array_dtype(types[name].dtype)) for name, y in exact.items()})
     noise = _Noise(lambda: evaluate(graph, inputs), exact)
     judge = _Judge(exact, lambda name, y, reference: _compare_with(noise, name, y, reference))
     return Report(judge.worst_of(sessions, inputs), samples)
@@ -163,14 +163,25 @@ def _judged(output: str, y: Array, reference: Array, allowed: float) -> Differen
 
 
 def _largest(reference: Array) -> float:
+    if reference.dtype.kind == "U":
+        return 1.0
     finite = np.abs(reference[np.isfinite(reference)]).astype(np.float64)
     return float(finite.max()) if finite.size else 0.0
 
 
+def _is_finite(y: Array) -> Array:
+    return np.ones(y.shape, np.bool_) if y.dtype.kind == "U" else np.isfinite(y)
+
+
 def worst(y: Array, reference: Array) -> float:
-    """The largest absolute difference; infinite where only one is finite or they are different infinities or NaN."""
+    """The largest absolute difference; infinite where only one is finite or they are different infinities or NaN.
+
+    That of texts is 1 where any differ.
+    """
     if not y.size:
         return 0.0
+    if reference.dtype.kind == "U":
+        return float((y != reference).any())
     a, b = y.astype(np.float64), reference.astype(np.float64)
     with np.errstate(all="ignore"):
         distance = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))

@@ -4,8 +4,10 @@ An input that selects rows of a table gets numbers within it, one that is compar
 that number at the end of some rows, a mask is true for at least the first step, anything else is standard normal.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +31,11 @@ _MOVES = (
     ops.Round,
     ops.Floor,
     ops.Concat,
+    ops.StandardizeText,
+    ops.SplitText,
 )
+# Ops that look up their first operand in the keys that are their second.
+_TABLES = (ops.Lookup, ops.CountTokens)
 
 _ROWS = 2
 _SPARE = 5
@@ -37,10 +43,17 @@ _SPARE = 5
 
 @dataclass(frozen=True)
 class Role:
-    """What an input is used for: the number of rows that it selects from, and a number that it is compared with."""
+    """What an input is used for.
+
+    Attributes:
+        limit: the number of rows that it selects from.
+        marker: a number that it is compared with.
+        keys: what it is looked up among.
+    """
 
     limit: int | None = None
     marker: float | None = None
+    keys: tuple[Any, ...] = ()
 
 
 def draw_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
@@ -95,7 +108,10 @@ def input_roles(graph: Graph) -> dict[str, Role]:
     """What each input is used for, by name; inputs that are used as plain numbers are left out."""
     roles: dict[str, Role] = {}
     for node in graph.nodes:
-        if isinstance(node.op, ops.Gather):
+        if isinstance(node.op, _TABLES) and (keys := node.inputs[1].constant) is not None:
+            for name in _origins(node.inputs[0]):
+                roles[name] = replace(roles.get(name, Role()), keys=tuple(keys.tolist()))
+        elif isinstance(node.op, ops.Gather):
             for name in _origins(node.inputs[1]):
                 roles[name] = _selecting(roles.get(name, Role()), node.inputs[0].type.shape[node.op.axis])
         elif isinstance(node.op, ops.Compare):
@@ -107,15 +123,15 @@ def input_roles(graph: Graph) -> dict[str, Role]:
 
 def _selecting(known: Role, rows: Dim) -> Role:
     """The role of an input that selects from `rows` rows; an open number of rows sets no limit."""
-    return Role(min(rows, known.limit or rows), known.marker) if isinstance(rows, int) else known
+    return replace(known, limit=min(rows, known.limit or rows)) if isinstance(rows, int) else known
 
 
 def _compared(known: Role, type: TensorType, numbers: Array) -> Role:
     """The role of an input that is compared with constant numbers: one of them marks, several are the classes."""
     if numbers.size == 1:
-        return Role(known.limit, float(numbers.reshape(-1)[0]))
+        return replace(known, marker=float(numbers.reshape(-1)[0]))
     whole = known.limit is None and not type.is_float
-    return Role(int(numbers.max()) + 1 if whole else known.limit, known.marker)
+    return replace(known, limit=int(numbers.max()) + 1) if whole else known
 
 
 def _origins(value: Value) -> Iterator[str]:
@@ -133,6 +149,10 @@ def _draw(rng: np.random.Generator, type: TensorType, role: Role) -> Array:
     shape = type.static_shape()
     if type.dtype == "bool":
         return _prefix(rng, shape)
+    if type.dtype == "string":
+        return _texts(rng, shape, role.keys)
+    if role.keys:
+        return rng.choice(np.array([*role.keys, max(role.keys) + 1]), shape).astype(type.dtype)
     if role.limit is not None:
         array = rng.integers(0, max(role.limit, 1), shape).astype(type.dtype)
     elif type.is_float:
@@ -142,6 +162,18 @@ def _draw(rng: np.random.Generator, type: TensorType, role: Role) -> Array:
     if role.marker is not None and len(shape) > 1:
         array[~_prefix(rng, shape[:2])] = role.marker
     return array
+
+
+def _texts(rng: np.random.Generator, shape: tuple[int, ...], keys: Sequence[str]) -> Array:
+    """Texts of one word, or of several with what stands between words; some words are among `keys`."""
+    words = [*keys, *keys, "apple", "Pear", "çédille", "7"]
+    between = [" ", ", ", "\t", "! ", "-"]
+
+    def text() -> str:
+        drawn = rng.choice(words, int(rng.choice([1, 1, 2, 5])))
+        return "".join(word + str(rng.choice(between)) for word in drawn[:-1]) + str(drawn[-1])
+
+    return np.array([text() for _ in range(math.prod(shape))], np.str_).reshape(shape)
 
 
 def _prefix(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -101,6 +101,8 @@ class Layer(ABC):
     autocast: ClassVar[bool] = True
     # Whether `dtype` is such a policy; an input's is that of its tensor.
     has_policy: ClassVar[bool] = True
+    # Texts that a ``.keras`` file may hold of the layer beside its config and weights, by their names.
+    assets: ClassVar[tuple[str, ...]] = ()
 
     name: str = ""
     trainable: bool = True
@@ -138,6 +140,21 @@ class Layer(ABC):
     def sublayers(self) -> Mapping[str, "Layer"]:
         """Layers inside this one by the attribute names that Keras gives them (``"forward_layer"``)."""
         return {}
+
+    # -- what files hold beside config and weights ------------------------------------------------------------------
+
+    def set_asset(self, name: str, text: str) -> None:
+        """Take one of `assets` from a file."""
+        del name, text
+
+    @property
+    def tables(self) -> Mapping[str, Array]:
+        """Arrays that files hold under names of their own."""
+        return {}
+
+    def set_table(self, name: str, array: Array) -> None:
+        """Take one of `tables` from a file."""
+        del name, array
 
     # -- weights ----------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,7 @@ class Trace:
     t.mask_given                     whether the call names the mask itself (``lstm(x, mask=m)``)
     t.result_masks                   where a layer's `call` may leave masks for its `compute_mask`
     t.training                       whether the layer acts as it does in training
+    t.for_shapes                     whether nothing but the types of the results matters
     t.trainable                      whether training changes the layer's weights
     t.effects                        while training: random numbers, costs beside the loss, new values of weights
     """
@@ -91,6 +92,7 @@ class Trace:
         self.b = b
         self.effects = effects
         self.training = effects is not None
+        self.for_shapes = False
         self.trainable = True
         self.masks: tuple[Value | None, ...] = ()
         self.mask_given = False
@@ -143,6 +145,7 @@ class Trace:
         """A trace with the weights of `layer`, which is inside this one."""
         inner = Trace(self.b, self._weights, self.effects)
         inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
+        inner.for_shapes = self.for_shapes
         inner.training, inner.trainable = self.training, self.trainable and layer.trainable
         return inner
 
@@ -198,6 +201,7 @@ def apply_symbolically(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, 
     """Record a call of `layer` and return its results as symbolic tensors, in the structure that the layer returns."""
     b = Builder("shape inference")
     t = Trace(b, lambda weight, path: b.input(path, type_of(weight.value)))
+    t.for_shapes = True
 
     def value_of(tensor: Any) -> Any:
         return b.input(f"input_{id(tensor)}", tensor.type) if isinstance(tensor, KerasTensor) else tensor

@@ -16,7 +16,7 @@ from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.op import OPS, Op, Tensor
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.text import PLAIN_NAME
-from kcompile.ir.types import LONG_DTYPES, Array, TensorType
+from kcompile.ir.types import LONG_DTYPES, Array, TensorType, array_dtype, dtype_of
 
 T = TypeVar("T")
 
@@ -314,15 +314,16 @@ class _Parser:
         shape = type.static_shape()
         if isinstance(value, _Digest):
             array = self.constants.get(value.digits)
-            if array is None or array.shape != shape or array.dtype != type.dtype:
+            if array is None or array.shape != shape or dtype_of(array) != type.dtype:
                 self.fail(f"constant #{value.digits} must be among the given ones, of type {type}", at)
             return Tensor(array)
         items = value if isinstance(value, tuple) else (value,)
-        numbers = [item for item in items if isinstance(item, int | float)]
-        if len(numbers) != math.prod(shape) or len(numbers) != len(items):
-            self.fail(f"the value of a constant {type} must be a list of {math.prod(shape)} numbers", at)
+        kind, kinds = (str, "texts") if type.dtype == "string" else (int | float, "numbers")
+        elements = [item for item in items if isinstance(item, kind)]
+        if len(elements) != math.prod(shape) or len(elements) != len(items):
+            self.fail(f"the value of a constant {type} must be a list of {math.prod(shape)} {kinds}", at)
         try:
-            return Tensor(np.array(numbers, type.dtype).reshape(shape))
+            return Tensor(np.array(elements, array_dtype(type.dtype)).reshape(shape))
         except (OverflowError, ValueError):
             self.fail(f"the numbers of a constant must fit {type}", at)
 

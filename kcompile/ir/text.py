@@ -139,8 +139,14 @@ def _tensor(tensor: Tensor) -> str:
     if not is_inline(tensor):
         return f"#{tensor.digest[:DIGEST_DIGITS]}"
     # numpy's str is the shortest text that reads back as the same number of that dtype.
-    items = [str(item).lower() if tensor.array.dtype == bool else str(item) for item in tensor.array.reshape(-1)]
+    items = [_element(item) for item in tensor.array.reshape(-1)]
     return f"[{_listed(items)}]" if tensor.array.ndim else items[0]
+
+
+def _element(item: object) -> str:
+    if isinstance(item, np.str_):
+        return json.dumps(item)
+    return str(item).lower() if isinstance(item, np.bool_) else str(item)
 
 
 def quoted(name: str) -> str:

@@ -27,6 +27,7 @@ SHORT_DTYPES = {
     "uint32": "u32",
     "uint64": "u64",
     "bool": "bool",
+    "string": "str",
 }
 LONG_DTYPES = {short: long for long, short in SHORT_DTYPES.items()}
 
@@ -66,8 +67,8 @@ class TensorType:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element."""
-        return np.dtype(self.dtype).itemsize
+        """Bytes of one element; of a text, 0, for they differ."""
+        return array_dtype(self.dtype).itemsize
 
     def static_shape(self) -> tuple[int, ...]:
         """The shape, where every extent is an integer.
@@ -95,9 +96,19 @@ class TensorType:
         return f"{SHORT_DTYPES[self.dtype]}[{', '.join(map(str, self.shape))}]"
 
 
+def array_dtype(dtype: str) -> np.dtype[Any]:
+    """What numpy calls an element type; texts stand in arrays of numpy's kind "U", of any width."""
+    return np.dtype(np.str_ if dtype == "string" else dtype)
+
+
+def dtype_of(array: Array) -> str:
+    """The name of an array's element type."""
+    return "string" if array.dtype.kind == "U" else array.dtype.name
+
+
 def type_of(array: Array) -> TensorType:
     """The type of a concrete array."""
-    return TensorType(array.dtype.name, array.shape)
+    return TensorType(dtype_of(array), array.shape)
 
 
 def bind_shapes(named_types: Mapping[str, TensorType], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from kcompile.errors import InputError
 from kcompile.ir.dims import Shape
-from kcompile.ir.types import Array, TensorType
+from kcompile.ir.types import Array, TensorType, dtype_of
 
 
 def checked(types: Mapping[str, TensorType], feeds: Mapping[str, Any]) -> dict[str, Array]:
@@ -17,16 +17,31 @@ def checked(types: Mapping[str, TensorType], feeds: Mapping[str, Any]) -> dict[s
         InputError: they have not; all problems are named.
     """
     problems = _name_problems(types, feeds)
-    arrays = {name: np.asarray(feeds[name]) for name in types if name in feeds}
+    arrays = {name: _exact(types[name].dtype, np.asarray(feeds[name])) for name in types if name in feeds}
     problems += [
         f"input `{name}` must have dtype {types[name].dtype}. Received: {_dtype_text(array)}."
         for name, array in arrays.items()
-        if array.dtype != types[name].dtype
+        if dtype_of(array) != types[name].dtype or not array.dtype.isnative
     ]
     problems += _shape_problems(types, arrays)
     if problems:
         raise InputError("\n".join(problems))
     return arrays
+
+
+def _exact(dtype: str, array: Array) -> Array:
+    """`array` as it is; texts that Python's objects hold become numpy's own."""
+    return _as_text(array) if dtype == "string" and array.dtype.kind in "OS" else array
+
+
+def _as_text(array: Array) -> Array:
+    """Texts, or bytes of UTF-8, as an array of kind "U"; an array that holds anything else is returned as it is."""
+    items: list[Any] = array.reshape(-1).tolist()
+    try:
+        texts = [item.decode() if isinstance(item, bytes) else item for item in items]
+    except UnicodeDecodeError:
+        return array
+    return np.array(texts, np.str_).reshape(array.shape) if all(isinstance(t, str) for t in texts) else array
 
 
 def _name_problems(types: Mapping[str, TensorType], feeds: Mapping[str, Any]) -> list[str]:
@@ -130,6 +145,8 @@ def cast_input(name: str, array: Array, dtype: str) -> Array:
     Raises:
         InputError: it holds no numbers, or numbers that `dtype` cannot hold.
     """
+    if dtype == "string":
+        return _texts(name, array)
     if array.dtype == dtype:
         return array
     if array.dtype.kind not in "biuf":
@@ -140,6 +157,13 @@ def cast_input(name: str, array: Array, dtype: str) -> Array:
         received = f"{array.dtype.name} with values that {dtype} cannot hold"
         raise InputError(f"input `{name}` must have dtype {dtype}. Received: {received}.")
     return result
+
+
+def _texts(name: str, array: Array) -> Array:
+    made = _exact("string", array)
+    if made.dtype.kind != "U":
+        raise InputError(f"input `{name}` must hold texts (str, or bytes of UTF-8). Received: {_dtype_text(array)}.")
+    return made
 
 
 def _with_rank(array: Array, expected: TensorType) -> Array:

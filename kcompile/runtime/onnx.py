@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kcompile.errors import ArtifactError, GraphError, InputError, MissingExtra
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
@@ -29,6 +31,7 @@ _DTYPES = {
     "tensor(uint32)": "uint32",
     "tensor(uint64)": "uint64",
     "tensor(bool)": "bool",
+    "tensor(string)": "string",
 }
 
 _FATAL_ONLY = 4
@@ -75,11 +78,13 @@ class OnnxSession(Session):
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
         try:
-            return self._session.run(self._outputs, dict(zip(self.inputs, arrays, strict=True)))
+            results = self._session.run(self._outputs, dict(zip(self.inputs, arrays, strict=True)))
         except self._errors as error:
             shapes = ", ".join(f"`{name}`: {array.shape}" for name, array in zip(self.inputs, arrays, strict=True))
             refusal = f"ONNX Runtime cannot run {self.name} on these inputs. Received: {shapes}."
             raise InputError(f"{refusal} It says: {_first_line(error)}") from None
+        # Texts come as Python's objects.
+        return [array.astype(np.str_) if array.dtype.kind == "O" else array for array in results]
 
 
 def _onnxruntime() -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from kcompile.errors import ArtifactError, GraphError, InputError
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.types import Array, TensorType, bind_shapes
+from kcompile.ir.types import Array, TensorType, array_dtype, bind_shapes
 
 # A tree of lists and dicts with output names as leaves: ``"y"`` is one array, ``["y", "z"]`` a list of two.
 Structure: TypeAlias = str | list[Any] | dict[str, Any]
@@ -36,7 +36,7 @@ class Plan:
     @cached_property
     def results(self) -> tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]:
         """The outputs' shapes and dtypes, where all are known."""
-        return tuple((type.static_shape(), np.dtype(type.dtype)) for type in self.outputs)
+        return tuple((type.static_shape(), array_dtype(type.dtype)) for type in self.outputs)
 
 
 @dataclass(frozen=True)

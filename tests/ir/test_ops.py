@@ -13,7 +13,7 @@ from kcompile.ir.graph import Builder, Graph
 from kcompile.ir.op import OPS, Op
 from kcompile.ir.parse import parse
 from kcompile.ir.text import constants_of, to_text
-from kcompile.ir.types import TensorType, type_of
+from kcompile.ir.types import TensorType, dtype_of, type_of
 from tests.strategies import CASES, OpCase, op_cases
 from tests.tolerances import KERNEL, assert_close
 
@@ -126,7 +126,7 @@ def test_inference_of_a_symbolic_batch_agrees_with_inference_of_its_value(cls: t
 
         def symbolic(array: np.ndarray) -> TensorType:
             shape = array.shape
-            return TensorType(array.dtype.name, ("N", *shape[1:]) if shape[:1] == (value,) else shape)
+            return TensorType(dtype_of(array), ("N", *shape[1:]) if shape[:1] == (value,) else shape)
 
         try:
             inferred = case.op.result_types(tuple(symbolic(array) for array in case.arrays))

@@ -12,6 +12,7 @@ from kcompile.codegen.onnx.emitter import Emitter
 from kcompile.codegen.onnx.encode import encode
 from kcompile.codegen.onnx.lower import lower_graph
 from kcompile.codegen.onnx.lowerings import ONNX
+from kcompile.codegen.onnx.table import ML_DOMAIN, ML_OPSET
 from kcompile.errors import TargetError
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array
@@ -57,8 +58,10 @@ def emit(graph: Graph, *, metadata: Mapping[str, str], opset: int | None = None)
     emitter = Emitter(chosen, graph.input_types, graph.output_names)
     expanded = ONNX.expand(graph)
     lower_graph(emitter, expanded)
-    imports = [onnx.helper.make_opsetid("", chosen)]
     body = assemble(expanded, emitter)
+    imports = [onnx.helper.make_opsetid("", chosen)]
+    if any(node.domain == ML_DOMAIN for node in body.node):
+        imports.append(onnx.helper.make_opsetid(ML_DOMAIN, ML_OPSET))
     model = onnx.helper.make_model(body, opset_imports=imports, ir_version=ir_version, producer_name="kcompile")
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     initializers = used_initializers(model.graph, emitter)

@@ -14,14 +14,14 @@ from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.op import Op, Tensor
 from kcompile.ir.ops import Constant, Full
-from kcompile.ir.types import Array, TensorType
+from kcompile.ir.types import Array, TensorType, array_dtype
 
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
 
 
 def onnx_dtype(dtype: str) -> int:
     """ONNX's number of a numpy dtype name."""
-    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return onnx.helper.np_dtype_to_tensor_dtype(array_dtype(dtype))
 
 
 def known(value: Value) -> Array | None:

@@ -21,7 +21,7 @@ from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.ir.graph import Node, Value
-from kcompile.ir.ops import TRAINING
+from kcompile.ir.ops import TEXT, TRAINING
 from kcompile.ir.types import Array, TensorType
 
 
@@ -95,3 +95,5 @@ Rule: TypeAlias = Callable[[Plan, Node], None]
 TVM = LoweringTable[Rule]("tvm")
 for _op in TRAINING:
     TVM.exclude(_op, "it appears only in training graphs")
+for _op in TEXT:
+    TVM.exclude(_op, "compiled code has no texts")

@@ -105,6 +105,8 @@ def _write_store(model: Model, file: BinaryIO) -> None:
             group.attrs["name"] = place.layer.name
             for number, weight in enumerate(stored_weights(place.layer)):
                 group.create_dataset(str(number), data=weight.value)
+            for name, array in place.layer.tables.items():
+                group.create_dataset(name, data=array)
 
 
 def _write_h5(model: Model, file: BinaryIO) -> None:

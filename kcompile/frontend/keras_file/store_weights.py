@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kcompile.frontend.keras_file import hdf5
-from kcompile.frontend.keras_file.layout import by_class, joined, places, stored_name, stored_weights
+from kcompile.frontend.keras_file.layout import Place, by_class, joined, places, stored_name, stored_weights
 from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model
 
@@ -32,6 +32,7 @@ def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
         return _twice_numbered(layers) if old else _named(hdf5.child(root, path, where), path, layers, where)
 
     for place in places(model, naming, container):
+        used |= _assign_tables(place, root, where)
         for number, weight in enumerate(stored_weights(place.layer)):
             path, dataset = _find(root, place.path, number, where)
             used.add(path)
@@ -46,6 +47,18 @@ def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
                 weight.assign(hdf5.array(dataset, weight.shape, f"{name} in {where}"))
     extra = [path for path in _arrays(root, container) if path not in used]
     return [*problems, *(f"`{path}` of the file: the model has no such weight." for path in extra)]
+
+
+def _assign_tables(place: Place, root: hdf5.Group, where: str) -> set[str]:
+    """Give a layer the arrays that are stored under names of their own; their paths are returned."""
+    used: set[str] = set()
+    for name, expected in place.layer.tables.items():
+        path = joined(place.path, "vars", name)
+        dataset = hdf5.child(root, path, where)
+        if dataset is not None:
+            place.layer.set_table(name, hdf5.array(dataset, expected.shape, f"`{path}` in {where}"))
+            used.add(path)
+    return used
 
 
 def _find(root: hdf5.Group, place: str, number: int, where: str) -> tuple[str, Any]:

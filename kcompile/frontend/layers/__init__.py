@@ -11,7 +11,7 @@ from kcompile.frontend.layers.activation import (
 )
 from kcompile.frontend.layers.attention import GroupQueryAttention, MultiHeadAttention
 from kcompile.frontend.layers.attention_scores import AdditiveAttention, Attention
-from kcompile.frontend.layers.categories import CategoryEncoding, Discretization, IntegerLookup
+from kcompile.frontend.layers.categories import CategoryEncoding, Discretization
 from kcompile.frontend.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -26,6 +26,7 @@ from kcompile.frontend.layers.convolution import (
 )
 from kcompile.frontend.layers.core import Dense, Embedding, Identity, Masking
 from kcompile.frontend.layers.einsum import EinsumDense
+from kcompile.frontend.layers.hashing import HashedCrossing, Hashing
 from kcompile.frontend.layers.images import (
     AugMix,
     CenterCrop,
@@ -52,6 +53,7 @@ from kcompile.frontend.layers.images import (
     RandomZoom,
     Resizing,
 )
+from kcompile.frontend.layers.lookups import IntegerLookup, StringLookup
 from kcompile.frontend.layers.merging import (
     Add,
     Average,
@@ -120,6 +122,7 @@ from kcompile.frontend.layers.reshaping import (
 )
 from kcompile.frontend.layers.scaling import Normalization, Rescaling
 from kcompile.frontend.layers.spectrograms import MelSpectrogram, STFTSpectrogram
+from kcompile.frontend.layers.text import TextVectorization
 from kcompile.frontend.layers.wrappers import Bidirectional, TimeDistributed
 
 __all__ = [
@@ -182,6 +185,8 @@ __all__ = [
     "GlobalMaxPooling3D",
     "GroupNormalization",
     "GroupQueryAttention",
+    "HashedCrossing",
+    "Hashing",
     "Identity",
     "IntegerLookup",
     "LSTMCell",
@@ -236,7 +241,9 @@ __all__ = [
     "SpatialDropout3D",
     "SpectralNormalization",
     "StackedRNNCells",
+    "StringLookup",
     "Subtract",
+    "TextVectorization",
     "ThresholdedReLU",
     "TimeDistributed",
     "UnitNormalization",

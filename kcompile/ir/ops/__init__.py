@@ -79,6 +79,15 @@ from kcompile.ir.ops.reduction import (
     Sort,
 )
 from kcompile.ir.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Reverse, Slice, Tile, Transpose
+from kcompile.ir.ops.text import (
+    CountTokens,
+    FormatInteger,
+    HashCross,
+    HashText,
+    Lookup,
+    SplitText,
+    StandardizeText,
+)
 
 # Ops that stand in training graphs alone.
 TRAINING = (
@@ -100,7 +109,11 @@ TRAINING = (
     SortGradient,
 )
 
+# Ops that take or give texts.
+TEXT = (CountTokens, FormatInteger, HashCross, HashText, Lookup, SplitText, StandardizeText)
+
 __all__ = [
+    "TEXT",
     "TRAINING",
     "Abs",
     "Add",
@@ -126,6 +139,7 @@ __all__ = [
     "ConvInputGradient",
     "ConvTranspose",
     "Cos",
+    "CountTokens",
     "CumSum",
     "Dense",
     "Div",
@@ -134,6 +148,7 @@ __all__ = [
     "Exp",
     "Floor",
     "FloorDiv",
+    "FormatInteger",
     "Full",
     "Fused",
     "Gather",
@@ -141,11 +156,14 @@ __all__ = [
     "Gru",
     "HardSigmoid",
     "HardSilu",
+    "HashCross",
+    "HashText",
     "LayerNorm",
     "LayerNormGradient",
     "LeakyRelu",
     "Log",
     "LogSoftmax",
+    "Lookup",
     "Lstm",
     "MatMul",
     "MaxPool",
@@ -191,7 +209,9 @@ __all__ = [
     "Softsign",
     "Sort",
     "SortGradient",
+    "SplitText",
     "Sqrt",
+    "StandardizeText",
     "Sub",
     "Tanh",
     "Tile",

@@ -24,6 +24,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "EinsumDense": {"equation": "ab,bc->ac", "output_shape": 3},
     "Embedding": {"input_dim": 4, "output_dim": 2},
     "GroupQueryAttention": {"head_dim": 2, "num_query_heads": 4, "num_key_value_heads": 2},
+    "HashedCrossing": {"num_bins": 5},
+    "Hashing": {"num_bins": 5},
     "IntegerLookup": {"vocabulary": [3, 5]},
     "MultiHeadAttention": {"num_heads": 2, "key_dim": 3},
     "Permute": {"dims": (2, 1)},
@@ -34,6 +36,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "Resizing": {"height": 2, "width": 3},
     "SpectralNormalization": {"layer": layers.Dense(3)},
     "StackedRNNCells": {"cells": [layers.GRUCell(3), layers.LSTMCell(2)]},
+    "StringLookup": {"vocabulary": ["a", "b"]},
+    "TextVectorization": {"vocabulary": ["a", "b"]},
     "TimeDistributed": {"layer": layers.Dense(3)},
 }
 

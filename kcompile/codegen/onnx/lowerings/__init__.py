@@ -11,6 +11,7 @@ from kcompile.codegen.onnx.lowerings import (
     recurrent,
     reduction,
     shape,
+    text,
 )
 from kcompile.codegen.onnx.table import ONNX
 
@@ -26,4 +27,5 @@ __all__ = [
     "recurrent",
     "reduction",
     "shape",
+    "text",
 ]
