@@ -10,7 +10,6 @@ from kcompile.codegen.tvm.arena import Arena, Interval, Place
 from kcompile.codegen.tvm.arena import plan as plan_arena
 from kcompile.codegen.tvm.build import compile_object, link_library
 from kcompile.codegen.tvm.kernels.copy import Copy
-from kcompile.codegen.tvm.layout import to_channels_last
 from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary
 from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine
@@ -18,6 +17,7 @@ from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
 from kcompile.ir.graph import Graph, Node, Value, substitute
 from kcompile.ir.passes.fusion import fuse
+from kcompile.ir.passes.layout import to_channels_last
 from kcompile.ir.types import Array, TensorType
 
 EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy")

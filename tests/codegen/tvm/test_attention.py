@@ -86,9 +86,16 @@ def test_large_scores_do_not_overflow(planned: Planned):
 def test_fully_masked_queries_attend_to_all_keys_alike(planned: Planned):
     graph = GRAPHS[CASES[5]]
     inputs = {**random_inputs(graph, N=1), "x3": np.zeros((19, 30), bool)}
-    inputs["x0"][...] = 0
+    inputs["x0"] *= 100
     (_, weights) = planned(graph, inputs).values()
     np.testing.assert_allclose(weights, 1 / 30, rtol=1e-5)
+
+
+def test_keys_hidden_by_mask_and_cause_count_as_those_hidden_by_one(planned: Planned):
+    graph = GRAPHS[CASES[8]]
+    inputs = random_inputs(graph, N=2, T=9)
+    inputs["x3"][...] = False
+    planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
 
 
 def test_threads_have_scores_of_their_own():

@@ -285,9 +285,10 @@ class _Tile:
 
     def _masked(self, score: Expr, place: Index, key: Index, v: int) -> Expr:
         if self.mask:
-            score = self.f.let(score + self.scratch.load(self.at_masks + place, self.lanes))
+            hidden = self.scratch.load(self.at_masks + place, self.lanes)
+            score = self.f.let(select(hidden < 0, hidden, score))
         if self.k.causal:
-            score = self.f.let(select(self._queries(v) >= key, score, score + MASKED_SCORE))
+            score = self.f.let(select(self._queries(v) >= key, score, MASKED_SCORE))
         return score
 
     def _queries(self, v: int) -> Expr:
