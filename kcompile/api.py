@@ -32,6 +32,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 ModelLike: TypeAlias = "Model | str | os.PathLike[str]"
 
 _KERAS_SUFFIXES = (".h5", ".hdf5", ".keras", ".json", ".yaml", ".yml")
+# Where the weights of a C library may be: words that `weights` of `compile` takes in place of a file.
+WEIGHTS_PLACES = ("embedded", "external")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -101,7 +103,8 @@ def compile(
         target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``.
         output: the file to write: ``.kcb``, or ``.onnx`` for target "onnx"; by default the model's name in the present
             folder. It is written under another name and renamed at the end, so that it is whole or not there.
-        weights: a file of weights, for a model that is a file with an architecture.
+        weights: a file of weights, for a model made in Python or a file with an architecture; or where those of a C
+            library are: ``"embedded"`` or ``"external"``, in a file beside it.
         shapes: extents to fix, by input: ``{"image": (None, 224, 224, 3)}``; None leaves an extent as it is.
         threads: threads of a session that is loaded without saying how many; by default all CPUs.
         seed: of the inputs that the artifact is verified on.
@@ -120,6 +123,8 @@ def compile(
     """
     from kcompile.codegen.backends import backend
 
+    if weights in WEIGHTS_PLACES:
+        options, weights = {**options, "weights": weights}, None
     chosen = backend(target, **options)
     path = _output_path(chosen, _name_of(model), output)
     clock = _Clock(on_stage)

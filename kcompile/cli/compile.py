@@ -45,6 +45,12 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     metavar="OUT",
     help="File to write: .onnx or .kcb for onnx, .kcb for tvm.  [default: MODEL's name in this folder]",
 )
+@click.option(
+    "--weights",
+    metavar="FILE|external",
+    help="File of weights, where MODEL is an architecture (.json, .yaml). Or where those of a C library are: embedded, "
+    "or external, in a file beside it.  [default: embedded]",
+)
 @options.shape
 @click.option(
     "--threads",
@@ -57,11 +63,6 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option("--features", callback=_flags, metavar="FLAGS", help="LLVM's feature flags to add: +dotprod,+bf16.")
 @click.option("--name", metavar="NAME", help="What the names in a C library begin with.  [default: the model's name]")
 @click.option(
-    "--weights",
-    type=click.Choice(["embedded", "external"]),
-    help="Weights of a C library: constants in it, or a file beside it.  [default: embedded]",
-)
-@click.option(
     "--max-ram", callback=_bytes, metavar="BYTES", help="The most that a C library's workspace may take: 256K, 1M, 900."
 )
 @options.seed
@@ -71,6 +72,7 @@ def command(
     model: Path,
     target: str,
     output: Path | None,
+    weights: str | None,
     shapes: tuple[tuple[str, tuple[int | None, ...]], ...],
     threads: int | None,
     seed: int,
@@ -88,13 +90,23 @@ def command(
       kcompile model.h5
       kcompile model.keras --target tvm -o model.kcb --threads 2
       kcompile detector.h5 --target tvm --shape image=1,320,320,3
+      kcompile architecture.json --weights weights.h5
       kcompile keywords.keras --target tvm:cortex-m7 --max-ram 256K -o keywords.kcb
     """
     with Progress(quiet or as_json) as progress:
-        loaded = api.load_model(model) if shapes else None
+        file = None if weights in api.WEIGHTS_PLACES else weights
+        loaded = api.load_model(model, weights=file) if shapes else None
         fixed = options.named_shapes(shapes, loaded.input_names) if loaded else None
         artifact = api.compile(
-            model, target, output, shapes=fixed, threads=threads, seed=seed, on_stage=progress.stage, **target_options
+            model,
+            target,
+            output,
+            weights=weights,
+            shapes=fixed,
+            threads=threads,
+            seed=seed,
+            on_stage=progress.stage,
+            **target_options,
         )
     if as_json:
         say_json(_record(artifact))

@@ -288,15 +288,19 @@ class Model(Trainer, Layer):
 
         save_weights(self, Path(path), overwrite)
 
-    def load_weights(self, path: str | Path) -> None:
+    def load_weights(self, path: str | Path, skip_mismatch: bool = False, by_name: bool = False) -> None:
         """Take the weights from a file that Keras or kcompile wrote: ``.weights.h5``, ``.h5`` or ``.keras``.
+
+        Args:
+            skip_mismatch: leave layers alone whose weights have other shapes.
+            by_name: match layers by their names, and leave those alone that only one side has; for ``.h5`` files.
 
         Raises:
             ModelError: weights are missing, left over or of other shapes; all are named.
         """
         from kcompile.frontend.keras_file.reader import load_weights
 
-        load_weights(self, Path(path))
+        load_weights(self, Path(path), by_name, skip_mismatch)
 
 
 def _with_lists(structure: Any) -> Structure:

@@ -227,7 +227,7 @@ def test_a_zip_of_something_else_says_so(tmp_path: Path) -> None:
 
 def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.h5").write_bytes(b"not a model")
-    text = "m.h5 is neither a .keras (zip), .h5 (HDF5) nor .json file."
+    text = "m.h5 is neither a .keras (zip), .h5 (HDF5), .json nor .yaml file."
     assert error_of(ModelError, lambda: load_model(tmp_path / "m.h5")) == text
     text = f"{tmp_path / 'none.h5'} cannot be read: No such file or directory."
     assert error_of(ModelError, lambda: load_model(tmp_path / "none.h5")) == text

@@ -8,6 +8,7 @@ import pytest
 from kcompile.errors import UnsupportedLayer
 from kcompile.frontend import Model, load_model
 from kcompile.runtime.reference import ReferenceSession
+from tests.real.built_in_python import BUILDERS
 from tests.real.corpus import RealModel, corpus
 
 pytestmark = pytest.mark.real
@@ -29,18 +30,14 @@ CUSTOM = {
     "mmsplice_exon_mask": ["GlobalAveragePooling1D_Mask0"],
     "mtsplice0": ["SplineWeight1D"],
 }
-# Weights without an architecture, and formats other than Keras 2's and 3's.
-NOT_YET = {
-    "deepcut",
-    "mhcnuggets_lstm",
-    "mtcnn_onet",
-    "mtcnn_pnet",
-    "nnsplit_en_tfjs",
-}
+# TensorFlow.js's own format.
+NOT_YET = {"nnsplit_en_tfjs"}
 READABLE = sorted(set(corpus()) - set(CUSTOM) - NOT_YET)
 
 
 def load(real: RealModel) -> Model:
+    if real.name in BUILDERS:
+        return BUILDERS[real.name](real)
     files = [real.folder / name for name in real.files]
     architecture = [path for path in files if path.suffix == ".json"]
     if not architecture:

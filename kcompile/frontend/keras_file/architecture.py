@@ -44,14 +44,20 @@ def model_from_json(
         UnsupportedLayer: it uses layers without a converter; all are named.
         ModelError: the text is no JSON, or no config of a model.
     """
-    config = parsed_config(text, where)
+    return model_from_config(parsed_config(text, where), custom_objects, where, new_weights)
+
+
+def model_from_config(
+    config: Any, custom_objects: Mapping[str, type[Layer]] | None, where: str, new_weights: bool
+) -> Model:
+    """The model that a config describes which states the version of Keras itself; see `model_from_json`."""
     if not isinstance(config, Mapping):
-        raise ModelError(f"{where} must be the JSON of a model. Received: {text[:60]!r}.")
+        raise ModelError(f"{where} must be the config of a model. Received: {str(config)[:60]!r}.")
     stated, backend = config.get("keras_version"), config.get("backend")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     otherwise = 0 if is_keras_0(config) else 3 if "module" in config else 2
-    version = KerasVersion.parse(stated if isinstance(stated, str) else None, otherwise)
+    version = KerasVersion.parse(stated if isinstance(stated, str) else None, otherwise, str(backend or ""))
     model = built_model(config, version, where, custom_objects, new_weights)
-    model.provenance = Provenance("", version.text, str(backend or ""))
+    model.provenance = Provenance("", version.text, version.backend)
     return model
 
 

@@ -108,13 +108,15 @@ def _assign_layer(layer: Layer, stored: Sequence[Stored], where: str, version: K
         yield f"layer `{layer.name}` has {len(weights)} weights. Received: {len(stored)} ({shapes})."
         return
     pairs = list(zip(_matched(weights, entries, version), entries, strict=True))
-    cudnn = {id(owned.owner) for owned, entry in pairs if is_cudnn_bias(owned, entry.shape)}
-    for owned, entry in pairs:
-        change = change_to(owned, entry.shape, version)
+    changes = [change_to(owned, entry.shape, version) for owned, entry in pairs]
+    for (owned, entry), change in zip(pairs, changes, strict=True):
         if change is None:
             yield f"`{layer.name}`: `{entry.path}` must have shape {owned.weight.shape}. Received: {entry.shape}."
-            continue
-        array = change(entry.read())
+    if None in changes:
+        return
+    cudnn = {id(owned.owner) for owned, entry in pairs if is_cudnn_bias(owned, entry.shape)}
+    for (owned, entry), change in zip(pairs, changes, strict=True):
+        array = change(entry.read()) if change else entry.read()
         owned.weight.assign(from_cudnn(owned, array) if id(owned.owner) in cudnn else array)
 
 

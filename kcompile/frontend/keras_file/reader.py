@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kcompile.errors import ModelError
-from kcompile.frontend.keras_file import archive, h5_weights, hdf5, store_weights
-from kcompile.frontend.keras_file.architecture import built_model, model_from_json, parsed_config
+from kcompile.frontend.keras_file import archive, assets, h5_weights, hdf5, store_weights
+from kcompile.frontend.keras_file.architecture import built_model, model_from_config, parsed_config
 from kcompile.frontend.keras_file.h5_weights import Matching
 from kcompile.frontend.keras_file.version import KerasVersion
+from kcompile.frontend.keras_file.yaml_config import parsed_yaml
 from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model, Provenance
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP_MAGIC = b"PK\x03\x04"
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def load_model(
@@ -25,11 +27,11 @@ def load_model(
     custom_objects: Mapping[str, type[Layer]] | None = None,
     weights: str | Path | None = None,
 ) -> Model:
-    """The model in a ``.keras`` or ``.h5`` file, or the architecture in a ``.json`` file with `weights` from another.
+    """The model in a ``.keras`` or ``.h5`` file, or the architecture in a ``.json`` or ``.yaml`` file with `weights`.
 
     Args:
         custom_objects: converters for this file alone, by registered name or class name.
-        weights: a file of weights; for a ``.json`` file they are new without it.
+        weights: a file of weights; for an architecture they are new without it.
 
     Raises:
         UnsupportedLayer: the file uses layers without a converter; all are named.
@@ -41,10 +43,10 @@ def load_model(
         model = _load_h5(path, custom_objects)
     elif magic.startswith(_ZIP_MAGIC):
         model = _load_keras(path, custom_objects)
-    elif magic.lstrip()[:1] == b"{":
-        model = _load_json(path, custom_objects, new_weights=weights is None)
+    elif magic.lstrip()[:1] == b"{" or path.suffix.lower() in YAML_SUFFIXES:
+        model = _load_text(path, custom_objects, new_weights=weights is None)
     else:
-        raise ModelError(f"{path.name} is neither a .keras (zip), .h5 (HDF5) nor .json file.")
+        raise ModelError(f"{path.name} is neither a .keras (zip), .h5 (HDF5), .json nor .yaml file.")
     if weights is not None:
         load_weights(model, Path(weights))
     return model
@@ -61,12 +63,16 @@ def load_weights(model: Model, path: Path, by_name: bool = False, skip_mismatch:
     Raises:
         ModelError: weights are missing, left over or of other shapes; all are named.
     """
+    if not model.built:
+        law = f"model `{model.name}` must know its input shape to take weights"
+        raise ModelError(f"{law}. Put kcompile.Input(shape) first, or call model.build((None, ...)).")
+    matching = Matching(not by_name, by_name, skip_mismatch)
     if _magic(path).startswith(_ZIP_MAGIC):
         with archive.opened(path) as zipped:
-            _assign_archive(model, zipped, path)
+            _assign_archive(model, zipped, path, matching)
         return
     with hdf5.opened(path, path.name) as root:
-        _assign_h5(model, root, path.name, Matching(not by_name, by_name, skip_mismatch))
+        _assign_h5(model, root, path.name, matching)
 
 
 def _magic(path: Path) -> bytes:
@@ -115,24 +121,25 @@ def _load_keras(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
         version = str(metadata.get("keras_version") or "") if isinstance(metadata, Mapping) else ""
         model = built_model(parsed_config(text, where), KerasVersion.parse(version), where, custom)
         _check_size(model, path)
-        _assign_archive(model, zipped, path)
+        _assign_archive(model, zipped, path, Matching())
         model.provenance = Provenance(_sha256(path), version)
     return model
 
 
-def _load_json(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights: bool) -> Model:
+def _load_text(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights: bool) -> Model:
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path.name} must be UTF-8 text ({error}).") from None
-    model = model_from_json(text, custom, path.name, new_weights)
+    parse = parsed_yaml if path.suffix.lower() in YAML_SUFFIXES else parsed_config
+    model = model_from_config(parse(text, path.name), custom, path.name, new_weights)
     model.provenance = Provenance(_sha256(path), model.provenance.keras_version, model.provenance.backend)
     return model
 
 
 def _assign_h5(model: Model, root: hdf5.Group, where: str, matching: Matching) -> None:
     if hdf5.names(root, "layer_names") is None and store_weights.is_store(root):
-        _refuse(store_weights.assign(model, root, where), where)
+        _assign_store(model, root, where, matching)
         return
     stored = hdf5.child(root, "model_weights", where)
     group = root if stored is None else stored
@@ -144,10 +151,19 @@ def _assign_h5(model: Model, root: hdf5.Group, where: str, matching: Matching) -
     _refuse(h5_weights.assign(model, group, where, version, matching), where)
 
 
-def _assign_archive(model: Model, zipped: Any, path: Path) -> None:
+def _assign_store(model: Model, root: hdf5.Group, where: str, matching: Matching) -> None:
+    if matching.by_name:
+        law = f"`by_name` is for files that list weights by layer, as .h5 files of whole models do. Received: {where}"
+        raise ModelError(f"{law}, which holds them by their place in the model.")
+    problems = store_weights.assign(model, root, where)
+    _refuse([] if matching.skip_mismatch else problems, where)
+
+
+def _assign_archive(model: Model, zipped: Any, path: Path, matching: Matching) -> None:
     expected = sum(weight.value.nbytes for weight in model.weights)
     with archive.weights(zipped, path, expected) as file, hdf5.opened(file, path.name) as root:
-        _refuse(store_weights.assign(model, root, path.name), path.name)
+        _assign_store(model, root, path.name, matching)
+    assets.assign(model, zipped, path.name)
 
 
 def _refuse(problems: list[str], where: str) -> None:
