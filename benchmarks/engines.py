@@ -4,7 +4,8 @@
 
 Each engine runs the same model from one Keras file: kcompile's native program and its ONNX file on ONNX Runtime, that
 ONNX file on OpenVINO, and LiteRT's file of the Keras file (`peer_tflite.py`). All compute in float32. The engines take
-turns, so that whatever else the machine does slows all alike; each cell is the 10th percentile of the turns.
+turns, so that whatever else the machine does slows all alike; each cell is the 10th percentile of the turns. With one
+thread it is the process's CPU time that counts, which is least disturbed by other programs.
 """
 
 import argparse
@@ -79,7 +80,8 @@ def litert(setting: Setting) -> Runner:
     module = importlib.import_module("ai_edge_litert.interpreter")
     interpreter = module.Interpreter(str(path), num_threads=setting.threads)
     number = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(number, setting.x.shape)
+    if tuple(interpreter.get_input_details()[0]["shape"]) != setting.x.shape:
+        interpreter.resize_tensor_input(number, setting.x.shape)
     interpreter.allocate_tensors()
     result = interpreter.get_output_details()[0]["index"]
 
@@ -133,7 +135,7 @@ def compare(name: str, batch: int, threads: int, seconds: float, engines: Sequen
             runners.pop(engine, None)
             row.notes[engine] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
     _check(row, runners)
-    times = turns(list(runners.values()), seconds)
+    times = turns(list(runners.values()), seconds, time.process_time if threads == 1 else time.perf_counter)
     row.turns = len(times[0])
     row.milliseconds = {engine: float(np.percentile(own, 10)) * 1e3 for engine, own in zip(runners, times, strict=True)}
     return row
@@ -149,22 +151,22 @@ def keras_file(name: str) -> Path:
     return path
 
 
-def turns(runners: Sequence[Runner], seconds: float) -> list[list[float]]:
+def turns(runners: Sequence[Runner], seconds: float, clock: Callable[[], float]) -> list[list[float]]:
     """Seconds per call of each, taken in turns of calls that last half a millisecond at least."""
-    calls = [max(1, int(5e-4 / _time(run, 3))) for run in runners]
+    calls = [max(1, int(5e-4 / _time(run, 3, clock))) for run in runners]
     times: list[list[float]] = [[] for _ in runners]
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < _FEWEST_TURNS:
         for i, run in enumerate(runners):
-            times[i].append(_time(run, calls[i]))
+            times[i].append(_time(run, calls[i], clock))
     return times
 
 
-def _time(run: Runner, calls: int) -> float:
-    start = time.perf_counter()
+def _time(run: Runner, calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(calls):
         run()
-    return (time.perf_counter() - start) / calls
+    return max(clock() - start, 1e-9) / calls
 
 
 def _check(row: Row, runners: dict[str, Runner]) -> None:

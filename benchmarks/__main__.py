@@ -1,0 +1,48 @@
+"""Every benchmark: ``python -m benchmarks [NAME ...]``; each writes JSON and Markdown to ``benchmarks/results``."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.engines import FILES, keras_file
+from benchmarks.models import MODELS
+
+ROOT = Path(__file__).parent
+PEERS = Path(os.environ.get("KCOMPILE_PEERS", ROOT.parent / ".venv-peers" / "bin" / "python"))
+# Each is a process of its own, so that none inherits the other's memory and threads.
+BENCHMARKS = {
+    "engines": ["-m", "benchmarks.engines", "--threads", "1", "2", "--batch", "1", "32"],
+    "compile_resnet50": ["-m", "benchmarks.compile_resnet50"],
+    "onnx_vs_tf2onnx": ["-m", "benchmarks.onnx_vs_tf2onnx"],
+}
+
+
+def make_peer_files() -> None:
+    """Files that only TensorFlow can write, where the peers' environment is there."""
+    for name in MODELS:
+        keras_file(name)
+    if not PEERS.exists():
+        print(f"there is no {PEERS}; make it with `make peers`. Engines that need its files are left out.")
+        return
+    subprocess.run([PEERS, ROOT / "peer_tflite.py", FILES], check=True)
+    subprocess.run([PEERS, ROOT / "peer_models.py", ROOT / ".cache" / "peers"], check=True)
+
+
+def main() -> None:
+    """Run the benchmarks that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"the benchmarks are {', '.join(BENCHMARKS)}. Received: {', '.join(unknown)}")
+    make_peer_files()
+    failed = [name for name in names if subprocess.run([sys.executable, *BENCHMARKS[name]], check=False).returncode]
+    if failed:
+        sys.exit(f"these benchmarks failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
