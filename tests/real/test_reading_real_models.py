@@ -30,9 +30,7 @@ CUSTOM = {
     "mmsplice_exon_mask": ["GlobalAveragePooling1D_Mask0"],
     "mtsplice0": ["SplineWeight1D"],
 }
-# TensorFlow.js's own format.
-NOT_YET = {"nnsplit_en_tfjs"}
-READABLE = sorted(set(corpus()) - set(CUSTOM) - NOT_YET)
+READABLE = sorted(set(corpus()) - set(CUSTOM))
 
 
 def load(real: RealModel) -> Model:
@@ -42,6 +40,8 @@ def load(real: RealModel) -> Model:
     architecture = [path for path in files if path.suffix == ".json"]
     if not architecture:
         return load_model(files[0])
+    if real.format.startswith("tfjs"):
+        return load_model(architecture[0])
     (weights,) = [path for path in files if path.suffix != ".json"]
     return load_model(architecture[0], weights=weights)
 

@@ -50,6 +50,13 @@ def stated_version(root: hdf5.Group, where: str, otherwise: int = 1) -> KerasVer
 def assign(model: Model, root: hdf5.Group, where: str, version: KerasVersion, matching: Matching) -> list[str]:
     """Give the model the weights of a file; the problems are returned."""
     entries = _numbered(model, root, where) or {name: _entries(g, where) for name, g in _groups(root, where).items()}
+    return assign_stored(model, entries, version, matching)
+
+
+def assign_stored(
+    model: Model, entries: Mapping[str, Sequence[Stored]], version: KerasVersion, matching: Matching
+) -> list[str]:
+    """Give the model arrays that are listed by layer; the problems are returned."""
     stored = {name: found for name, found in entries.items() if found}
     wanted = {layer.name: layer for layer in model.layers if owned_weights(layer)}
     if matching.in_order and len(stored) == len(wanted) and set(stored) != set(wanted):
@@ -57,7 +64,7 @@ def assign(model: Model, root: hdf5.Group, where: str, version: KerasVersion, ma
     pairs = [(wanted[name], found) for name, found in stored.items() if name in wanted]
     problems = [] if matching.by_name else [*_alone(wanted, stored)]
     for layer, found in pairs:
-        wrong = list(_assign_layer(layer, found, where, version))
+        wrong = list(_assign_layer(layer, found, version))
         problems += [] if matching.skip_mismatch else wrong
     return problems
 
@@ -100,7 +107,7 @@ def _stored(group: hdf5.Group, path: str, where: str) -> Stored:
     return Stored(path, shape, lambda: hdf5.array(array, shape or (), f"`{path}` in {where}"))
 
 
-def _assign_layer(layer: Layer, stored: Sequence[Stored], where: str, version: KerasVersion) -> Iterator[str]:
+def _assign_layer(layer: Layer, stored: Sequence[Stored], version: KerasVersion) -> Iterator[str]:
     weights = owned_weights(layer)
     entries = joined_gates(legacy_order(weights), stored) if version.is_1 else stored
     if len(weights) != len(entries):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kcompile.errors import ModelError
-from kcompile.frontend.keras_file import archive, assets, h5_weights, hdf5, store_weights
+from kcompile.frontend.keras_file import archive, assets, h5_weights, hdf5, store_weights, tensorflow_js
 from kcompile.frontend.keras_file.architecture import built_model, model_from_config, parsed_config
 from kcompile.frontend.keras_file.h5_weights import Matching
 from kcompile.frontend.keras_file.version import KerasVersion
@@ -132,8 +132,21 @@ def _load_text(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights
     except UnicodeDecodeError as error:
         raise ModelError(f"{path.name} must be UTF-8 text ({error}).") from None
     parse = parsed_yaml if path.suffix.lower() in YAML_SUFFIXES else parsed_config
-    model = model_from_config(parse(text, path.name), custom, path.name, new_weights)
+    config = parse(text, path.name)
+    if tensorflow_js.is_tensorflow_js(config):
+        model = _tensorflow_js_model(config, path, custom)
+    else:
+        model = model_from_config(config, custom, path.name, new_weights)
     model.provenance = Provenance(_sha256(path), model.provenance.keras_version, model.provenance.backend)
+    return model
+
+
+def _tensorflow_js_model(config: Mapping[str, Any], path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
+    where = path.name
+    model = model_from_config(tensorflow_js.topology(config, where), custom, where, new_weights=False)
+    version = KerasVersion.parse(model.provenance.keras_version, otherwise=2, backend=model.provenance.backend)
+    stored = tensorflow_js.arrays(config, path.parent, where)
+    _refuse(h5_weights.assign_stored(model, stored, version, Matching()), where)
     return model
 
 
