@@ -288,7 +288,11 @@ class IntegerLookup(IndexLookup):
     vocabulary_size: int | None = None
 
     def token(self, given: Any) -> Any:
-        return int(given)
+        try:
+            return int(given)
+        except (TypeError, ValueError, OverflowError):
+            law = f"`vocabulary` of layer `{self.name}` must be a list of integers"
+            raise ModelError(f"{law}. Received: {str(given)[:80]!r}.") from None
 
     def as_tokens(self, t: Trace, x: Value) -> Value:
         if x.type.dtype == "string":
