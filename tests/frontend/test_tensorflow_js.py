@@ -58,12 +58,13 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         "the files of model.json must hold array `d/bias` up to byte 4,398,046,511,110. Received: 14.",
     ),
     (
-        lambda c: manifest(c)["weights"][0].update(quantization={"dtype": "complex64"}),
-        "array `d/kernel` in model.json must be of float16, float32, int32, uint8, uint16, bool. Received: 'complex64'.",
+        lambda c: manifest(c)["weights"][0].update(quantization={"dtype": "int64"}),
+        "array `d/kernel` in model.json must be of float16, float32, int32, uint8, uint16, bool. Received: 'int64'.",
     ),
     (
         lambda c: c.update(format="graph-model"),
-        "model.json must be a layers-model of TensorFlow.js. Received: format 'graph-model', whose graph has no layers.",
+        "model.json must be a layers-model of TensorFlow.js. "
+        "Received: format 'graph-model', whose graph has no layers.",
     ),
     (
         lambda c: manifest(c)["weights"].pop(),
