@@ -6,7 +6,7 @@ PYTEST_FLAGS := -n auto --maxprocesses 8 -q
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint check oracle real bench peers lock clean
+.PHONY: help install demo test lint check oracle real edge bench peers lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check    lint and test"
 	@echo "make oracle   the tests against real Keras, in an environment of their own"
 	@echo "make real     the tests on real trained models, fetched once into \$$KCOMPILE_CACHE or ~/.cache/kcompile/real"
+	@echo "make edge     build C libraries for other machines and run them there, emulated; installs emulators with apt-get"
 	@echo "make bench    every figure that the README quotes"
 	@echo "make clean    remove environments, caches and build outputs"
 
@@ -70,6 +71,14 @@ oracle: .venv-oracle/.ready
 real: .venv/.ready
 	.venv/bin/python -m tests.real.fetch_models
 	.venv/bin/python -m pytest $(PYTEST_FLAGS) -m real $(ARGS)
+
+# Emulators and compilers of other machines come from the distribution, and are installed only if one is missing.
+EDGE_TOOLS := qemu-aarch64 qemu-arm qemu-riscv64 qemu-system-arm arm-none-eabi-gcc
+EDGE_PACKAGES := qemu-user qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi
+edge: .venv/.ready
+	@for tool in $(EDGE_TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then apt-get update && apt-get install -y $(EDGE_PACKAGES); fi
+	.venv/bin/python -m pytest $(PYTEST_FLAGS) -m edge $(ARGS)
 
 peers: .venv-peers/.ready
 

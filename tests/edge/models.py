@@ -13,9 +13,9 @@ def mlp() -> Any:
     return kcompile.Sequential(
         [
             kcompile.Input((784,), name="image"),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(64, activation="relu", name="first"),
+            layers.Dense(64, activation="relu", name="second"),
+            layers.Dense(10, activation="softmax", name="scores"),
         ],
         name="mlp",
     )
@@ -31,7 +31,7 @@ def cnn() -> Any:
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.GlobalAveragePooling2D(),
-            layers.Dense(5),
+            layers.Dense(5, name="scores"),
         ],
         name="cnn",
     )
@@ -46,7 +46,7 @@ def mobilenet_block() -> Any:
     x = layers.BatchNormalization()(layers.Conv2D(8, 1, use_bias=False)(x))
     x = layers.Add()([image, x])
     x = layers.DepthwiseConv2D(3, strides=2, padding="same")(x)
-    return kcompile.Model(image, layers.GlobalAveragePooling2D()(x), name="mobilenet_block")
+    return kcompile.Model(image, layers.GlobalAveragePooling2D(name="scores")(x), name="mobilenet_block")
 
 
 def lstm() -> Any:
@@ -55,7 +55,7 @@ def lstm() -> Any:
             kcompile.Input((10, 6), name="steps"),
             layers.LSTM(16, return_sequences=True),
             layers.LSTM(12),
-            layers.Dense(3, activation="sigmoid"),
+            layers.Dense(3, activation="sigmoid", name="scores"),
         ],
         name="lstm",
     )
@@ -64,7 +64,7 @@ def lstm() -> Any:
 def gru() -> Any:
     tokens = kcompile.Input((12,), dtype="int32", name="tokens")
     x = layers.Embedding(50, 8)(tokens)
-    return kcompile.Model(tokens, layers.Dense(4)(layers.GRU(20)(x)), name="gru")
+    return kcompile.Model(tokens, layers.Dense(4, name="scores")(layers.GRU(20)(x)), name="gru")
 
 
 def transformer() -> Any:
@@ -73,7 +73,9 @@ def transformer() -> Any:
     x = layers.LayerNormalization()(layers.Add()([x, attended]))
     hidden = layers.Dense(24)(layers.Dense(48, activation="gelu")(x))
     x = layers.LayerNormalization()(layers.Add()([x, hidden]))
-    return kcompile.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)), name="transformer")
+    return kcompile.Model(
+        tokens, layers.Dense(3, name="scores")(layers.GlobalAveragePooling1D()(x)), name="transformer"
+    )
 
 
 MODELS: dict[str, Callable[[], Any]] = {

@@ -16,9 +16,10 @@ def main(path: str) -> int:
     wasi.inherit_stderr()
     wasi.preopen_dir(".", ".")
     store.set_wasi(wasi)
-    instance = linker.instantiate(store, wasmtime.Module.from_file(engine, path))
+    start = linker.instantiate(store, wasmtime.Module.from_file(engine, path)).exports(store)["_start"]
+    assert isinstance(start, wasmtime.Func)
     try:
-        instance.exports(store)["_start"](store)
+        start(store)
     except wasmtime.ExitTrap as ending:
         return ending.code
     return 0
