@@ -15,6 +15,8 @@
 Texts follow one order: the law, what was received, where, what to do.
 """
 
+_SHOWN = 200
+
 
 class KCompileError(Exception):
     """Base of all errors that kcompile raises on purpose."""
@@ -58,3 +60,9 @@ class VerificationError(KCompileError):
 
 class MissingExtra(KCompileError):
     """An optional dependency is not installed."""
+
+
+def shown(value: object) -> str:
+    """What an error shows of a value that it received: its `repr`, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"

@@ -11,7 +11,7 @@ import numpy as np
 
 from kcompile.codegen.samples import draw_inputs
 from kcompile.codegen.tolerances import ABSOLUTE, LARGE, PROBABILITY_SUM, WHOLE_MODEL
-from kcompile.errors import KCompileError, VerificationError
+from kcompile.errors import KCompileError, ModelError, VerificationError
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.ops import Constant, Full
@@ -66,20 +66,30 @@ def check_graph(graph: Graph, *sessions: Session, seed: int = 0) -> Report:
     """What each of `sessions` computes, against the reference of the unoptimised `graph`, on drawn inputs.
 
     Raises:
-        VerificationError: the reference has no finite number, so that nothing can be compared.
+        ModelError: the reference has no finite number, because weights have none; they are named.
+        VerificationError: it has none for another reason, so that nothing can be compared.
     """
     inputs = draw_inputs(graph, seed)
     exact = evaluate(graph, inputs, precision="float64")
     if not any(_is_finite(y).any() for y in exact.values() if y.size):
-        raise VerificationError(
-            f"no output of {graph.name} is a finite number on drawn inputs, so the artifact cannot be verified. "
-            "Does the model hold NaN or infinite weights?"
-        )
+        raise _nothing_to_compare(graph)
     types = graph.output_types
     samples = Samples(inputs, {name: y.astype(array_dtype(types[name].dtype)) for name, y in exact.items()})
     noise = _Noise(lambda: evaluate(graph, inputs), exact)
     judge = _Judge(exact, lambda name, y, reference: _compare_with(noise, name, y, reference))
     return Report(judge.worst_of(sessions, inputs), samples)
+
+
+def _nothing_to_compare(graph: Graph) -> ModelError | VerificationError:
+    """Why no output of `graph` is a number."""
+    constants = [node.op for node in graph.nodes if isinstance(node.op, Constant)]
+    broken = [f"`{constant.name}`" for constant in constants if not _is_finite(constant.value.array).all()]
+    if not broken:
+        law = f"no output of {graph.name} is a finite number on drawn inputs"
+        return VerificationError(f"{law}, so the artifact cannot be verified.")
+    names = f"{', '.join(broken[:8])}{' and others' * (len(broken) > 8)}"
+    law = f"the weights of {graph.name} must be finite numbers, or no output is one"
+    return ModelError(f"{law}. Received: NaN or infinity in {names}. Train the model again.")
 
 
 def check_samples(session: Session, samples: Samples, allowed: Mapping[str, float]) -> Report:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from kcompile.errors import GraphError, ModelError
+from kcompile.errors import GraphError, ModelError, shown
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.tracing import Call, KerasTensor, Trace
 from kcompile.ir.dims import Dim, Shape
@@ -73,7 +73,7 @@ def _extents(layer: InputLayer, argument: str) -> tuple[int | None, ...]:
     )
     if not fits:
         law = f"`{argument}` of input `{layer.name}` must be a tuple of integers and Nones"
-        raise ModelError(f"{law}. Received: {argument}={value!r}.")
+        raise ModelError(f"{law}. Received: {argument}={shown(value)}.")
     return tuple(value)
 
 

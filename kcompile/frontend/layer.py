@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from kcompile.errors import ModelError, UnsupportedLayer
+from kcompile.errors import ModelError, UnsupportedLayer, shown
 from kcompile.frontend import initializers
 from kcompile.frontend.tracing import Call, KerasTensor, Trace, apply_symbolically, holds_symbols
 from kcompile.ir.dims import Shape
@@ -261,7 +261,8 @@ class Layer(ABC):
         """Raise a ModelError that names the argument, the law and what was received, unless `law` holds."""
         if not law:
             value = getattr(self, argument)
-            raise ModelError(f"`{argument}` of layer `{self.name}` must be {expected}. Received: {argument}={value!r}.")
+            received = f"{argument}={shown(value)}"
+            raise ModelError(f"`{argument}` of layer `{self.name}` must be {expected}. Received: {received}.")
 
 
 def _policy_name(dtype: Any) -> str:
@@ -309,7 +310,8 @@ def deserialize_layer(spec: Any) -> Layer:
     if isinstance(spec, Layer):
         return spec
     if not isinstance(spec, Mapping) or not isinstance(spec.get("config"), Mapping):  # pyright: ignore[reportUnknownMemberType]
-        raise ModelError(f"a layer must be an object or a config with `class_name` and `config`. Received: {spec!r}.")
+        law = "a layer must be an object or a config with `class_name` and `config`"
+        raise ModelError(f"{law}. Received: {shown(spec)}.")
     parts: Mapping[str, Any] = spec  # pyright: ignore[reportUnknownVariableType]
     # A reader of files leaves here the class that it chose, and a list that holds the layer once a spec has made it.
     shared: list[Layer] = parts.get("made", [])

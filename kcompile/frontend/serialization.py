@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kcompile.errors import ModelError
+from kcompile.errors import ModelError, shown
 from kcompile.frontend.functional import Functional
 from kcompile.frontend.layer import Layer, deserialize_layer, serialize_layer, shared_numbers
 from kcompile.frontend.model import Model
@@ -183,7 +183,7 @@ _ENDS = ("input", "output")
 
 def _pending(layer: Layer, number: int, node: Any) -> _Pending:
     if not isinstance(node, Mapping) or not {"args", "kwargs"} <= set(node):  # pyright: ignore[reportUnknownArgumentType]
-        raise ModelError(f"`inbound_nodes` of layer `{layer.name}` must hold args and kwargs. Received: {node!r}.")
+        raise ModelError(f"`inbound_nodes` of layer `{layer.name}` must hold args and kwargs. Received: {shown(node)}.")
     args: Any = _deserialize_arguments(node["args"], layer.name)
     kwargs: Any = _deserialize_arguments(node["kwargs"], layer.name)
     given = {name: value for name, value in kwargs.items() if value is not None}
@@ -210,7 +210,7 @@ def _deserialize_arguments(argument: Any, where: str) -> Any:
             return np.asarray(config.get("value"), config.get("dtype", "float32"))  # pyright: ignore[reportUnknownMemberType]
         case other:
             law = f"a call of layer `{where}` takes tensors, numbers and texts"
-            raise ModelError(f"{law}. Received: an object of class {other!r}.")
+            raise ModelError(f"{law}. Received: an object of class {shown(other)}.")
 
 
 def _reference(history: Any, where: str) -> _Reference:
@@ -219,7 +219,7 @@ def _reference(history: Any, where: str) -> _Reference:
             return _Reference(name, number, index)
         case _:
             law = f"a tensor in the config of `{where}` must be given as [layer, call, result]"
-            raise ModelError(f"{law}. Received: {history!r}.")
+            raise ModelError(f"{law}. Received: {shown(history)}.")
 
 
 def _references(structure: Any, where: str) -> Any:
@@ -282,5 +282,5 @@ def _result(results: Mapping[tuple[str, int], list[KerasTensor]], leaf: _Referen
 
 def _list_of(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ModelError(f"{what} must be a list. Received: {value!r}.")
+        raise ModelError(f"{what} must be a list. Received: {shown(value)}.")
     return value  # pyright: ignore[reportUnknownVariableType]

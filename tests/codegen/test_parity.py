@@ -8,7 +8,7 @@ import pytest
 
 from kcompile.codegen.parity import check_graph, compare, first_wrong_layer, layer_results, require_agreement, worst
 from kcompile.codegen.tolerances import WHOLE_MODEL
-from kcompile.errors import UnsupportedOp, VerificationError
+from kcompile.errors import ModelError, UnsupportedOp, VerificationError
 from kcompile.ir import ops
 from kcompile.ir.graph import Builder, Graph, Node, Value, substitute
 from kcompile.ir.op import Arrays, Op, Types
@@ -182,8 +182,18 @@ def test_a_wrong_shape_is_no_small_difference() -> None:
 def test_a_model_without_a_finite_output_cannot_be_verified() -> None:
     b = Builder("nan")
     x = b.input("x", TensorType("float32", ("N", 2)))
-    graph = b.build({"y": b(ops.Add(), x, b.constant(np.asarray("nan", np.float32)))})
+    graph = b.build({"y": b(ops.Log(), b(ops.Neg(), b(ops.Exp(), x)))})
     with pytest.raises(VerificationError, match="no output of nan is a finite number on drawn inputs"):
+        check_graph(graph, ReferenceSession(graph))
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    b = Builder("net")
+    x = b.input("x", TensorType("float32", ("N", 2)))
+    broken, whole = b.constant(np.full(2, np.nan, np.float32), "d/bias"), b.constant(np.ones(2, np.float32), "d/kernel")
+    graph = b.build({"y": b(ops.Add(), b(ops.Mul(), x, whole), broken)})
+    law = "the weights of net must be finite numbers, or no output is one. Received: NaN or infinity in `d/bias`. "
+    with pytest.raises(ModelError, match=re.escape(law)):
         check_graph(graph, ReferenceSession(graph))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias, TypeGuard
 
-from kcompile.errors import ModelError, UnsupportedLayer
+from kcompile.errors import ModelError, UnsupportedLayer, shown
 from kcompile.frontend import activations
 from kcompile.frontend.keras_file.keras_1 import keras_2_spec
 from kcompile.frontend.keras_file.names import KERAS_LAYERS, MODEL_CLASSES, canonical_class
@@ -70,7 +70,7 @@ class _Normalizer:
             self.unsupported.append(_described(spec, class_name, str(name), here, self.version))
             return {**made, "config": {}}
         if not isinstance(config, Mapping):
-            raise ModelError(f"the config of layer `{here}` must be a dict. Received: {config!r}.")
+            raise ModelError(f"the config of layer `{here}` must be a dict. Received: {shown(config)}.")
         known = canonical_class(class_name)
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
         inner = {**modern(class_name, known, inner, self.version), "name": name}
@@ -159,7 +159,8 @@ class _Normalizer:
         made = self.layer(entry, here)
         nodes = entry.get("inbound_nodes", [])
         if not isinstance(nodes, list) or not isinstance(entry.get("name", made["name"]), str):
-            raise ModelError(f"`inbound_nodes` of layer `{here}/{made['name']}` must be a list. Received: {nodes!r}.")
+            law = f"`inbound_nodes` of layer `{here}/{made['name']}` must be a list"
+            raise ModelError(f"{law}. Received: {shown(nodes)}.")
         return {**made, "name": entry.get("name", made["name"]), "inbound_nodes": nodes}
 
     def _with_input(self, entries: list[Any], here: str) -> list[Any]:
@@ -186,7 +187,7 @@ class _Normalizer:
             neutral = value in (None, False, "", [], {}) or NEUTRAL.get((class_name, key)) == value
             if key not in known and not neutral and key not in MEANINGLESS and not key.endswith(MEANINGLESS_SUFFIXES):
                 self.problems.append(
-                    f"layer `{here}` ({class_name}) has `{key}`={value!r}, which kcompile does not know."
+                    f"layer `{here}` ({class_name}) has `{key}`={shown(value)}, which kcompile does not know."
                 )
         return {key: value for key, value in config.items() if key in known}
 

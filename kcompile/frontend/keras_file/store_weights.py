@@ -74,7 +74,7 @@ def _find(root: hdf5.Group, place: str, number: int, where: str) -> tuple[str, A
 
 def _named(group: hdf5.Group, path: str, layers: Sequence[Layer], where: str) -> Iterator[tuple[str, Layer]]:
     """Layers with the names under which they are stored: where the file notes the layers' own names, it is by these."""
-    if group is None:
+    if not hdf5.is_group(group):
         return by_class(path, layers)
     own: dict[str, str] = {}
     for key in group:
