@@ -22,7 +22,7 @@ TEXTS = np.array(
         ["!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"],
     ]
 )
-KEYS = np.array(["the", "cat", "ÄRGER", "数据", "here"])
+KEYS = np.array(["the", "the THE", "ÄRGER", "数据", "here"])
 
 
 def graph_of(op: Op, x: np.ndarray, *constants: np.ndarray) -> Graph:
@@ -46,19 +46,24 @@ def test_texts_are_standardized(lower: bool, strip: bool) -> None:
     check(graph_of(ops.StandardizeText(lower, strip), TEXTS), TEXTS)
 
 
+NGRAMS = [(), (1, 2), (3,), (2, 1)]
+
+
 @pytest.mark.parametrize("length", [1, 3, 9])
-def test_texts_are_split_at_white_space(length: int) -> None:
-    check(graph_of(ops.SplitText(length), TEXTS), TEXTS)
-    check(graph_of(ops.SplitText(length), TEXTS[:, 0]), TEXTS[:, 0])
+@pytest.mark.parametrize("ngrams", NGRAMS)
+def test_texts_are_split_at_white_space(length: int, ngrams: tuple[int, ...]) -> None:
+    check(graph_of(ops.SplitText(length, ngrams=ngrams), TEXTS), TEXTS)
+    check(graph_of(ops.SplitText(length, ngrams=ngrams), TEXTS[:, 0]), TEXTS[:, 0])
 
 
-def test_tokens_are_counted() -> None:
-    check(graph_of(ops.CountTokens(), TEXTS, KEYS), TEXTS)
+@pytest.mark.parametrize("ngrams", NGRAMS)
+def test_tokens_are_counted(ngrams: tuple[int, ...]) -> None:
+    check(graph_of(ops.CountTokens(ngrams=ngrams), TEXTS, KEYS), TEXTS)
 
 
 @pytest.mark.parametrize("values", [np.array([5, 6, 7, 8, 9, -1]), np.array(["a", "b", "", "d", "ü", "[UNK]"])])
 def test_tables_hold_texts_and_numbers(values: np.ndarray) -> None:
-    words = np.array([["the", "cat"], ["", "THE"], ["数据", "here "]])
+    words = np.array([["the", "the THE"], ["", "THE"], ["数据", "here "]])
     check(graph_of(ops.Lookup(), words, KEYS, values), words)
     numbers = np.array([[3, -4], [2**40, 0], [1, 1]])
     check(graph_of(ops.Lookup(), numbers, np.array([3, 2**40, -4, 9, 10]), values), numbers)
@@ -72,7 +77,7 @@ def test_integers_are_written_in_decimal(dtype: str) -> None:
 
 def test_what_has_no_operators_is_refused_with_a_reason() -> None:
     refused = {
-        "ONNX splits texts at spaces only, and has no n-grams": ops.SplitText(3, "character"),
+        "ONNX cannot split texts into characters": ops.SplitText(3, "character"),
         "ONNX has no hashes of texts": ops.HashText(7),
     }
     for reason, op in refused.items():

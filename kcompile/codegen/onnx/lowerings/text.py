@@ -11,6 +11,8 @@ from kcompile.ir.graph import Node, Value
 from kcompile.ir.ops.text import PUNCTUATION, WHITESPACE
 from kcompile.ir.types import Array
 
+_END = int(np.iinfo(np.int64).max)
+
 # In this locale only ASCII letters have another case.
 _PLAIN_LOCALE = "C"
 
@@ -29,7 +31,8 @@ def standardize_text(e: Emitter, op: ops.StandardizeText, node: Node) -> str:
 
 @ONNX.register(ops.SplitText)
 def split_text(e: Emitter, op: ops.SplitText, node: Node) -> str:
-    words = _words(e, op, node.inputs[0])
+    words = _tokens(e, op, node.inputs[0])
+    words = _gathered(e, words) if op.ngrams else words
     rows = e.node("Shape", words, start=0, end=1)
     padding = e.node("Expand", _text(e, ""), e.node("Concat", rows, e.ints(op.length), axis=0))
     whole = e.node("Concat", words, padding, axis=1)
@@ -39,10 +42,10 @@ def split_text(e: Emitter, op: ops.SplitText, node: Node) -> str:
 
 @ONNX.register(ops.CountTokens)
 def count_tokens(e: Emitter, op: ops.CountTokens, node: Node) -> str:
-    """Ones are added up at each token's place; the words that only fill rows have a place of their own, cut off."""
+    """Ones are added up at each token's place; the texts that only fill rows have a place of their own, cut off."""
     keys = _constant(node.inputs[1])
     total = len(keys) + 2
-    words = _words(e, op, node.inputs[0])
+    words = _tokens(e, op, node.inputs[0])
     places = _encoded(e, words, np.array(["", *keys.tolist()]), np.array([total - 1, *range(1, len(keys) + 1), 0]))
     rows = e.node("Shape", words, start=0, end=1)
     zero, one = (onnx.numpy_helper.from_array(np.full(1, number, np.int64)) for number in (0, 1))
@@ -80,10 +83,41 @@ def _encoded(e: Emitter, x: str, keys: Array, values: Array) -> str:
     return e.node("LabelEncoder", x, domain=ML_DOMAIN, **attributes)
 
 
-def _words(e: Emitter, op: ops.SplitText | ops.CountTokens, x: Value) -> str:
+def _tokens(e: Emitter, op: ops.SplitText | ops.CountTokens, x: Value) -> str:
+    """The tokens of each of the texts, in rows that empty texts fill up: ``str[M, most]``; n-grams have gaps between.
+
+    Raises:
+        UnsupportedOp: texts are to be split into characters.
+    """
+    if op.split != "whitespace":
+        raise UnsupportedOp("ONNX cannot split texts into characters")
+    words = _words(e, x)
+    return e.node("Concat", *(_ngrams(e, words, size) for size in op.ngrams), axis=1) if op.ngrams else words
+
+
+def _ngrams(e: Emitter, words: str, size: int) -> str:
+    """So many words in a row, joined by spaces; empty where a row has fewer left: ``str[M, most - size + 1]``."""
+    last = e.node("Slice", words, e.ints(size - 1), e.ints(_END), e.ints(1))
+    joined = last
+    for start in reversed(range(size - 1)):
+        word = e.node("Slice", words, e.ints(start), e.ints(start - size + 1), e.ints(1))
+        joined = e.node("StringConcat", e.node("StringConcat", word, _text(e, " ")), joined)
+    return e.node("Where", e.node("Equal", last, _text(e, "")), _text(e, ""), joined)
+
+
+def _gathered(e: Emitter, tokens: str) -> str:
+    """Each row's tokens at its beginning, and one empty text more at its end: each is put where its number says."""
+    empty = e.node("Equal", tokens, _text(e, ""))
+    number = e.node("CumSum", e.cast(e.node("Not", empty), "int64"), e.scalar(1, "int64"))
+    shape = e.node("Shape", tokens)
+    most = e.node("Slice", shape, e.ints(1), e.ints(2))
+    places = e.node("Where", empty, most, e.node("Sub", number, e.ints(1)))
+    blank = e.node("Expand", _text(e, ""), e.node("Add", shape, e.ints(0, 1)))
+    return e.node("ScatterElements", blank, places, tokens, axis=1)
+
+
+def _words(e: Emitter, x: Value) -> str:
     """The words of each of the texts, in rows that empty texts fill up: ``str[M, most words]``."""
-    if op.split != "whitespace" or op.ngrams:
-        raise UnsupportedOp("ONNX splits texts at spaces only, and has no n-grams")
     flat = e.reshape(e.name(x), x.type.shape, (dims.mul(*x.type.shape),))
     for character in WHITESPACE.replace(" ", ""):
         flat = _replaced(e, flat, character, " ")
