@@ -9,6 +9,7 @@ import click
 from kcompile import api
 from kcompile.cli import options
 from kcompile.cli.output import Progress, facts, heading, say, say_json, size, table
+from kcompile.errors import ArtifactError
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph
 from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
@@ -19,12 +20,14 @@ from kcompile.runtime.onnx import SIGNATURE_KEY
 @click.argument("path", metavar="MODEL_OR_ARTIFACT", type=options.EXISTING)
 @click.option("--ir", "show_ir", is_flag=True, help="Print a model's graph before and after the passes.")
 @click.option("--explain", "show_skips", is_flag=True, help="Say which rewrites of a model were not made, and why.")
+@click.option("--memory", "show_memory", is_flag=True, help="Draw the workspace of a C library over time.")
 @options.shape
 @options.as_json
 def command(
     path: Path,
     show_ir: bool,
     show_skips: bool,
+    show_memory: bool,
     shapes: tuple[tuple[str, tuple[int | None, ...]], ...],
     as_json: bool,
 ) -> None:
@@ -36,8 +39,13 @@ def command(
     if not api.is_keras_file(path):
         if show_ir or show_skips or shapes:
             raise click.UsageError("--ir, --explain and --shape are for models: an artifact holds machine code.")
-        _show_artifact(path, as_json)
+        if show_memory:
+            _show_memory(path)
+        else:
+            _show_artifact(path, as_json)
         return
+    if show_memory:
+        raise click.UsageError("--memory is for bundles of C libraries: only they have a workspace that is planned.")
     with Progress(as_json) as progress:
         progress.stage("reading the model")
         model = api.load_model(path)
@@ -90,6 +98,15 @@ def _show_model(model: Any, graph: Graph, as_json: bool) -> None:
             ]
         )
     )
+
+
+def _show_memory(path: Path) -> None:
+    from kcompile.cli.memory import show
+
+    memory = open_bundle(path).manifest["memory"] if is_bundle(path) else {}
+    if "stages" not in memory:
+        raise ArtifactError(f"{path.name} is no bundle of a C library: its memory is planned when it is called.")
+    show(memory)
 
 
 def _show_artifact(path: Path, as_json: bool) -> None:
