@@ -13,6 +13,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
 def convert(path: Path) -> bytes:
@@ -20,7 +21,9 @@ def convert(path: Path) -> bytes:
     model = keras.models.load_model(path)
     signature = [tf.TensorSpec((1, *x.shape[1:]), x.dtype, name=f"x{i}") for i, x in enumerate(model.inputs)]
     function = tf.function(lambda x: model(x, training=False), input_signature=signature)
-    return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model).convert()
+    # Weights that stay variables would keep XNNPACK from taking the convolutions.
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
 
 
 def main(folder: Path) -> None:

@@ -72,6 +72,13 @@ class Pointer:
         loaded = self._function.bind(value)
         return loaded.differs(0) if self.dtype == "bool" else loaded
 
+    def prefetch(self, offset: Index) -> None:
+        """Have the cache line of an element, which need not exist, brought to the second-level cache."""
+        place = tirx.address_of(tirx.BufferLoad(self._buffer, [index(offset).node]))
+        # A read (0), of data (1) that is used soon, but not at once (2 of 3).
+        flags = [tirx.const(flag, "int32") for flag in (0, 2, 1)]
+        self._function.emit(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", place, *flags)))
+
     def store(self, offset: Index, value: Expr) -> None:
         """Write `value` from `offset` on."""
         if value.dtype != self.dtype:

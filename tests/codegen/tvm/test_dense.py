@@ -16,6 +16,7 @@ CASES = [
     (("N", 5), 33, 71, True, ops.Gelu()),
     (("N", "T"), 16, 24, True, ops.Tanh()),
     ((29,), 20, 130, False, ops.LeakyRelu(0.1)),
+    (("N",), 300, 201, True, ops.Relu()),  # large enough to be fetched ahead
 ]
 SIZES = {"N": (0, 1, 2, 13, 31), "T": (1, 6)}
 

@@ -7,7 +7,7 @@ from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
-from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, choose, pack, row_pieces
+from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, ahead, block, choose, pack, row_pieces
 from kcompile.codegen.tvm.plan import TVM, Plan, Tail
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
@@ -73,16 +73,22 @@ class _MatrixFunction:
             panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
             for columns in self._panels.one(f, panel):
                 for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
-                    self._tile(outer, start, count, panel, columns)
+                    self._tile(outer, start, count, panel, columns, tile)
 
-    def _tile(self, outer: Index, start: Index, count: int, panel: Index, columns: Block) -> None:
+    def _tile(
+        self, outer: Index, start: Index, count: int, panel: Index, columns: Block, number: Index | None = None
+    ) -> None:
+        """A tile, the one numbered `number` that uses this panel."""
         f, spec = self._f, self._spec
         row = f.name_index(outer * self._rows + start)
         first = panel * spec.tile[1]
         tile = Tile(f, count, columns, spec.dtype)
         tile.start(self._bias, first)
         x = Rows(self._x, f.name_index(row * spec.length), spec.length)
-        weights = Panel(self._w, f.name_index(panel * (spec.length * spec.tile[1])), columns.columns)
+        size = spec.length * spec.tile[1]
+        at = f.name_index(panel * size)
+        following = None if number is None else ahead(number, spec.length, size, self._panels.count, at)
+        weights = Panel(self._w, at, columns.columns, following)
         tile.multiply(x, weights, spec.length)
 
         def position(i: Index, column: Index) -> list[Index]:

@@ -21,6 +21,10 @@ _IN_FLIGHT = 8
 _CACHE_STRIDE = 4096
 _CACHE_WAYS = 12
 _MOST_ROWS = 28
+# Elements of float32 in a cache line.
+_LINE = 16
+# Bytes of weights from which they are fetched ahead, as they do not stay in the second-level cache.
+_STREAMED = 200_000
 # Rows of a tile in the rest of an open extent.
 _REST_ROWS = 4
 
@@ -145,11 +149,23 @@ class Rows:
 
 @dataclass(frozen=True)
 class Panel:
-    """A block of columns of the weights from the offset `at` on, whose lines are `line` apart."""
+    """A block of columns of the weights from the offset `at` on, whose lines are `line` apart.
+
+    Every step also fetches one cache line of the weights that come next, from the offset `ahead` on.
+    """
 
     pointer: Pointer
     at: Index
     line: Index
+    ahead: Index | None = None
+
+
+def ahead(tile: Index, length: int, size: int, count: int, at: Index) -> Index | None:
+    """Where the tile numbered `tile` of a panel, which begins at `at`, starts to fetch the next panel.
+
+    A panel has `length` lines; the weights have `count` panels of `size` elements.
+    """
+    return at + size + tile * (length * _LINE) if 4 * size * count > _STREAMED else None
 
 
 class Tile:
@@ -190,6 +206,8 @@ class Tile:
     def _step(self, x: Rows, weights: Panel, k: Index, rows: Sequence[int], chain: int) -> None:
         f, block = self._f, self._block
         line = f.name_index(weights.at + k * weights.line)
+        if weights.ahead is not None:
+            weights.pointer.prefetch(weights.ahead + k * _LINE)
         loaded = [
             f.let(weights.pointer.load(line + first, width).cast(self._dtype))
             for first, width in zip(block.starts, block.widths, strict=True)

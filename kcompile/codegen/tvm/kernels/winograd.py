@@ -14,7 +14,7 @@ import numpy as np
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_max, index_min, select
 from kcompile.codegen.tvm.kernels.pooling import Kind, combined, finished, neutral
-from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block, pack, row_pieces
+from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, ahead, block, pack, row_pieces
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
@@ -219,7 +219,9 @@ class _WinogradFunction:
                 tile.start(None, 0)
                 begin = f.name_index(place * _place(tiles, channels) + start * channels)
                 rows = Rows(self._scratch, begin, channels)
-                tile.multiply(rows, Panel(self._w, weights, columns.columns), channels)
+                panels = self._panels.count * _PLACES
+                following = ahead(number, channels, channels * columns.columns, panels, weights)
+                tile.multiply(rows, Panel(self._w, weights, columns.columns, following), channels)
                 at = f.name_index(place * _place(tiles, columns.columns) + start * columns.columns + sums)
                 tile.store(self._scratch, at, columns.columns, self._plain, lambda row, column: [row, column])
 
