@@ -9,10 +9,11 @@ from typing import Any, TypeAlias, TypeGuard
 
 from kcompile.errors import ModelError, UnsupportedLayer, shown
 from kcompile.frontend import activations
+from kcompile.frontend.keras_file.int8_layers import INT8_LAYERS
 from kcompile.frontend.keras_file.keras_1 import keras_2_spec
 from kcompile.frontend.keras_file.names import KERAS_LAYERS, MODEL_CLASSES, canonical_class
 from kcompile.frontend.keras_file.nodes import modern_graph
-from kcompile.frontend.keras_file.old_spellings import MEANINGLESS, MEANINGLESS_SUFFIXES, NEUTRAL, modern
+from kcompile.frontend.keras_file.old_spellings import MEANINGLESS, MEANINGLESS_SUFFIXES, NEUTRAL, modern, quantization
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
 from kcompile.frontend.operations import OPERATIONS, TENSORFLOW_FUNCTIONS
@@ -73,8 +74,18 @@ class _Normalizer:
             raise ModelError(f"the config of layer `{here}` must be a dict. Received: {shown(config)}.")
         known = canonical_class(class_name)
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
+        cls = self.quantized(cls, known, inner.get("dtype"), here)
         inner = {**modern(class_name, known, inner, self.version), "name": name}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
+
+    def quantized(self, cls: type[Layer], class_name: str, dtype: Any, here: str) -> type[Layer]:
+        """The class for a layer with that dtype policy: another one where its weights are quantised."""
+        mode = quantization(dtype)[0]
+        if mode == "int8":
+            return INT8_LAYERS.get(class_name, cls)
+        if mode is not None:
+            self.problems.append(f"layer `{here}` ({class_name}) is quantised to {mode}; kcompile reads int8.")
+        return cls
 
     def shared_list(self, spec: Mapping[str, Any], class_name: str, name: str) -> list[Layer]:
         """The list in which specs of one layer find it.
@@ -262,15 +273,20 @@ def _described(spec: Mapping[str, Any], class_name: str, name: str, path: str, v
     return _Unsupported(name, f"custom: {full}", path, str(registered or class_name))
 
 
+# Layers that one error names; a model of people has fewer that are unknown.
+_MOST_NAMED = 100
+
+
 def _unsupported_text(layers: list[_Unsupported], where: str) -> str:
     width = max(len(layer.name) for layer in layers) + 2
     room = max(len(layer.description) for layer in layers) + 2
     count = f"{len(layers)} layers" if len(layers) > 1 else "a layer"
     lines = [f"{where} uses {count} kcompile cannot compile:"]
-    for layer in layers:
+    for layer in layers[:_MOST_NAMED]:
         quoted = f"`{layer.name}`"
         lines.append(f"  {quoted:{width}}  {f'({layer.description})':{room}}  at {layer.path}")
-    registrations = dict.fromkeys(layer.registration for layer in layers)
+    lines += [f"  ... and {len(layers) - _MOST_NAMED} more"] * (len(layers) > _MOST_NAMED)
+    registrations = list(dict.fromkeys(layer.registration for layer in layers))[:_MOST_NAMED]
     decorators = ", ".join(f'@kcompile.register_layer("{name}")' for name in registrations)
     lines.append(f"  Register a converter with {decorators}, or see `kcompile layers`.")
     return "\n".join(lines)

@@ -92,7 +92,22 @@ def policy_name(dtype: Any) -> Any:
         case {"class_name": "DTypePolicy" | "Policy" | "PolicyV1" | "FloatDTypePolicy", "config": {"name": name}}:
             return name
         case _:
-            return dtype
+            return quantization(dtype)[1] or dtype
+
+
+def quantization(dtype: Any) -> tuple[str | None, str | None]:
+    """How a dtype policy says that weights are quantised (``"int8"``), and the policy of the rest; None where not."""
+    match dtype:
+        case {
+            "class_name": "QuantizedDTypePolicy" | "QuantizedFloat8DTypePolicy" | "GPTQDTypePolicy" | "AWQDTypePolicy",
+            "config": {"mode": str() as mode, **rest},
+        }:
+            return mode, str(rest.get("source_name") or "float32")
+        case str() if "_from_" in dtype:
+            mode, _, source = dtype.partition("_from_")
+            return mode, source
+        case _:
+            return None, None
 
 
 def _batch_normalization(config: Config, version: KerasVersion) -> Config:
