@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kcompile.codegen.samples import draw_inputs
-from kcompile.codegen.tolerances import ABSOLUTE, LARGE, PROBABILITY_SUM, WHOLE_MODEL
+from kcompile.codegen.tolerances import ABSOLUTE, LARGE, PROBABILITY_SUM, SATURATED, SATURATED_SHARE, WHOLE_MODEL
 from kcompile.errors import KCompileError, ModelError, VerificationError
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph, Node, Value
@@ -159,7 +159,7 @@ def compare(output: str, y: Array, reference: Array, noise: float = 0.0) -> Diff
     largest = _largest(reference)
     if reference.dtype.kind != "f":
         return _judged(output, y, reference, WHOLE_MODEL.noise * noise)
-    extra = ABSOLUTE if largest >= LARGE else 0.0
+    extra = ABSOLUTE if largest >= LARGE else min(SATURATED, SATURATED_SHARE * largest)
     return _judged(output, y, reference, WHOLE_MODEL.allowed(largest, noise) + extra)
 
 

@@ -199,3 +199,11 @@ def test_weights_that_are_no_numbers_are_named() -> None:
 
 def test_layers_stand_in_the_order_in_which_they_are_computed() -> None:
     assert [source for source, _ in layer_results(chain(3))] == ["block/tanh_0", "block/tanh_1", "block/tanh_2"]
+
+
+@pytest.mark.parametrize(("largest", "off", "agrees"), [(5e-5, 1.5e-7, True), (5e-5, 1e-6, False), (1e-6, 2e-8, False)])
+def test_saturated_outputs_may_be_off_by_what_engines_round_a_sigmoid_to(
+    largest: float, off: float, agrees: bool
+) -> None:
+    reference = np.array([largest, largest / 2])
+    assert compare("y", (reference + [off, 0]).astype(np.float32), reference).agrees == agrees
