@@ -32,8 +32,8 @@ be off by a few 1e-6. Smaller outputs are held to their own size, or zeros would
 
 SATURATED = 2e-7
 SATURATED_SHARE = 0.01
-"""Smaller outputs may be off by `SATURATED`, at most `SATURATED_SHARE` of the largest: engines compute sigmoids to so much
-of their range of 1 (ONNX Runtime 1.31: 1.7e-7), and one of -10 is 5e-5."""
+"""Smaller outputs may be off by `SATURATED`, at most `SATURATED_SHARE` of the largest: engines compute sigmoids to so
+much of their range of 1 (ONNX Runtime 1.31: 1.7e-7), and one of -10 is 5e-5."""
 
 PROBABILITY_SUM = 1e-3
 """Rows that sum to 1 within this are probabilities: f32 sums of thousands of terms stay below it."""

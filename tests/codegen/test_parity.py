@@ -206,4 +206,5 @@ def test_saturated_outputs_may_be_off_by_what_engines_round_a_sigmoid_to(
     largest: float, off: float, agrees: bool
 ) -> None:
     reference = np.array([largest, largest / 2])
-    assert compare("y", (reference + [off, 0]).astype(np.float32), reference).agrees == agrees
+    y = (reference + np.array([off, 0])).astype(np.float32)
+    assert compare("y", y, reference).agrees == agrees
