@@ -87,7 +87,8 @@ def test_texts_come_as_objects_bytes_and_lists(tmp_path: Path) -> None:
     for given in (x, np.array(x), np.array(x, object), np.char.encode(np.array(x), "utf-8")):
         np.testing.assert_array_equal(session.predict(given), [[2, 1], [0, 0]])
     (name,) = session.inputs
-    np.testing.assert_array_equal(*session.run({name: np.array(x, object)}).values(), [[2, 1], [0, 0]])
+    (y,) = session.run({name: np.array(x, object)}).values()
+    np.testing.assert_array_equal(y, [[2, 1], [0, 0]])
     for wrong in (np.zeros((2, 2)), np.array([[1, "a"]], object)):
         assert error_of(InputError, lambda wrong=wrong: session.predict(wrong)).startswith(
             f"input `{name}` must hold texts (str, or bytes of UTF-8). Received: "
