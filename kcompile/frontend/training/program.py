@@ -1,13 +1,16 @@
-"""Runs a step: binds its graph to the size of a batch, once for each size, and stores what it changes."""
+"""Runs a step: plans its graph for each size of a batch, once, and stores what it changes."""
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from kcompile.frontend.training.state import assign
 from kcompile.frontend.training.step import Step
-from kcompile.ir.evaluate import run_nodes
+from kcompile.ir.evaluate import bind_graph
+from kcompile.ir.passes.pipeline import training
+from kcompile.ir.plan import Plan
 from kcompile.ir.types import Array, bind_shapes
+
+# Plans of other sizes than these last ones are let go.
+_MAX_PLANS = 8
 
 
 class Program:
@@ -20,6 +23,8 @@ class Program:
 
     def __init__(self, step: Step, kept: Sequence[object] = ()) -> None:
         self.step, self.kept = step, kept
+        self._open = {value.name: value.type for value in step.graph.inputs if not value.type.is_static}
+        self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
 
     def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """The results for a batch by name; weights and state are changed.
@@ -27,11 +32,24 @@ class Program:
         Args:
             batch: the graph's inputs that are no state.
         """
-        graph = self.step.graph
+        plan = self._plan(batch)
         arrays = {**batch, **self.step.state.arrays()}
-        bindings = bind_shapes(graph.input_types, {name: array.shape for name, array in arrays.items()})
-        with np.errstate(all="ignore"):
-            found = run_nodes(graph, tuple(arrays[value.name] for value in graph.inputs), bindings)
+        found = plan.run([arrays[value.name] for value in self.step.graph.inputs])
         count = len(self.step.results)
         assign(self.step.written, found[count:])
         return dict(zip(self.step.results, found[:count], strict=True))
+
+    def _plan(self, batch: Mapping[str, Array]) -> Plan:
+        """The plan for arrays of these shapes.
+
+        Raises:
+            InputError: the shapes do not go together.
+        """
+        key = tuple(batch[name].shape for name in self._open)
+        if key not in self._plans:
+            bindings = bind_shapes(self._open, dict(zip(self._open, key, strict=True)))
+            if len(self._plans) == _MAX_PLANS:
+                del self._plans[next(iter(self._plans))]
+            # With its extents known more of the graph is constant.
+            self._plans[key] = Plan(training(bind_graph(self.step.graph, bindings)))
+        return self._plans[key]

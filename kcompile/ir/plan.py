@@ -1,0 +1,230 @@
+"""A graph of known extents as instructions over registers, for running it again and again.
+
+Most results go into arrays that are allocated once, and shared by values whose lives do not meet. What a run returns is
+never one of them, nor an argument: those arrays are new in each run.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from kcompile.ir.evaluate import computed
+from kcompile.ir.graph import Graph, Node, Value
+from kcompile.ir.instructions import IN_PLACE, INTO, SCALAR, VIEWS, Function, may_alias
+from kcompile.ir.ops.constant import Constant
+from kcompile.ir.ops.fused import Fused
+from kcompile.ir.types import Array, TensorType, array_dtype
+
+Registers: TypeAlias = list[Any]
+Instruction: TypeAlias = Callable[[Registers], None]
+Kind: TypeAlias = Literal["constant", "scalar", "into", "kernel"]
+
+
+class Plan:
+    """Runs a graph whose extents are all known.
+
+    Attributes:
+        workspace: bytes of the arrays that are kept between runs.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        writer = _Writer(graph, _Lives.of(graph))
+        for node in graph.nodes:
+            writer.write(node)
+        self.workspace = writer.workspace
+        self._registers, self._instructions = writer.registers, writer.instructions
+        self._inputs = [(writer.numbers[value], not value.type.rank) for value in graph.inputs]
+        self._outputs = [
+            (writer.numbers[value], bool(writer.lives.parts[value]), array_dtype(value.type.dtype))
+            for value in graph.outputs
+        ]
+
+    def run(self, arguments: Sequence[Array]) -> list[Array]:
+        """The outputs, for one array per input."""
+        registers = self._registers.copy()
+        for (number, scalar), array in zip(self._inputs, arguments, strict=True):
+            registers[number] = np.asarray(array)[()] if scalar else array
+        with np.errstate(all="ignore"):
+            for instruction in self._instructions:
+                instruction(registers)
+        return [
+            np.array(registers[number], dtype) if borrowed else np.asarray(registers[number], dtype)
+            for number, borrowed, dtype in self._outputs
+        ]
+
+
+def _kind(node: Node, kept: frozenset[Value]) -> Kind:
+    """How a node is computed; halves, computed in single precision, and texts, of any length, are left to kernels."""
+    values = (*node.inputs, *node.outputs)
+    if isinstance(node.op, Constant):
+        return "constant"
+    if any(value.type.dtype in ("float16", "string") for value in values):
+        return "kernel"
+    if type(node.op) in SCALAR and not any(value.type.rank for value in values):
+        return "scalar"
+    fixed = type(node.op) in INTO and node.outputs[0].type.rank > 0 and node.outputs[0] not in kept
+    return "into" if fixed else "kernel"
+
+
+@dataclass
+class _Lives:
+    """How long memory is needed.
+
+    Attributes:
+        kinds: how each node is computed.
+        parts: for each value those whose memory it may be part of: itself, where it has an array of its own.
+        ends: for each value the number of the node after which nothing reads its memory.
+    """
+
+    kinds: list[Kind]
+    parts: dict[Value, frozenset[Value]]
+    ends: dict[Value, int] = field(default_factory=dict[Value, int])
+
+    @classmethod
+    def of(cls, graph: Graph) -> "_Lives":
+        kept = frozenset(graph.outputs)
+        lives = cls([_kind(node, kept) for node in graph.nodes], {value: frozenset([value]) for value in graph.inputs})
+        for node, kind in zip(graph.nodes, lives.kinds, strict=True):
+            shared = frozenset[Value]()
+            if kind == "kernel" and may_alias(node.op):
+                shared = shared.union(*(lives.parts[value] for value in node.inputs))
+            for value in node.outputs:
+                lives.parts[value] = frozenset([value]) if kind in ("into", "constant") else shared
+        for index, node in enumerate(graph.nodes):
+            lives._read(node.inputs, index)
+            lives._read(node.outputs, index)
+        lives._read(graph.outputs, len(graph.nodes))
+        return lives
+
+    def _read(self, values: Sequence[Value], index: int) -> None:
+        self.ends.update({part: index for value in values for part in self.parts[value]})
+
+
+class _Writer:
+    """Gives each value a register, writes the instructions, and finds arrays for the results."""
+
+    def __init__(self, graph: Graph, lives: _Lives) -> None:
+        self.lives = lives
+        self.registers: Registers = [None] * len(graph.inputs)
+        self.numbers: dict[Value, int] = {value: number for number, value in enumerate(graph.inputs)}
+        self.instructions: list[Instruction] = []
+        self.workspace = 0
+        self._index = 0
+        # The values whose registers never change, the arrays of those that have their own, and arrays to use again.
+        self._fixed: set[Value] = set()
+        self._arrays: dict[Value, Array] = {}
+        self._free: dict[int, list[Array]] = {}
+
+    def write(self, node: Node) -> None:
+        """Write the next node."""
+        kind, result = self.lives.kinds[self._index], node.outputs[0]
+        if isinstance(node.op, Constant):
+            array = node.op.value.array
+            self._fix(result, array if array.ndim else array[()])
+        elif kind == "scalar":
+            self._compute(node, SCALAR[type(node.op)](node))
+        elif kind == "into":
+            self._into(node)
+        elif not self._is_fixed_view(node):
+            self._kernel(node)
+        for value in [value for value in self._arrays if self.lives.ends[value] == self._index]:
+            array = self._arrays.pop(value)
+            self._free.setdefault(array.nbytes, []).append(array)
+        self._index += 1
+
+    def _register(self, value: Value, content: Any = None) -> int:
+        self.numbers[value] = len(self.registers)
+        self.registers.append(content)
+        return self.numbers[value]
+
+    def _fix(self, value: Value, content: Any) -> int:
+        self._fixed.add(value)
+        return self._register(value, content)
+
+    def _is_fixed_view(self, node: Node) -> bool:
+        """Whether a node gives a view of an array that never moves, which is then made once and for all."""
+        if type(node.op) not in VIEWS or node.inputs[0] not in self._fixed or not node.inputs[0].type.rank:
+            return False
+        source = self.registers[self.numbers[node.inputs[0]]]
+        (view,) = node.op.kernel((source,))
+        if not view.ndim or (view.size and not np.may_share_memory(view, source)):
+            return False
+        self._fix(node.outputs[0], view)
+        return True
+
+    def _into(self, node: Node) -> None:
+        result = node.outputs[0]
+        array = self._taken_over(node)
+        array = self._allocated(result.type) if array is None else array
+        inputs = [self.numbers[value] for value in node.inputs]
+        self._arrays[result] = array
+        number = self._fix(result, array.view(result.type.dtype).reshape(result.type.static_shape()))
+        self.instructions.append(_writing(INTO[type(node.op)](node), inputs, number))
+
+    def _taken_over(self, node: Node) -> Array | None:
+        """The array of an operand of the result's type that nothing else reads, now or later."""
+        if type(node.op) not in IN_PLACE:
+            return None
+        for value in node.inputs:
+            others = (self.lives.parts[other] for other in node.inputs if other is not value)
+            alone = value in self._arrays and self.lives.ends[value] == self._index
+            if alone and value.type == node.outputs[0].type and not any(value in parts for parts in others):
+                return self._arrays.pop(value)
+        return None
+
+    def _allocated(self, type: TensorType) -> Array:
+        size = prod(type.static_shape()) * type.itemsize
+        if self._free.get(size):
+            return self._free[size].pop()
+        self.workspace += size
+        return np.empty(size, np.uint8)
+
+    def _compute(self, node: Node, function: Function) -> None:
+        inputs = [self.numbers[value] for value in node.inputs]
+        self.instructions.append(_calling(function, inputs, self._register(node.outputs[0])))
+
+    def _kernel(self, node: Node) -> None:
+        inputs = [self.numbers[value] for value in node.inputs]
+        self.instructions.append(_running(node, inputs, [self._register(value) for value in node.outputs]))
+
+
+def _writing(into: Function, inputs: Sequence[int], result: int) -> Instruction:
+    if len(inputs) == 1:
+        (x,) = inputs
+        return lambda registers: into(registers[x], registers[result])
+    if len(inputs) == 2:
+        x, y = inputs
+        return lambda registers: into(registers[x], registers[y], registers[result])
+    return lambda registers: into(*[registers[number] for number in inputs], registers[result])
+
+
+def _calling(function: Function, inputs: Sequence[int], result: int) -> Instruction:
+    if len(inputs) == 2:
+        x, y = inputs
+
+        def binary(registers: Registers) -> None:
+            registers[result] = function(registers[x], registers[y])
+
+        return binary
+
+    def any_number(registers: Registers) -> None:
+        registers[result] = function(*[registers[number] for number in inputs])
+
+    return any_number
+
+
+def _running(node: Node, inputs: Sequence[int], results: Sequence[int]) -> Instruction:
+    op = node.op
+    scalars = [not value.type.rank for value in node.outputs]
+    halves = not isinstance(op, Fused) and any(value.type.dtype == "float16" for value in (*node.inputs, *node.outputs))
+
+    def run(registers: Registers) -> None:
+        arrays = tuple(np.asarray(registers[number]) for number in inputs)
+        found = computed(op, arrays) if halves else op.kernel(arrays)
+        for number, scalar, array in zip(results, scalars, found, strict=True):
+            registers[number] = np.asarray(array)[()] if scalar else array
+
+    return run

@@ -1,0 +1,111 @@
+"""Plans compute what the reference computes, run after run."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kcompile.ir import ops
+from kcompile.ir.evaluate import bind_graph, run_nodes
+from kcompile.ir.graph import Builder, Graph
+from kcompile.ir.op import OPS, Op
+from kcompile.ir.passes.grad import backward
+from kcompile.ir.plan import Plan
+from kcompile.ir.types import TensorType, bind_shapes, type_of
+from tests.strategies import GraphCase, OpCase, graphs, op_cases
+
+
+def same(found: np.ndarray, expected: np.ndarray) -> bool:
+    return found.dtype == expected.dtype and found.shape == expected.shape and _equal(found, expected)
+
+
+def _equal(found: np.ndarray, expected: np.ndarray) -> bool:
+    if found.dtype.kind != "f":
+        return bool((found == expected).all())
+    # BLAS rounds sums of another layout in another order.
+    tolerance = 1e-12 if found.dtype == np.float64 else 1e-5
+    return np.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def check(graph: Graph, arrays: list[np.ndarray]) -> None:
+    """Run a plan twice on two sets of arguments and compare with the reference."""
+    bindings = bind_shapes(graph.input_types, {v.name: a.shape for v, a in zip(graph.inputs, arrays, strict=True)})
+    bound = bind_graph(graph, bindings)
+    plan = Plan(bound)
+    with np.errstate(all="ignore"):
+        expected = run_nodes(bound, tuple(arrays))
+    copies = [array.copy() for array in arrays]
+    first = plan.run(arrays)
+    others = [np.flip(array).copy() for array in arrays]
+    plan.run(others)
+    assert all(same(found, e) for found, e in zip(first, expected, strict=True)), "another run changed results"
+    assert all(same(found, e) for found, e in zip(plan.run(arrays), expected, strict=True))
+    assert all(np.array_equal(a, c, equal_nan=a.dtype.kind == "f") for a, c in zip(arrays, copies, strict=True))
+
+
+@pytest.mark.parametrize("cls", OPS.values(), ids=OPS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_op(cls: type[Op], dtype: str) -> None:
+    @given(op_cases(cls, dtype))
+    def each(case: OpCase) -> None:
+        b = Builder("case")
+        xs = [b.input(f"x{i}", type_of(array)) for i, array in enumerate(case.arrays)]
+        inner = b.multi(case.op, *xs)
+        # Read again, so that the first results are kept in arrays of the plan.
+        again = [b(ops.Reshape((y.type.size,)), y) for y in inner]
+        check(b.build([*again, inner[0]]), list(case.arrays))
+        check(b.build(again), list(case.arrays))
+
+    each()
+
+
+@given(graphs())
+def test_random_graphs(case: GraphCase) -> None:
+    check(case.graph, [case.inputs[value.name] for value in case.graph.inputs])
+
+
+@given(graphs(), st.integers(0, 2**16))
+def test_gradients_of_random_graphs(case: GraphCase, seed: int) -> None:
+    graph = case.graph
+    floats = [x for x in graph.inputs if x.type.is_float]
+    results = [y for y in graph.outputs if y.type.is_float]
+    if not floats or not results:
+        return
+    b = Builder("gradients")
+    b._inputs = list(graph.inputs)  # pyright: ignore[reportPrivateUsage]
+    total = b(ops.ReduceSum(tuple(range(results[0].type.rank))), results[0]) if results[0].type.rank else results[0]
+    check(b.build(backward(b, total, floats)), [case.inputs[value.name] for value in graph.inputs])
+
+
+def test_an_operand_that_is_read_through_a_view_is_not_overwritten() -> None:
+    b = Builder("view")
+    x = b.input("x", TensorType("float64", (3, 3)))
+    doubled = b(ops.Add(), x, x)
+    turned = b(ops.Transpose((1, 0)), doubled)
+    check(b.build([b(ops.Neg(), b(ops.Sub(), doubled, turned))]), [np.arange(9.0).reshape(3, 3)])
+
+
+def test_arrays_are_shared_by_values_whose_lives_do_not_meet() -> None:
+    b = Builder("chain")
+    x = b.input("x", TensorType("float64", (1000,)))
+    y = x
+    for _ in range(20):
+        y = b(ops.Tanh(), b(ops.Add(), y, x))
+    plan = Plan(b.build([b(ops.Neg(), y)]))
+    assert plan.workspace <= 2 * 8000
+
+
+def test_results_of_rank_zero_keep_their_dtypes() -> None:
+    b = Builder("scalars")
+    x, n = b.input("x", TensorType("float32", ())), b.input("n", TensorType("int64", ()))
+    positive = b(ops.Compare(">"), x, b.constant(np.float32(0)))
+    outputs = [
+        b(ops.Pow(), x, b(ops.Cast("float32"), n)),
+        b(ops.Add(), n, b.constant(np.int64(1))),
+        b(ops.Not(), positive),
+        b(ops.Where(), positive, x, b(ops.Neg(), x)),
+        b(ops.Div(), n, b.constant(np.int64(2))),
+        b(ops.Cast("float32"), b(ops.Not(), positive)),
+        x,
+    ]
+    check(b.build(outputs), [np.asarray(-1.5, np.float32), np.asarray(3, np.int64)])
