@@ -23,6 +23,8 @@ _CACHE_WAYS = 12
 _MOST_ROWS = 28
 # Elements of float32 in a cache line.
 _LINE = 16
+# Lines of a panel between the one that a single row uses and the one that is fetched.
+_LINES_AHEAD = 64
 # Bytes of weights from which they are fetched ahead, as they do not stay in the second-level cache.
 _STREAMED = 200_000
 # Rows of a tile in the rest of an open extent.
@@ -206,7 +208,10 @@ class Tile:
     def _step(self, x: Rows, weights: Panel, k: Index, rows: Sequence[int], chain: int) -> None:
         f, block = self._f, self._block
         line = f.name_index(weights.at + k * weights.line)
-        if weights.ahead is not None:
+        if weights.ahead is not None and self._rows == 1:
+            for first in block.starts:  # a single row waits for nothing but the weights
+                weights.pointer.prefetch(line + (first + _LINES_AHEAD * block.columns))
+        elif weights.ahead is not None:
             weights.pointer.prefetch(weights.ahead + k * _LINE)
         loaded = [
             f.let(weights.pointer.load(line + first, width).cast(self._dtype))
