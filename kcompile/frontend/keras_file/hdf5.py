@@ -18,6 +18,8 @@ Group: TypeAlias = Any
 
 _DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError, MemoryError)
 
+_PLAIN = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)
+
 
 @contextmanager
 def opened(file: Path | BinaryIO, where: str) -> Generator[Group]:
@@ -38,8 +40,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def attribute(group: Group, name: str) -> Any:
-    """An attribute: a text, a list of texts, or a number; None where there is none."""
-    value = group.attrs.get(name)
+    """An attribute: a text, a list of texts, or a number; None where there is none.
+
+    Raises:
+        ModelError: it is of another kind; damaged ones of such kinds can crash the HDF5 library.
+    """
+    if name not in group.attrs:
+        return None
+    if group.attrs.get_id(name).get_type().get_class() not in _PLAIN:
+        raise ModelError(f"attribute `{name}` of `{group.name}` must hold texts or numbers.")
+    value = group.attrs[name]
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if isinstance(value, np.ndarray):
@@ -91,7 +101,7 @@ def array(dataset: Any, shape: tuple[int, ...], where: str) -> Array:
         raise ModelError(f"{where} must hold its numbers itself. Received: a dataset that refers to another file.")
     if dataset.shape != shape:
         raise ModelError(f"{where} must have shape {shape}. Received: {dataset.shape}.")
-    if attribute(dataset, "dtype") == "bfloat16":
+    if attribute(dataset, "dtype") == "bfloat16" and dataset.dtype.itemsize == 2 and dataset.dtype.kind in "fiuV":
         return _from_bfloat16(dataset[()])
     if dataset.dtype.kind not in "fiub":
         raise ModelError(f"{where} must hold numbers. Received: dtype {dataset.dtype}.")
