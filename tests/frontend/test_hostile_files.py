@@ -297,6 +297,23 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, dtype: Any) -> 
     assert "must hold numbers. Received: dtype" in refusal(tmp_path, changed_hdf5(HDF5, change), ".h5")
 
 
+def test_a_heap_of_texts_without_an_end_is_refused(tmp_path: Path) -> None:
+    content = bytearray(HDF5)
+    first = content.index(b"GCOL") + 16
+    content[first + 8] += 8  # the size of the first text, so that the next one is looked for inside another
+    text = refusal(tmp_path, bytes(content), ".h5")
+    assert text.startswith("hostile.h5 is damaged: its texts at byte ")
+
+
+def test_attributes_are_texts_or_numbers(tmp_path: Path) -> None:
+    def change(root: Any) -> None:
+        del root.attrs["keras_version"]
+        root.attrs.create("keras_version", np.zeros(2), dtype=[("major", "f4"), ("minor", "f4")], shape=(2,))
+
+    text = "attribute `keras_version` of `/` must hold texts or numbers."
+    assert refusal(tmp_path, changed_hdf5(HDF5, change), ".h5") == text
+
+
 # ---- configs
 
 

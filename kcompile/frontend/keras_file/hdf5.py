@@ -4,7 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from kcompile.errors import ModelError
+from kcompile.frontend.keras_file.heaps import check_heaps
 from kcompile.ir.types import Array
 
 Group: TypeAlias = Any
@@ -29,6 +30,8 @@ def opened(file: Path | BinaryIO, where: str) -> Generator[Group]:
         ModelError: it is no HDF5 file, or damaged in a place that is read.
     """
     try:
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+            check_heaps(stream, where)
         with h5py.File(file, "r") as root:
             yield root
     except _DAMAGE as error:
