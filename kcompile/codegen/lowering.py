@@ -58,8 +58,9 @@ class LoweringTable(Generic[L]):
         return self.lowerings[type(op)]
 
     def missing(self) -> Iterator[type[Op]]:
-        """Ops that have neither a lowering nor a reason."""
-        return (cls for cls in OPS.values() if cls not in self.lowerings and cls not in self.unsupported)
+        """Ops that have neither a lowering nor a decomposition nor a reason."""
+        known = {*self.lowerings, *self.unsupported}
+        return (cls for cls in OPS.values() if cls not in known and cls.decompose is Op.decompose)
 
     def expand(self, graph: Graph) -> Graph:
         """`graph` with every op that has no lowering decomposed.

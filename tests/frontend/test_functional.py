@@ -214,9 +214,9 @@ def test_a_nested_model_refuses_inputs_of_another_number_or_shape() -> None:
             "`shape` of input `x` must be a tuple of integers and Nones. Received: shape=(3, -1).",
         ),
         (
-            {"shape": (3,), "dtype": "string"},
+            {"shape": (3,), "dtype": "complex64"},
             "input `x`: `dtype` must be one of float16, float32, float64, int8, int16, int32, int64, uint8, uint16, "
-            "uint32, uint64, bool. Received: 'string'.",
+            "uint32, uint64, bool, string. Received: 'complex64'.",
         ),
     ],
 )
