@@ -177,10 +177,10 @@ def test_shapes_that_do_not_fit_are_refused(model: kcompile.Model, tmp_path: Pat
 @pytest.mark.parametrize(
     ("target", "options", "text"),
     [
-        ("onyx", {}, '`target` must be "onnx", "tvm" or "tvm:<machine>". Received: \'onyx\'. Did you mean \'onnx\'?'),
-        ("onnx:x86", {}, '`target` must be "onnx", "tvm" or "tvm:<machine>". Received: \'onnx:x86\'.'),
-        ("tvm:", {}, '`target` must be "onnx", "tvm" or "tvm:<machine>". Received: \'tvm:\'.'),
-        (None, {}, '`target` must be "onnx", "tvm" or "tvm:<machine>". Received: None.'),
+        ("onyx", {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'onyx\'. Did you mean \'onnx\'?'),
+        ("onnx:x86", {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'onnx:x86\'.'),
+        ("tvm:", {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'tvm:\'.'),
+        (None, {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: None.'),
         ("onnx", {"opste": 3}, "target 'onnx' takes `opset`. Received: `opste`."),
         ("tvm", {"opset": 3}, "target 'tvm' takes no options. Received: `opset`."),
     ],

@@ -36,7 +36,7 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     "-t",
     default="onnx",
     show_default=True,
-    help="onnx, tvm (this machine), or tvm:MACHINE such as tvm:cortex-m7; see `kcompile targets`.",
+    help="onnx, tvm (this machine), tvm:MACHINE such as tvm:cortex-m7, or c; see `kcompile targets`.",
 )
 @click.option(
     "--output",

@@ -22,6 +22,7 @@ def command(as_json: bool) -> None:
         say_json({"targets": records})
         return
     rows = [["onnx", "one .onnx file", "", "", ""], ["tvm", "the bundle for this machine", "", "", ""]]
+    rows += [["c", "a C99 source file", "", "", "any C compiler"]]
     rows += [[r["target"], r["gives"], r["triple"], r["cpu"], r["tools"]] for r in records]
     say(table(_HEADER, rows, "<<<<<"))
 

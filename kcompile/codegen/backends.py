@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kcompile.codegen.parity import Report
     from kcompile.codegen.tvm.targets import Machine
 
-TARGETS = ("onnx", "tvm")
+TARGETS = ("onnx", "tvm", "c")
 
 _LIBRARY_OPTIONS = ("name", "weights", "max_ram")
 
@@ -75,22 +75,25 @@ class Backend:
 
 
 def backend(target: str, **options: Any) -> Backend:
-    """The back end of a target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``.
+    """The back end of a target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``, or ``"c"``.
 
     Raises:
         TargetError: the target or an option is unknown.
         MissingExtra: its compiler is not installed.
     """
     if not isinstance(target, str):
-        raise TargetError(f'`target` must be "onnx", "tvm" or "tvm:<machine>". Received: {target!r}.')
+        raise TargetError(f'`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: {target!r}.')
     name, colon, machine = target.partition(":")
     if name == "onnx" and not colon:
         return _onnx_backend(**_known(target, options, "opset"))
+    if name == "c" and not colon:
+        module = _extra("tvm", "kcompile.codegen.library.c_backend", "apache-tvm")
+        return module.c_backend(target, module.Options(**_known(target, options, *_LIBRARY_OPTIONS)))
     if name == "tvm" and (machine or not colon):
         return _tvm_backend(target, machine or "host", options)
     near = get_close_matches(name, TARGETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise TargetError(f'`target` must be "onnx", "tvm" or "tvm:<machine>". Received: {target!r}.{hint}')
+    raise TargetError(f'`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: {target!r}.{hint}')
 
 
 def describe(machine: "Machine") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import kcompile
+from kcompile.codegen.tvm.targets import MACHINES
 from tests.edge.devices import TARGETS, check, misfit, require, unpacked
 from tests.edge.models import MODELS, build
 
@@ -35,6 +36,22 @@ def test_the_self_test_is_clean_under_sanitizers(model: str, tmp_path: Path):
     sanitized = "CC=gcc -fsanitize=address,undefined -fno-sanitize-recover=all -Werror"
     printed = check("x86-64-v2-linux", unpacked(bundle.path, tmp_path / "unpacked"), sanitized)
     assert printed.splitlines()[-1] == f"{model}: ok"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_plain_c_is_clean_under_sanitizers_and_without_warnings(model: str, tmp_path: Path):
+    require("gcc")
+    bundle = kcompile.compile(build(model), "c", tmp_path / "model.kcb")
+    sanitized = "CC=gcc -fsanitize=address,undefined -fno-sanitize-recover=all -Werror"
+    printed = check("x86-64-v2-linux", unpacked(bundle.path, tmp_path / "unpacked"), sanitized)
+    assert printed.splitlines()[-1] == f"{model}: ok"
+
+
+def test_plain_c_runs_on_a_bare_machine(tmp_path: Path):
+    bundle = kcompile.compile(build("gru"), "c", tmp_path / "model.kcb")
+    compiler = f"CC={MACHINES['cortex-m7'].compiler}"
+    printed = check("cortex-m7", unpacked(bundle.path, tmp_path / "unpacked"), compiler)
+    assert printed.splitlines()[-1] == "gru: ok"
 
 
 def test_a_wrong_result_fails_the_self_test(tmp_path: Path):

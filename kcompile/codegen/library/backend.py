@@ -67,10 +67,10 @@ def library_backend(target: str, machine: Machine, options: Options) -> Backend:
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
         return _Compilation(graph, signature, machine, options).program()
 
-    return Backend(target, (".kcb",), compile, lambda graph: _fixed(graph, target))
+    return Backend(target, (".kcb",), compile, lambda graph: fixed(graph, target))
 
 
-def _fixed(graph: Graph, target: str) -> Graph:
+def fixed(graph: Graph, target: str) -> Graph:
     """`graph` for one row, where the batch is open.
 
     Raises:
@@ -100,7 +100,7 @@ class _Compilation:
         self._external = options.weights == "external"
         self._name = options.name or identifier(signature.name)
         self._library = self._compiled(machine)
-        _check_ram(self._library, options.max_ram)
+        check_ram(self._library.workspace, self._library.stages, options.max_ram)
         self._sizes = contents(self._library.code, self._library.half)
         weights = len(self._library.weights)
         self._face = interface(
@@ -118,7 +118,7 @@ class _Compilation:
         offered = {"model.o": (self._library.code, [f"{self._name}_run"])}
         members: dict[str, bytes | memoryview] = {f"lib{self._name}.a": archive(offered), **shared, **external}
         texts = {f"{self._name}.h": header(face), "Makefile": project.makefile(face, facts)}
-        texts |= {"CMakeLists.txt": project.cmake(face), "README.md": project.readme(face, facts)}
+        texts |= {"CMakeLists.txt": project.cmake(face, facts), "README.md": project.readme(face, facts)}
         if shared:
             texts[f"{self._name}.py"] = project.loader(face)
         members |= {name: text.encode() for name, text in texts.items()}
@@ -148,7 +148,7 @@ class _Compilation:
             self._library.shared is not None,
             _code_bytes(self._sizes, self._embedded()),
             self._sizes.needs,
-            _layers(self._graph),
+            layers(self._graph),
         )
 
     def _embedded(self) -> int:
@@ -162,10 +162,7 @@ class _Compilation:
             "workspace_alignment": self._face.alignment,
             "variable_bytes": self._sizes.variables,
             "needs": list(self._sizes.needs),
-            "stages": [
-                {"function": stage.function, "layer": stage.layer, "arrays": [list(array) for array in stage.arrays]}
-                for stage in self._library.stages
-            ],
+            "stages": [stage.to_json() for stage in self._library.stages],
         }
 
     def _runs_as(self) -> Machine:
@@ -198,27 +195,22 @@ def _code_bytes(sizes: Contents, weights: int) -> int:
     return sizes.code + sizes.constants - weights
 
 
-def _check_ram(library: Library, limit: int | None) -> None:
+def check_ram(workspace: int, stages: tuple[Live, ...], limit: int | None) -> None:
     """Make sure that the workspace has at most `limit` bytes.
 
     Raises:
         TargetError: it has more; the text names the layer that sets the peak.
     """
-    if limit is None or library.workspace <= limit:
+    if limit is None or workspace <= limit:
         return
-    peak = highest(library.stages)
+    peak = max(stages, key=lambda stage: stage.bytes)
     raise TargetError(
-        f"`max_ram` allows the workspace {limit} bytes. Received: a model that needs {library.workspace}, "
+        f"`max_ram` allows the workspace {limit} bytes. Received: a model that needs {workspace}, "
         f"most of them ({peak.bytes}) for layer `{peak.layer}`."
     )
 
 
-def highest(stages: tuple[Live, ...]) -> Live:
-    """The stage with the most bytes in use."""
-    return max(stages, key=lambda stage: stage.bytes)
-
-
-def _layers(graph: Graph) -> tuple[dict[str, Any], ...]:
+def layers(graph: Graph) -> tuple[dict[str, Any], ...]:
     """Per Keras layer: its ops, the type of its last result, multiply-accumulates, and bytes of weights."""
     rows: dict[str, dict[str, Any]] = {}
     for node in graph.nodes:

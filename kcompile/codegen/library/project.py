@@ -21,7 +21,7 @@ class Facts:
         compiler: a command that compiles and links C for it.
         emulator: a command that runs its programs elsewhere; may be empty.
         shared: whether there is a shared library.
-        code: bytes of code and its constants, without the weights.
+        code: bytes of code and its constants, without the weights; None for a source file.
         needs: functions that the library calls.
         layers: the Keras layers with their results and multiply-accumulates.
     """
@@ -31,9 +31,13 @@ class Facts:
     compiler: str
     emulator: str
     shared: bool
-    code: int
+    code: int | None
     needs: Sequence[str]
     layers: Sequence[Mapping[str, Any]]
+
+    def library(self, name: str) -> str:
+        """What a program is built with."""
+        return f"{name}.c" if self.code is None else f"lib{name}.a"
 
 
 def makefile(face: Interface, facts: Facts) -> str:
@@ -46,8 +50,8 @@ CFLAGS = -O2
 BOARD =
 RUN = {facts.emulator}
 
-selftest: main.c {face.name}.h lib{face.name}.a
-\t$(CC) -std=c99 -Wall -Wextra -Wpedantic $(CFLAGS) -o $@ main.c $(BOARD) lib{face.name}.a -lm
+selftest: main.c {face.name}.h {facts.library(face.name)}
+\t$(CC) -std=c99 -Wall -Wextra -Wpedantic $(CFLAGS) -o $@ main.c $(BOARD) {facts.library(face.name)} -lm
 
 .PHONY: check clean
 check: selftest
@@ -58,14 +62,15 @@ clean:
 """
 
 
-def cmake(face: Interface) -> str:
+def cmake(face: Interface, facts: Facts) -> str:
     """``CMakeLists.txt``: the library as a target to link with, and the self-test."""
+    imported = f"""add_library({face.name} STATIC IMPORTED GLOBAL)
+set_target_properties({face.name} PROPERTIES IMPORTED_LOCATION "${{CMAKE_CURRENT_SOURCE_DIR}}/lib{face.name}.a")"""
     return f"""cmake_minimum_required(VERSION 3.13)
 project({face.name} C)
 
-add_library({face.name} STATIC IMPORTED GLOBAL)
+{imported if facts.code is not None else f"add_library({face.name} STATIC {face.name}.c)"}
 set_target_properties({face.name} PROPERTIES
-  IMPORTED_LOCATION "${{CMAKE_CURRENT_SOURCE_DIR}}/lib{face.name}.a"
   INTERFACE_INCLUDE_DIRECTORIES "${{CMAKE_CURRENT_SOURCE_DIR}}"
   INTERFACE_LINK_LIBRARIES m)
 
@@ -100,6 +105,7 @@ def _table(members: Sequence[Port]) -> str:
 def readme(face: Interface, facts: Facts) -> str:
     """``README.md`` of the model."""
     name, macro = face.name, face.macro
+    code = "as compiled" if facts.code is None else f"{facts.code} bytes"
     needs = ", ".join(f"`{symbol}`" for symbol in facts.needs) or "nothing"
     takes = [f"| {kind} | `{comment(p.name)}` | `{p.field}` | `{p.type}` | {p.bytes} |" for kind, p in _all_ports(face)]
     call = [
@@ -123,7 +129,7 @@ def readme(face: Interface, facts: Facts) -> str:
             "",
             f"| code | weights{' (weights.bin)' if face.external else ''} | workspace |",
             "|---|---|---|",
-            f"| {facts.code} bytes | {face.weights} bytes | {face.workspace} bytes, {face.alignment}-byte aligned |",
+            f"| {code} | {face.weights} bytes | {face.workspace} bytes, {face.alignment}-byte aligned |",
             "",
             f"Beside the stack, that is all the memory it uses. From other libraries it needs {needs}.",
             "",
@@ -137,7 +143,7 @@ def readme(face: Interface, facts: Facts) -> str:
             *call,
             "```",
             "",
-            f"Link with `lib{name}.a` (`-l{name} -lm`), or add this folder to a CMake project and link with `{name}`.",
+            f"Build with `{facts.library(name)}` and `-lm`, or link with `{name}` of this folder in a CMake project.",
             "Runs may go on at the same time where each has a workspace and outputs of its own.",
             *(["Load or map `weights.bin` at a multiple of 64 bytes."] if face.external else []),
             "",

@@ -161,9 +161,14 @@ def _compare(port: Port, allowed: float) -> str:
 
 def _arrays(kind: str, members: tuple[Port, ...], values: Mapping[str, Array]) -> Iterator[str]:
     for port in members:
-        words = ", ".join(_words(values[port.name])) or "0"
-        text = fill(words, 116, initial_indent="    ", subsequent_indent="    ", break_long_words=False)
-        yield f"static const {C_TYPES[port.type.dtype]} {kind}_{port.field}[{max(port.size, 1)}] = {{\n{text}\n}};"
+        yield words(f"static const {C_TYPES[port.type.dtype]} {kind}_{port.field}", values[port.name])
+
+
+def words(declaration: str, array: Array) -> str:
+    """The definition of a C array with the elements of `array`."""
+    text = ", ".join(_words(array)) or "0"
+    lines = fill(text, 116, initial_indent="    ", subsequent_indent="    ", break_long_words=False)
+    return f"{declaration}[{max(array.size, 1)}] = {{\n{lines}\n}};"
 
 
 def _words(array: Array) -> Iterator[str]:

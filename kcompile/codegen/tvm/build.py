@@ -109,6 +109,21 @@ def link_library(objects: Sequence[bytes], exports: Sequence[str], machine: Mach
         return (folder / "model.so").read_bytes()
 
 
+def link_source(source: str, header: tuple[str, str], machine: Machine) -> bytes:
+    """A shared library of one C file, whose header has a name and a text, with everything that it needs.
+
+    Raises:
+        MissingExtra, TargetError: as for `link_library`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "model.c").write_text(source)
+        (folder / header[0]).write_text(header[1])
+        flags = ["-O2", "-fPIC", "-shared", *_WARNINGS]
+        _execute([*_toolchain(machine).compiler, *flags, "model.c", "-o", "model.so", "-lm"], folder)
+        return (folder / "model.so").read_bytes()
+
+
 class _Toolchain:
     """A C compiler and a linker as command prefixes."""
 

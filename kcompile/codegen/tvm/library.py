@@ -33,6 +33,10 @@ class Live:
         """Of all arrays together."""
         return sum(size for _, size in self.arrays)
 
+    def to_json(self) -> dict[str, object]:
+        """The stage as JSON values."""
+        return {"function": self.function, "layer": self.layer, "arrays": [list(array) for array in self.arrays]}
+
 
 @dataclass(frozen=True)
 class Library:
@@ -76,7 +80,7 @@ def compile_library(graph: Graph, machine: Machine, name: str, external: bool = 
     code = compile_object(functions, machine)
     shared = link_library([code], [f"{name}_run"], machine) if machine.emulation else None
     half = any(t.dtype == "float16" for t in lowered.types)
-    return Library(code, shared, lowered.weights, lowered.arena.bytes({}), _stages(lowered), half)
+    return Library(code, shared, lowered.weights, lowered.arena.bytes({}), live_stages(lowered), half)
 
 
 def _weights_text(weights: bytes, name: str) -> str:
@@ -88,7 +92,8 @@ def _weights_text(weights: bytes, name: str) -> str:
     )
 
 
-def _stages(lowered: Lowered) -> tuple[Live, ...]:
+def live_stages(lowered: Lowered) -> tuple[Live, ...]:
+    """What the workspace holds, stage by stage."""
     starts = _slot_starts(lowered)
     places = [
         (starts[place.slot] + int(place.offset), int(place.size), life.first, life.last)

@@ -127,6 +127,9 @@ MACHINES = {
     )
 }  # fmt: skip
 
+# What kernels are written for where C is made: one float at a time, few enough of them for any CPU.
+PORTABLE = Machine("c", "", "", (), 1, 16, 8, "", "", threaded=False, alignment=8, compiler="cc")
+
 # Architectures of LLVM that a triple may begin with, and the bytes of their addresses.
 _ARCHITECTURES = (
     (re.compile(r"x86_64|aarch64|riscv64|powerpc64le|loongarch64|mips64el"), 8),

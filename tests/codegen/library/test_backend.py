@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 import kcompile
-from kcompile.codegen.backends import describe
+from kcompile.codegen.backends import backend, describe
 from kcompile.codegen.library.objects import contents
 from kcompile.codegen.tvm.targets import MACHINES
 from kcompile.errors import ArtifactError, TargetError
+from kcompile.ir import ops
+from kcompile.ir.graph import Builder
+from kcompile.ir.types import TensorType
 from kcompile.runtime.bundle import machine_misfit
 from tests.codegen.tvm.harness import guarded
 from tests.edge.devices import unpacked
@@ -151,6 +154,37 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], text: str, tmp_path:
     with pytest.raises(TargetError) as error:
         kcompile.compile(build("mlp"), "tvm:cortex-m7", tmp_path / "m.kcb", **options)
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_plain_c_computes_what_the_reference_computes(model: str, tmp_path: Path):
+    written = kcompile.compile(build(model), "c", tmp_path / "m.kcb")
+    assert written.report.agrees
+    assert list(manifest(written.path)["members"])[:2] == [f"{model}.c", f"{model}.h"]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "quotient", "rest"), [(7, 2, 3, 1), (-7, 2, -4, 1), (7, -2, -4, -1), (-7, -2, 3, -1), (-8, 2, -4, 0)]
+)
+def test_integers_are_divided_downwards_in_plain_c(x: int, y: int, quotient: int, rest: int, tmp_path: Path):
+    b = Builder("halves")
+    a, c = (b.input(name, TensorType("int32", (1,))) for name in "ac")
+    graph = b.build([b(ops.FloorDiv(), a, c), b(ops.Mod(), a, c)])
+    session = backend("c").session(graph)
+    results = session.run({"a": np.array([x], np.int32), "c": np.array([y], np.int32)})
+    assert [int(result[0]) for result in results.values()] == [quotient, rest]
+
+
+def test_plain_c_has_no_half_precision(tmp_path: Path):
+    b = Builder("half")
+    graph = b.build([b(ops.Relu(), b.input("x", TensorType("float16", (1, 3))))])
+    with pytest.raises(TargetError, match=r'^target "c" cannot write float16\.$'):
+        backend("c").session(graph)
+
+
+def test_plain_c_holds_its_weights(tmp_path: Path):
+    with pytest.raises(TargetError, match=r'^`weights` must be "embedded" for target "c"'):
+        kcompile.compile(build("mlp"), "c", tmp_path / "m.kcb", weights="external")
 
 
 def test_a_library_of_another_machine_is_not_loaded(tmp_path: Path):
