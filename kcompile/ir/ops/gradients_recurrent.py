@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from kcompile.ir.op import Arrays, Elementwise, Op, Types
+from kcompile.ir.ops.activation import Sigmoid, Tanh
 from kcompile.ir.ops.linear import product
 from kcompile.ir.ops.recurrent import Gru, Lstm, SimpleRnn, apply
 from kcompile.ir.types import Array, TensorType
@@ -37,6 +38,9 @@ def slope(activation: Elementwise | None, x: Array, y: Array) -> Array:
     """The derivative of ``y = activation(x)``, element by element."""
     if activation is None:
         return np.ones_like(x)
+    if isinstance(activation, Sigmoid | Tanh):  # nearly always, and worth a shorter way
+        square = y * y
+        return np.subtract(y if isinstance(activation, Sigmoid) else y.dtype.type(1), square, out=square)
     return _derivative(activation, x.dtype.name)((x, y))[0]
 
 
@@ -99,11 +103,19 @@ class _Cell(ABC):
         return _over_time(self.past.before, self.inner)
 
 
+def _driven(past: _Past, kernel: Array, recurrent: Array, bias: Array) -> Array:
+    """What enters the activations, for all steps: ``x @ kernel + before @ recurrent + bias``."""
+    drive = _times(past.before, recurrent)
+    drive += _times(past.x, kernel)
+    drive += bias
+    return drive
+
+
 class _SimpleCell(_Cell):
     def __init__(self, of: SimpleRnn, past: _Past) -> None:
         super().__init__(past)
         kernel, recurrent, bias = past.weights
-        drive = _times(past.x, kernel) + _times(past.before, recurrent) + bias
+        drive = _driven(past, kernel, recurrent, bias)
         self.slope = slope(of.activation, drive, apply(of.activation, drive))
 
     def back(self, step: int, gradients: Arrays) -> Arrays:
@@ -115,19 +127,20 @@ class _LstmCell(_Cell):
     def __init__(self, of: Lstm, past: _Past) -> None:
         super().__init__(past)
         kernel, recurrent, bias = past.weights
-        drive = _times(past.x, kernel) + _times(past.before, recurrent) + bias
-        hidden = recurrent.shape[0]
-        kinds = (of.recurrent_activation, of.recurrent_activation, of.activation, of.recurrent_activation)
-        drives = np.split(drive, 4, axis=2)
+        hidden, gate = recurrent.shape[0], of.recurrent_activation
+        drive = _driven(past, kernel, recurrent, bias)
+        kinds = (gate, gate, of.activation, gate)
+        drives = [drive[..., k * hidden : (k + 1) * hidden] for k in range(4)]
         i, f, g, o = gates = [apply(kind, part) for kind, part in zip(kinds, drives, strict=True)]
         before, after = self._cells(i * g, f)
         curve = apply(of.activation, after)
         slopes = [slope(*each) for each in zip(kinds, drives, gates, strict=True)]
         self.forget, self.to_cell = f, o * slope(of.activation, after, curve)
         # Gradient by the drives: the first three per gradient by the cell, the last per gradient by the output.
-        parts = (g * slopes[0], before * slopes[1], i * slopes[2], curve * slopes[3])
-        self.factors = np.stack(parts, axis=2)
         self.gates = self.outer.reshape(*self.outer.shape[:2], 4, hidden)
+        self.factors = np.empty_like(self.gates)
+        for k, (factor, each) in enumerate(zip((g, before, i, curve), slopes, strict=True)):
+            np.multiply(factor, each, out=self.factors[:, :, k])
 
     def _cells(self, added: Array, forget: Array) -> tuple[Array, Array]:
         """The cell before each step, and after it where the step is not masked."""

@@ -122,10 +122,13 @@ class Lstm(_Recurrent, name="lstm", operands=("x", "kernel", "recurrent_kernel",
     states: ClassVar[int] = 2
 
     def step(self, x: Array, states: Arrays, weights: Arrays) -> Arrays:
-        i, f, g, o = np.split(x + np.matmul(states[0], weights[0]), 4, axis=1)
-        gate = self.recurrent_activation
-        cell = apply(gate, f) * states[1] + apply(gate, i) * apply(self.activation, g)
-        return apply(gate, o) * apply(self.activation, cell), cell
+        drive = np.matmul(states[0], weights[0])
+        drive += x
+        hidden, gate = states[0].shape[1], self.recurrent_activation
+        opened = apply(gate, drive[:, : 2 * hidden])
+        cell = opened[:, hidden:] * states[1]
+        cell += opened[:, :hidden] * apply(self.activation, drive[:, 2 * hidden : 3 * hidden])
+        return apply(gate, drive[:, 3 * hidden :]) * apply(self.activation, cell), cell
 
 
 @dataclass(frozen=True)
