@@ -86,12 +86,10 @@ class Trace:
     t.effects                        while training: random numbers, costs beside the loss, new values of weights
     """
 
-    def __init__(
-        self, b: Builder, weights: Callable[["Weight", str], Value], effects: "Effects | None" = None
-    ) -> None:
+    def __init__(self, b: Builder, weights: Callable[["Weight", str], Value], effects: "Effects | None" = None) -> None:
         self.b = b
         self.effects = effects
-        self.training = effects is not None
+        self._training, self._asks_training = effects is not None and effects.training, False
         self.for_shapes = False
         self.trainable = True
         self.masks: tuple[Value | None, ...] = ()
@@ -100,6 +98,22 @@ class Trace:
         self._weights = weights
         self._layer: Layer | None = None
         self._path = ""
+
+    @property
+    def training(self) -> bool:
+        """Whether the layer acts as it does in training.
+
+        Raises:
+            ModelError: the layer's call in the graph says ``training=True``, and this is no training.
+        """
+        if self._asks_training and not self.for_shapes:
+            law = f"layer `{self._path}` is called with training=True, as it acts in training alone"
+            raise ModelError(f"{law}. Call it without `training`, or save the model that is to be deployed.")
+        return self._training
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        self._training = value
 
     def __call__(self, op: Op, *inputs: Value) -> Value:
         """The only result of `op`."""
@@ -146,7 +160,8 @@ class Trace:
         inner = Trace(self.b, self._weights, self.effects)
         inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
         inner.for_shapes = self.for_shapes
-        inner.training, inner.trainable = self.training, self.trainable and layer.trainable
+        inner.trainable = self.trainable and layer.trainable
+        inner._training, inner._asks_training = self._training, self._asks_training
         return inner
 
     def run(self, layer: "Layer", *args: Any, masks: Sequence[Value | None] | None = None, **kwargs: Any) -> Any:
@@ -174,7 +189,8 @@ class Trace:
             inner.masks = (*explicit, *inner.masks[len(explicit) :])
             inner.mask_given = True
         if (training := kwargs.pop("training", None)) is not None:
-            inner.training = bool(training) and self.effects is not None
+            inner._training = bool(training) and self.effects is not None
+            inner._asks_training = bool(training) and self.effects is None
         with self.b.source(layer.name):
             args, kwargs = map_structure(lambda leaf: self._autocast(layer, leaf), (args, kwargs))
             try:

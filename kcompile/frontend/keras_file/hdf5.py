@@ -104,7 +104,9 @@ def array(dataset: Any, shape: tuple[int, ...], where: str) -> Array:
         raise ModelError(f"{where} must hold its numbers itself. Received: a dataset that refers to another file.")
     if dataset.shape != shape:
         raise ModelError(f"{where} must have shape {shape}. Received: {dataset.shape}.")
-    if attribute(dataset, "dtype") == "bfloat16" and dataset.dtype.itemsize == 2 and dataset.dtype.kind in "fiuV":
+    # In ``.h5`` files Keras 3 left bfloat16 without a name: it is the only type of 2 bytes that HDF5 has no class for.
+    stated = "bfloat16" if dataset.dtype.kind == "V" else attribute(dataset, "dtype")
+    if stated == "bfloat16" and dataset.dtype.itemsize == 2 and dataset.dtype.kind in "fiuV":
         return _from_bfloat16(dataset[()])
     if dataset.dtype.kind not in "fiub":
         raise ModelError(f"{where} must hold numbers. Received: dtype {dataset.dtype}.")

@@ -82,6 +82,8 @@ def _activation(key: str, value: Any, version: KerasVersion) -> Any:
 
 def _dtype(config: Config, keep: bool) -> Config:
     name = policy_name(config["dtype"])
+    # What Keras rounds to 8 bits of precision is computed with 24.
+    name = "float32" if name in ("bfloat16", "mixed_bfloat16") else name
     made = {key: value for key, value in config.items() if key != "dtype"}
     return {**made, "dtype": name} if keep and name is not None else made
 
@@ -135,6 +137,10 @@ def _gru(config: Config, version: KerasVersion) -> Config:
     return _recurrent(_gru_cell(config, version), version)
 
 
+def _merge(config: Config, version: KerasVersion) -> Config:
+    return config if version.is_3 else {**config, "keras_2_masks": True}
+
+
 def _leaky_relu(config: Config, version: KerasVersion) -> Config:
     return _renamed(config, alpha="negative_slope")
 
@@ -154,7 +160,9 @@ def _renamed(config: Config, **names: str) -> Config:
     return {names.get(key, key): value for key, value in config.items()}
 
 
+_MERGES = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
 _CHANGES: dict[str, Callable[[Config, KerasVersion], Config]] = {
+    **dict.fromkeys(_MERGES, _merge),
     "BatchNormalization": _batch_normalization,
     "Embedding": _embedding,
     "GRU": _gru,

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,6 +85,33 @@ def _umask() -> int:
     return mask
 
 
+def _config(model: Model) -> dict[str, Any]:
+    """The model's config, every part of which means to Keras 3 what it means here.
+
+    Raises:
+        ModelError: layers have the activation of old files that Keras 3 lacks.
+    """
+    config = serialize_model(model)
+    old = sorted(set(_layers_with(config, "hard_sigmoid_v2")))
+    if old:
+        law = "a saved model must mean the same to Keras 3, which lacks Keras 2's hard_sigmoid (0.2 x + 0.5, clipped)"
+        raise ModelError(f"{law}. Received: it in {', '.join(f'`{name}`' for name in old)}. Save the weights alone.")
+    return config
+
+
+def _layers_with(part: Any, activation: str, name: str = "") -> Iterator[str]:
+    """The names of the layers in a config that have an activation of that name."""
+    if isinstance(part, list):
+        for item in part:
+            yield from _layers_with(item, activation, name)
+    if isinstance(part, dict):
+        name = str(part.get("name") or name)
+        for key, value in part.items():
+            if key.endswith("activation") and value == activation:
+                yield name
+            yield from _layers_with(value, activation, name)
+
+
 def _write_keras(model: Model, file: BinaryIO) -> None:
     weights = io.BytesIO()
     _write_store(model, weights)
@@ -92,7 +119,7 @@ def _write_keras(model: Model, file: BinaryIO) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as zipped:
         for name, data in (
             (archive.METADATA, json.dumps(metadata).encode()),
-            (archive.CONFIG, _json(serialize_model(model)).encode()),
+            (archive.CONFIG, _json(_config(model)).encode()),
             (archive.WEIGHTS, weights.getbuffer()),
         ):
             zipped.writestr(zipfile.ZipInfo(name, _EPOCH), data)
@@ -111,7 +138,7 @@ def _write_store(model: Model, file: BinaryIO) -> None:
 
 def _write_h5(model: Model, file: BinaryIO) -> None:
     with h5py.File(file, "w") as root:
-        config = _legacy_spec(serialize_model(model))
+        config = _legacy_spec(_config(model))
         root.attrs["keras_version"] = WRITTEN
         root.attrs["backend"] = "tensorflow"
         root.attrs["model_config"] = _json(config).encode()

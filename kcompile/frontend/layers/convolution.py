@@ -7,7 +7,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend import activations
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
-from kcompile.frontend.layers.writing import in_channels_last
+from kcompile.frontend.layers.writing import cast, in_channels_last
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim, Shape
@@ -66,6 +66,10 @@ class _Convolution(Layer):
             return (((self.kernel_size[0] - 1) * self.dilation_rate[0], 0),)
         return "same" if self.padding == "same" else "valid"
 
+    def floating(self, t: Trace, x: Value) -> Value:
+        """The input as floats: integers are promoted to the dtype of the kernel."""
+        return x if x.type.is_float else cast(t, x, self.compute_dtype)
+
     def finish(self, t: Trace, y: Value) -> Value:
         """The activation."""
         return activations.apply(t, self.activation, y)
@@ -111,7 +115,9 @@ class _Conv(_Convolution):
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
         op = ops.Conv(self.strides, self.ir_padding(), self.dilation_rate, self.groups)
-        y = in_channels_last(t, args[0], str(self.data_format), lambda x: t(op, x, t.weight("kernel"), *self.bias(t)))
+        y = in_channels_last(
+            t, self.floating(t, args[0]), str(self.data_format), lambda x: t(op, x, t.weight("kernel"), *self.bias(t))
+        )
         return self.finish(t, y)
 
 
@@ -180,7 +186,10 @@ class _DepthwiseConv(_Convolution):
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
         y = in_channels_last(
-            t, args[0], str(self.data_format), lambda x: depthwise(t, self, x, t.weight("kernel"), self.bias(t))
+            t,
+            self.floating(t, args[0]),
+            str(self.data_format),
+            lambda x: depthwise(t, self, x, t.weight("kernel"), self.bias(t)),
         )
         return self.finish(t, y)
 
@@ -242,7 +251,7 @@ class _SeparableConv(_Convolution):
             y = depthwise(t, self, x, t.weight("depthwise_kernel"), [])
             return t(ops.Conv((1,) * self.rank), y, t.weight("pointwise_kernel"), *self.bias(t))
 
-        return self.finish(t, in_channels_last(t, args[0], str(self.data_format), write))
+        return self.finish(t, in_channels_last(t, self.floating(t, args[0]), str(self.data_format), write))
 
 
 @register_layer("keras>SeparableConv1D")
@@ -302,7 +311,9 @@ class _ConvTranspose(_Convolution):
         cuts = self._cuts(args[0].type.shape)
         padding: Pairs = tuple(cut for cut, _ in cuts)
         op = ops.ConvTranspose(self.strides, padding, tuple(added for _, added in cuts), self.dilation_rate)
-        y = in_channels_last(t, args[0], str(self.data_format), lambda x: t(op, x, t.weight("kernel"), *self.bias(t)))
+        y = in_channels_last(
+            t, self.floating(t, args[0]), str(self.data_format), lambda x: t(op, x, t.weight("kernel"), *self.bias(t))
+        )
         return self.finish(t, y)
 
     def _cuts(self, shape: Shape) -> list[tuple[tuple[int, int], int]]:

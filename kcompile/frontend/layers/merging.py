@@ -1,7 +1,7 @@
 """Layers that make one tensor of several."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -9,20 +9,27 @@ from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers.agreement import agreeing
 from kcompile.frontend.layers.normalization import unit
-from kcompile.frontend.layers.writing import any_of, broadcast, expand_dims, full, like, reshape, transpose
+from kcompile.frontend.layers.writing import all_of, any_of, broadcast, expand_dims, full, like, reshape, transpose
+from kcompile.frontend.operations.operation import promoted
 from kcompile.frontend.tracing import Trace, flatten
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Value
 
 
+@dataclass(eq=False)
 class _Merge(Layer):
     """Base: elementwise over a list of tensors, which broadcast after their batch axes.
 
     A tensor with fewer axes gets axes of extent 1 behind its batch axis. The result is masked where all inputs are.
+    With `keras_2_masks` it is masked where any is, and masks have no say in the values, as in Keras 2
+    (`_Merge.compute_mask` in keras/layers/merge.py of 2.2.4).
     """
 
     supports_masking = True
+    hidden_fields = frozenset({"keras_2_masks"})
+
+    keras_2_masks: bool = field(default=False, kw_only=True)
 
     def inputs(self, args: tuple[Any, ...]) -> list[Value]:
         """The tensors of a call."""
@@ -34,10 +41,11 @@ class _Merge(Layer):
         return values
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        values = self.inputs(args)
+        values = promoted(t, *self.inputs(args))
         rank = max(v.type.rank for v in values)
         # As in Keras, a mask has a say in the values only where its tensor has all the axes.
-        masks = [m if v.type.rank == rank else None for v, m in zip(values, t.masks, strict=True)]
+        heard = [v.type.rank == rank and not self.keras_2_masks for v in values]
+        masks = [m if has_say else None for has_say, m in zip(heard, t.masks, strict=True)]
         return self.merge(t, agreeing(t, [self._aligned(t, v, rank) for v in values], range(rank)), masks)
 
     def _aligned(self, t: Trace, x: Value, rank: int) -> Value:
@@ -50,9 +58,10 @@ class _Merge(Layer):
 
     def compute_mask(self, t: Trace, *args: Any, **kwargs: Any) -> Value | Sequence[Value | None] | None:
         masks = [mask for mask in t.masks if mask is not None]
-        if not masks or len(masks) < len(t.masks):
+        if not masks or (len(masks) < len(t.masks) and not self.keras_2_masks):
             return None
-        return reduce(lambda left, right: t(ops.Or(), left, right), masks)
+        joint = ops.And() if self.keras_2_masks else ops.Or()
+        return reduce(lambda left, right: t(joint, left, right), masks)
 
 
 @register_layer("keras>Add")
@@ -152,7 +161,7 @@ class Concatenate(_Merge):
         self.require(isinstance(self.axis, int), "axis", "an integer")
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        values = self.inputs(args)
+        values = promoted(t, *self.inputs(args))
         rank = values[0].type.rank
         if len(values) == 1 or any(v.type.rank != rank for v in values) or not -rank <= self.axis < rank:
             return t(ops.Concat(self.axis), *values)
@@ -169,7 +178,8 @@ class Concatenate(_Merge):
             else:
                 masks.append(stretched(t, mask, x) if mask.type.rank < x.type.rank else mask)
         joined = t(ops.Concat(self.axis), *masks)
-        return any_of(t, joined, joined.type.rank - 1)
+        last = joined.type.rank - 1
+        return all_of(t, joined, (last,)) if self.keras_2_masks else any_of(t, joined, last)
 
 
 @register_layer("keras>Dot")
@@ -194,7 +204,7 @@ class Dot(_Merge):
         self.require(fits, "axes", "an integer or a pair of integers")
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        values = self.inputs(args)
+        values = promoted(t, *self.inputs(args))
         ranks = [v.type.rank for v in values]
         if len(values) != 2 or min(ranks) < 2:
             received = ", ".join(str(v.type) for v in values)
