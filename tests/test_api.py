@@ -177,7 +177,11 @@ def test_shapes_that_do_not_fit_are_refused(model: kcompile.Model, tmp_path: Pat
 @pytest.mark.parametrize(
     ("target", "options", "text"),
     [
-        ("onyx", {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'onyx\'. Did you mean \'onnx\'?'),
+        (
+            "onyx",
+            {},
+            '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'onyx\'. Did you mean \'onnx\'?',
+        ),
         ("onnx:x86", {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'onnx:x86\'.'),
         ("tvm:", {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'tvm:\'.'),
         (None, {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: None.'),

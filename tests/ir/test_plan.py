@@ -98,13 +98,13 @@ def test_arrays_are_shared_by_values_whose_lives_do_not_meet() -> None:
 def test_results_of_rank_zero_keep_their_dtypes() -> None:
     b = Builder("scalars")
     x, n = b.input("x", TensorType("float32", ())), b.input("n", TensorType("int64", ()))
-    positive = b(ops.Compare(">"), x, b.constant(np.float32(0)))
+    positive = b(ops.Compare(">"), x, b.constant(np.array(0, np.float32)))
     outputs = [
         b(ops.Pow(), x, b(ops.Cast("float32"), n)),
-        b(ops.Add(), n, b.constant(np.int64(1))),
+        b(ops.Add(), n, b.constant(np.array(1, np.int64))),
         b(ops.Not(), positive),
         b(ops.Where(), positive, x, b(ops.Neg(), x)),
-        b(ops.Div(), n, b.constant(np.int64(2))),
+        b(ops.Div(), n, b.constant(np.array(2, np.int64))),
         b(ops.Cast("float32"), b(ops.Not(), positive)),
         x,
     ]
