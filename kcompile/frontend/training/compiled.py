@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kcompile.errors import ModelError
 from kcompile.frontend.training.data import Batch, Named
+from kcompile.frontend.training.memory import keep_memory
 from kcompile.frontend.training.objectives import Objectives
 from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.program import Program
-from kcompile.frontend.training.step import BatchTypes, Mode, Step, write_step
+from kcompile.frontend.training.step import SEED, BatchTypes, Mode, Step, write_step
 from kcompile.ir.dims import Dim
-from kcompile.ir.types import TensorType
+from kcompile.ir.types import Array, TensorType
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
@@ -32,23 +35,45 @@ class Compiled:
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     _programs: dict[Any, Program] = field(default_factory=dict[Any, Program])
 
-    def program(self, model: "Model", mode: Mode, batch: Batch) -> Program:
-        """The program for batches of these shapes, whatever their number of samples."""
+    def runner(self, model: "Model", mode: Mode) -> "Runner":
+        """What runs steps of the model as it is now."""
+        keep_memory()
         # The parts of a model are part of the key, and kept alive by it.
         structure = (model.topology, *model.trainable_weights) if mode == "train" else (model.topology,)
-        key = (mode, () if mode == "predict" else _signature(batch), tuple(map(id, structure)))
+        return Runner(self, model, mode, structure)
+
+    def program(self, runner: "Runner", batch: Batch) -> Program:
+        """The program of a runner for batches of these shapes, whatever their number of samples."""
+        signature = () if runner.mode == "predict" else batch.signature
+        key = (runner.mode, signature, tuple(map(id, runner.structure)))
         if key not in self._programs:
-            step = _prediction(model) if mode == "predict" else self._step(model, mode, batch)
-            self._programs[key] = Program(step, structure)
+            self._programs[key] = Program(self._step(runner, batch), runner.structure)
         return self._programs[key]
 
-    def _step(self, model: "Model", mode: Mode, batch: Batch) -> Step:
-        optimizer = self.optimizer if mode == "train" else None
-        return write_step(model, mode, _types(model, batch), self.objectives, optimizer)
+    def _step(self, runner: "Runner", batch: Batch) -> Step:
+        if runner.mode == "predict":
+            return _prediction(runner.model)
+        optimizer = self.optimizer if runner.mode == "train" else None
+        return write_step(runner.model, runner.mode, _types(runner.model, batch), self.objectives, optimizer)
 
 
-def _signature(batch: Batch) -> tuple[object, ...]:
-    return tuple((name, array.dtype.name, array.shape[1:]) for name, array in batch.arrays().items())
+class Runner:
+    """Runs steps of a model whose parts stay the same."""
+
+    def __init__(self, compiled: Compiled, model: "Model", mode: Mode, structure: tuple[object, ...]) -> None:
+        self._compiled, self.model, self.structure = compiled, model, structure
+        self.mode: Mode = mode
+        self._programs: dict[object, Program] = {}
+
+    def run(self, batch: Batch) -> dict[str, Array]:
+        """The results of one step on a batch."""
+        signature = batch.signature
+        if signature not in self._programs:
+            self._programs[signature] = self._compiled.program(self, batch)
+        optimizer = self._compiled.optimizer
+        made = int(optimizer.iteration.value) if optimizer else 0
+        seed = np.asarray((self._compiled.seed + made) % 2**63, np.int64)
+        return self._programs[signature].run({**batch.arrays(), SEED: seed})
 
 
 def _prediction(model: "Model") -> Step:

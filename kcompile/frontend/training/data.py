@@ -38,6 +38,12 @@ class Batch:
         """The three parts by the prefix of their names in a step."""
         return {"": self.x, "y/": self.y, "weight/": self.weights}
 
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Names, dtypes and shapes but for the number of samples."""
+        parts = ((kind, name, a) for kind, group in self.groups.items() for name, a in group.items())
+        return tuple((kind, name, array.dtype.char, array.shape[1:]) for kind, name, array in parts)
+
     def arrays(self) -> Named:
         """The arrays by the names of a step's inputs."""
         return {f"{kind}{name}": array for kind, group in self.groups.items() for name, array in group.items()}

@@ -22,11 +22,13 @@ class Effects:
 
     Attributes:
         seed: the step's seed: ``i64[]``.
+        training: whether layers act as in training; an evaluation has costs, but draws nothing.
         losses: costs beside the loss, numbers.
     """
 
     state: State
     seed: Value
+    training: bool = True
     losses: list[Expression] = field(default_factory=list[Expression])
     _streams: "count[int]" = field(default_factory=count)
 

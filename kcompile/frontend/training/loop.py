@@ -10,7 +10,6 @@ from kcompile.errors import InputError, ModelError
 from kcompile.frontend.training.callbacks.base import CallbackList
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import ArrayBatches, Batch, Batches, IterableBatches, Reader, is_arrays
-from kcompile.frontend.training.step import SEED, Mode
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
@@ -88,14 +87,6 @@ def make_source(
     return Source(IterableBatches(reader, x, shuffle, class_weight), steps)
 
 
-def run_batch(model: "Model", compiled: Compiled, mode: Mode, batch: Batch) -> dict[str, Array]:
-    """The results of one step on a batch."""
-    program = compiled.program(model, mode, batch)
-    made = compiled.optimizer.iteration.value if compiled.optimizer else 0
-    seed = np.asarray((compiled.seed + int(made)) % 2**63, np.int64)
-    return program.run({**batch.arrays(), SEED: seed})
-
-
 def as_logs(results: Mapping[str, Array]) -> Logs:
     """Results as numbers, in the order of their names, as callbacks get them."""
     return {name: float(results[name]) if results[name].ndim == 0 else results[name] for name in sorted(results)}
@@ -120,9 +111,10 @@ def train(
     for epoch in range(first, epochs.stop):
         compiled.objectives.reset()
         callbacks.call("on_epoch_begin", epoch, {})
+        runner = compiled.runner(model, "train")
         for step, batch in source.epoch():
             callbacks.call("on_train_batch_begin", step, {})
-            logs = as_logs(run_batch(model, compiled, "train", batch))
+            logs = as_logs(runner.run(batch))
             callbacks.call("on_train_batch_end", step, logs)
             if model.stop_training:
                 break
@@ -148,10 +140,11 @@ def test(model: "Model", compiled: Compiled, source: Source, callbacks: Callback
     callbacks.call("on_test_begin", {})
     compiled.objectives.reset()
     source.restart()
+    runner = compiled.runner(model, "test")
     logs: Logs = {}
     for step, batch in source.epoch():
         callbacks.call("on_test_batch_begin", step, {})
-        logs = as_logs(run_batch(model, compiled, "test", batch))
+        logs = as_logs(runner.run(batch))
         callbacks.call("on_test_batch_end", step, logs)
     source.batches.end_epoch()
     callbacks.call("on_test_end", logs)
@@ -161,10 +154,11 @@ def test(model: "Model", compiled: Compiled, source: Source, callbacks: Callback
 def predict(model: "Model", compiled: Compiled, source: Source, callbacks: CallbackList) -> dict[str, Array]:
     """The outputs for all batches, by name."""
     callbacks.call("on_predict_begin", {})
+    runner = compiled.runner(model, "predict")
     parts: dict[str, list[Array]] = {}
     for step, batch in source.epoch():
         callbacks.call("on_predict_batch_begin", step, {})
-        found = run_batch(model, compiled, "predict", batch)
+        found = runner.run(batch)
         for name, array in found.items():
             parts.setdefault(name, []).append(array)
         callbacks.call("on_predict_batch_end", step, {"outputs": found})

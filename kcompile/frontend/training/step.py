@@ -69,8 +69,8 @@ def write_step(
     if mode == "train" and optimizer is not None:
         optimizer.build(trainable)
         pack = state.pack(trainable) if packs(optimizer) else None
-    effects = Effects(state, b.input(SEED, TensorType("int64", ())))
-    targets = _targets(model, state, effects, types, mode)
+    effects = Effects(state, b.input(SEED, TensorType("int64", ())), mode == "train")
+    targets = _targets(model, state, effects, types)
     if objectives is None:
         return _finished(state, {target.name: target.y_pred for target in targets})
     extra = [*effects.losses, *_weight_penalties(model, state, trainable)]
@@ -81,11 +81,11 @@ def write_step(
     return _finished(state, objectives.results(state))
 
 
-def _targets(model: "Model", state: State, effects: Effects, types: BatchTypes, mode: Mode) -> list[Target]:
+def _targets(model: "Model", state: State, effects: Effects, types: BatchTypes) -> list[Target]:
     b = state.b
     values = [b.input(name, types.x[name]) for name in model.input_names]
     t = Trace(b, state.read, effects)
-    t.training, t.trainable = mode == "train", model.trainable
+    t.trainable = model.trainable
     outputs, masks = model.run(t, values, (None,) * len(values))
     targets: list[Target] = []
     for name, y_pred, mask in zip(model.output_names, flatten(outputs), _flat_masks(masks), strict=False):

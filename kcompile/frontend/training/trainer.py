@@ -15,7 +15,6 @@ from kcompile.frontend.training.loop import (
     make_source,
     predict,
     require_compiled,
-    run_batch,
     test,
     train,
 )
@@ -261,7 +260,7 @@ class Trainer:
         count = reader.named(data[0]).size
         (batch,) = make_source(reader, data, max(count, 1), None, False, class_weight).batches
         self.reset_metrics()
-        logs = as_logs(run_batch(self._self, compiled, mode, batch))
+        logs = as_logs(compiled.runner(self._self, mode).run(batch))
         return logs if return_dict else self._in_order(logs)
 
     def predict_on_batch(self, x: Any) -> Any:
@@ -272,7 +271,7 @@ class Trainer:
         """
         reader = Reader(self._self, [])
         batch = reader.cast(reader.named(x))
-        return self._self.structure_outputs(run_batch(self._self, self._ensured(), "predict", batch))
+        return self._self.structure_outputs(self._ensured().runner(self._self, "predict").run(batch))
 
     def _in_order(self, logs: dict[str, Any]) -> Any:
         """The logs as a list, in the order of the metrics; alone, the number."""

@@ -166,8 +166,15 @@ def _classes(y_pred: Expression, axis: int) -> int:
 def _log_probabilities(y_pred: Expression, from_logits: bool, axis: int) -> Expression:
     if from_logits:
         return y_pred.apply(LogSoftmax(axis))
-    share = y_pred / y_pred.sum((axis,), keepdims=True)
-    return share.clip(EPSILON, 1.0 - EPSILON).log()
+    return _shares(y_pred, axis).clip(EPSILON, 1.0 - EPSILON).log()
+
+
+def _shares(y_pred: Expression, axis: int) -> Expression:
+    """``y_pred`` divided by its sum, which is 1 already where a softmax gives it."""
+    op = y_pred.value.op
+    if isinstance(op, Softmax) and (op.axis - axis) % y_pred.type.rank == 0:
+        return y_pred
+    return y_pred / y_pred.sum((axis,), keepdims=True)
 
 
 @on_arrays
@@ -192,7 +199,7 @@ def categorical_focal_crossentropy(
     """``-sum(alpha * (1 - y_pred) ** gamma * y_true * log(y_pred))``; Lin et al. 2017, arXiv:1708.02002."""
     y_true = _smoothed(y_true.cast(y_pred.type.dtype), label_smoothing, 1.0 / _classes(y_pred, -1))
     y_pred = y_pred.apply(Softmax(axis)) if from_logits else y_pred
-    share = (y_pred / y_pred.sum((axis,), keepdims=True)).clip(EPSILON, 1.0 - EPSILON)
+    share = _shares(y_pred, axis).clip(EPSILON, 1.0 - EPSILON)
     return ((1.0 - share) ** gamma * alpha * (-(y_true * share.log()))).sum((axis,))
 
 
