@@ -1,0 +1,265 @@
+"""Callbacks: when they act, what they leave."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kcompile
+from kcompile import Input, Sequential, layers
+from kcompile.errors import ModelError
+from kcompile.frontend import initializers
+from kcompile.frontend.training.callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ProgbarLogger,
+    ReduceLROnPlateau,
+    TerminateOnNaN,
+)
+from tests.frontend.errors import error_of
+
+
+def model_and_data() -> tuple[Sequential, Any, Any]:
+    initializers.set_seed(1)
+    rng = np.random.default_rng(1)
+    model = Sequential([Input((3,), name="features"), layers.Dense(1, name="head")])
+    model.compile(kcompile.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    return model, rng.standard_normal((20, 3)), rng.standard_normal((20, 1))
+
+
+class Scripted(Callback):
+    """Puts numbers of its own into the logs, for the callbacks after it."""
+
+    def __init__(self, name: str, values: list[float]) -> None:
+        super().__init__()
+        self.name, self.values = name, values
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        logs[self.name] = self.values[epoch]
+
+
+def run(values: list[float], *callbacks: Callback, name: str = "val_loss", model: Any = None) -> Any:
+    made, x, y = model_and_data()
+    model = model or made
+    history = model.fit(x, y, epochs=len(values), verbose=0, callbacks=[Scripted(name, values), *callbacks])
+    return model, history
+
+
+def test_events_come_in_order() -> None:
+    model, x, y = model_and_data()
+    seen: list[str] = []
+    names = [name for name in dir(Callback) if name.startswith("on_")]
+    log = LambdaCallback(**{name: lambda *arguments, name=name: seen.append(name) for name in names})
+    model.fit(x, y, batch_size=10, verbose=0, validation_data=(x, y), callbacks=[log])
+    batches = ["on_train_batch_begin", "on_train_batch_end"] * 2
+    tests = ["on_test_begin", *["on_test_batch_begin", "on_test_batch_end"] * 2, "on_test_end"]
+    assert seen == ["on_train_begin", "on_epoch_begin", *batches, *tests, "on_epoch_end", "on_train_end"]
+    seen.clear()
+    model.predict(x, batch_size=20, callbacks=[log])
+    assert seen == ["on_predict_begin", "on_predict_batch_begin", "on_predict_batch_end", "on_predict_end"]
+
+
+def test_the_older_names_of_batch_events_are_called_too() -> None:
+    model, x, y = model_and_data()
+    seen: list[Any] = []
+
+    class Old(Callback):
+        def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            seen.append((batch, sorted(logs or {})))
+
+    model.fit(x, y, batch_size=10, verbose=0, callbacks=Old())
+    assert seen == [(0, ["loss", "mae"]), (1, ["loss", "mae"])]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "epochs"),
+    [
+        ([3, 2, 2, 2, 2], {"patience": 2}, 4),
+        ([3, 2, 1, 0.5, 0.2], {"patience": 1}, 5),
+        ([3, 2.95, 2.9, 2.5, 2.4], {"patience": 2, "min_delta": 0.2}, 3),
+        ([1, 2, 3, 2, 1], {"patience": 2, "mode": "max"}, 5),
+        ([5, 5, 5, 5, 5], {"patience": 1, "start_from_epoch": 3}, 5),
+        ([3, 2, 2.5, 2.5, 1], {"patience": 1, "baseline": 1.0}, 3),
+    ],
+)
+def test_early_stopping_waits_for_improvement(values: list[float], options: dict[str, Any], epochs: int) -> None:
+    _, history = run(values, EarlyStopping(**options))
+    assert len(history.epoch) == epochs
+
+
+def test_early_stopping_restores_the_best_weights() -> None:
+    kept: list[Any] = []
+    model = model_and_data()[0]
+    keep = LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.get_weights()))
+    stop = EarlyStopping(patience=2, restore_best_weights=True)
+    run([3, 1, 2, 2, 2, 2], keep, stop, model=model)
+    assert len(kept) == 4
+    assert stop.best_epoch == 1
+    np.testing.assert_array_equal(model.get_weights()[0], kept[1][0])
+
+
+def test_a_metric_that_should_rise_is_known_by_its_name_and_kind() -> None:
+    values = [0.1, 0.5, 0.4, 0.3]
+    assert len(run(values, EarlyStopping("val_accuracy", patience=1), name="val_accuracy")[1].epoch) == 3
+    assert len(run(values, EarlyStopping("val_other", patience=1), name="val_other")[1].epoch) == 2
+
+
+def test_a_number_that_is_not_in_the_logs_is_warned_of() -> None:
+    with pytest.warns(
+        UserWarning, match="EarlyStopping watches `val_auc`, which is not in the logs: loss, mae, val_loss"
+    ):
+        run([1, 1], EarlyStopping("val_auc"))
+
+
+def test_the_rate_falls_on_a_plateau_and_not_below_its_least() -> None:
+    rates: list[float] = []
+    reduce = ReduceLROnPlateau(factor=0.5, patience=2, min_lr=0.02)
+    model = model_and_data()[0]
+    note = LambdaCallback(on_epoch_end=lambda epoch, logs: rates.append(round(model.optimizer.learning_rate, 6)))
+    _, history = run([1, 1, 1, 1, 1, 1, 1], reduce, note, model=model)
+    assert rates == [0.05, 0.05, 0.025, 0.025, 0.02, 0.02, 0.02]
+    assert np.allclose(history.history["learning_rate"][:3], [0.05, 0.05, 0.05])
+
+
+def test_cooldown_gives_a_new_rate_time() -> None:
+    model = model_and_data()[0]
+    rates: list[float] = []
+    note = LambdaCallback(on_epoch_end=lambda epoch, logs: rates.append(round(model.optimizer.learning_rate, 6)))
+    run([1] * 6, ReduceLROnPlateau(factor=0.1, patience=1, cooldown=2), note, model=model)
+    assert rates == [0.05, 0.005, 0.005, 0.0005, 0.0005, 5e-05]
+
+
+def test_a_schedule_sets_the_rate_of_each_epoch() -> None:
+    _, history = run([1, 1, 1], LearningRateScheduler(lambda epoch, rate: rate * 0.5))
+    np.testing.assert_allclose(history.history["learning_rate"], [0.025, 0.0125, 0.00625], rtol=1e-6)
+    _, history = run([1, 1], LearningRateScheduler(lambda epoch: 0.1 * (epoch + 1)))
+    np.testing.assert_allclose(history.history["learning_rate"], [0.1, 0.2], rtol=1e-6)
+    text = error_of(ModelError, lambda: run([1], LearningRateScheduler(lambda epoch: 1)))  # type: ignore[arg-type, return-value]
+    assert text == "`schedule` of LearningRateScheduler must give a float. Received: 1."
+
+
+def test_checkpoints_hold_the_model_of_their_epoch(tmp_path: Path) -> None:
+    kept: list[Any] = []
+    model = model_and_data()[0]
+    keep = LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.get_weights()))
+    run([3, 1, 2], keep, ModelCheckpoint(tmp_path / "sub" / "{epoch:02d}-{val_loss:.1f}.keras"), model=model)
+    assert sorted(p.name for p in (tmp_path / "sub").iterdir()) == ["01-3.0.keras", "02-1.0.keras", "03-2.0.keras"]
+    read = kcompile.load_model(tmp_path / "sub" / "02-1.0.keras")
+    np.testing.assert_array_equal(read.get_weights()[0], kept[1][0])
+
+
+def test_only_better_models_replace_the_best_one(tmp_path: Path) -> None:
+    kept: list[Any] = []
+    model = model_and_data()[0]
+    keep = LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.get_weights()))
+    path = tmp_path / "best.weights.h5"
+    run([3, 1, 2, float("nan")], keep, ModelCheckpoint(path, save_best_only=True, save_weights_only=True), model=model)
+    other, _, _ = model_and_data()
+    other.load_weights(path)
+    np.testing.assert_array_equal(other.get_weights()[0], kept[1][0])
+
+
+def test_checkpoints_by_batches(tmp_path: Path) -> None:
+    model, x, y = model_and_data()
+    saved = ModelCheckpoint(tmp_path / "{epoch}-{batch}.keras", save_freq=3)
+    model.fit(x, y, batch_size=5, epochs=2, verbose=0, callbacks=[saved])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1-3.keras", "2-2.keras"]
+
+
+def test_wrong_arguments_of_callbacks_are_refused(tmp_path: Path) -> None:
+    for make, text in (
+        (
+            lambda: ModelCheckpoint("model.pt"),
+            "`filepath` of ModelCheckpoint must end in .keras or .h5. Received: 'model.pt'.",
+        ),
+        (
+            lambda: ModelCheckpoint("m.keras", save_weights_only=True),
+            "`filepath` of ModelCheckpoint must end in .weights.h5. Received: 'm.keras'.",
+        ),
+        (
+            lambda: ModelCheckpoint("m.keras", save_freq="batch"),  # type: ignore[arg-type]
+            "`save_freq` must be \"epoch\" or a number of batches. Received: 'batch'.",
+        ),
+        (lambda: ReduceLROnPlateau(factor=1.0), "`factor` of ReduceLROnPlateau must be below 1. Received: factor=1.0."),
+        (
+            lambda: EarlyStopping(mode="up"),
+            '`mode` of EarlyStopping must be "auto", "min" or "max". Received: \'up\'.',
+        ),
+        (
+            lambda: LambdaCallback(on_end=print),
+            "LambdaCallback takes events such as `on_epoch_end`. Received: 'on_end'.",
+        ),
+    ):
+        assert error_of(ModelError, make) == text
+    text = error_of(ModelError, lambda: run([1], ModelCheckpoint(tmp_path / "{auc}.keras")))
+    assert text.startswith("`filepath` of ModelCheckpoint may name epoch, loss, mae, val_loss.")
+
+
+def test_logs_as_comma_separated_values(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    _, history = run([3, 1], CSVLogger(path))
+    lines = path.read_text().splitlines()
+    assert lines[0] == "epoch,loss,mae,val_loss"
+    assert lines[1].split(",") == ["0", *(repr(history.history[n][0]) for n in ("loss", "mae", "val_loss"))]
+    run([2], CSVLogger(path, append=True))
+    assert len(path.read_text().splitlines()) == 4
+    run([2], CSVLogger(path, separator=";"))
+    assert path.read_text().splitlines()[0] == "epoch;loss;mae;val_loss"
+
+
+def test_training_ends_at_a_loss_that_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    model, x, y = model_and_data()
+    y[12] = np.nan
+    history = model.fit(x, y, batch_size=5, epochs=3, shuffle=False, verbose=0, callbacks=[TerminateOnNaN()])
+    assert history.epoch == [0]
+    assert int(model.optimizer.iteration.value) == 3
+    assert capsys.readouterr().out == "Batch 2: Invalid loss, terminating training\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_per_epoch_where_the_output_is_no_terminal() -> None:
+    model, x, y = model_and_data()
+    out = io.StringIO()
+    model.fit(x, y, batch_size=5, epochs=2, callbacks=[ProgbarLogger(out)], validation_data=(x, y))
+    number = r"\d\.\d{4}"
+    line = rf"4/4 - \ds - \d+[mu]s/step - loss: {number} - mae: {number} - val_loss: {number} - val_mae: {number}\n"
+    assert re.fullmatch(rf"Epoch 1/2\n{line}Epoch 2/2\n{line}", out.getvalue())
+
+
+def test_a_bar_on_a_terminal() -> None:
+    model, x, y = model_and_data()
+    out = Terminal()
+    model.fit(x, y, batch_size=5, callbacks=[ProgbarLogger(out)])
+    last = out.getvalue().split("\r")[-1]
+    assert re.fullmatch(r"4/4 ━{20} \ds \d+[mu]s/step - loss: \d\.\d{4} - mae: \d\.\d{4} *\n", last)
+
+
+def test_no_output_where_none_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    model, x, y = model_and_data()
+    model.fit(x, y, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    model.predict(x)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_callback_can_stop_training_within_an_epoch() -> None:
+    model, x, y = model_and_data()
+
+    def stop(batch: int, logs: dict[str, Any]) -> None:
+        model.stop_training = batch == 1
+
+    history = model.fit(x, y, batch_size=5, epochs=3, verbose=0, callbacks=[LambdaCallback(on_train_batch_end=stop)])
+    assert history.epoch == [0]
+    assert int(model.optimizer.iteration.value) == 2
