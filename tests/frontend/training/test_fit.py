@@ -298,7 +298,6 @@ def test_a_batch_normalization_moves_its_averages(rng: np.random.Generator) -> N
 )
 def test_noise_of_layers_has_its_distribution_in_training_alone(layer: Any, mean: float, variance: float) -> None:
     x = np.ones((400, 20, 30), np.float32)
-    found: list[Any] = []
 
     def seen(y_true: Any, y_pred: Any) -> Any:
         return y_pred
@@ -364,13 +363,14 @@ def test_wrong_data_is_refused(rng: np.random.Generator) -> None:
 def test_wrong_arguments_of_compile_are_refused(rng: np.random.Generator) -> None:
     model, (x, y) = linear(), line(rng)
     assert "an optimizer must be" in error_of(ModelError, lambda: model.compile("fastest", "mse"))
-    for arguments, text in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"loss": "unknown"}, "a loss must be a function, a loss object, or one of"),
         ({"loss": "mse", "metrics": ["unknown"]}, "a metric must be a function, a metric object, or one of"),
         ({"loss": {"other": "mse"}}, "`loss` must name outputs of the model"),
         ({"loss": ["mse", "mse"]}, "`loss` must hold one entry for each of the outputs"),
         ({}, "there is no loss to minimize. Give `loss` to `compile`."),
-    ):
+    ]
+    for arguments, text in cases:
         model.compile("sgd", **arguments)
         assert text in error_of(ModelError, lambda: model.fit(x, y, verbose=0))
 
