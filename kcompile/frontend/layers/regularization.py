@@ -81,6 +81,9 @@ class Dropout(_AtTraining):
 class _ChannelDropout(_AtTraining):
     """Base: drops whole channels; Tompson et al. 2014, arXiv:1411.4280."""
 
+    # Keras 3 leaves it out of these configs.
+    hidden_fields = frozenset({"trainable"})
+
     rate: float
     data_format: str | None = None
 
