@@ -76,11 +76,22 @@ class Attention(Op, name="attention", operands=("query", "key", "value", "mask?"
         heads = query.shape[1]
         dweights = dweights + dy.apply(MatMul(), _spread(value, heads).swap_last())
         dscores = weights * (dweights - (dweights * weights).sum((-1,), keepdims=True)) * self.scale
+        if len(xs) > 3:  # where all keys are masked the weights are not 0, but no score made them
+            dscores = dscores.where(self._allowed(expression.Expression(b, xs[3]), dscores), 0.0)
         dquery = dscores.apply(MatMul(), _spread(key, heads))
         dkey = _gathered(dscores.swap_last().apply(MatMul(), query), key.shape[1])
         dvalue = _gathered(weights.swap_last().apply(MatMul(), dy), value.shape[1])
         found = tuple(dx.transpose((0, 2, 1, 3)).value for dx in (dquery, dkey, dvalue))
         return (*found, None) if len(xs) > 3 else found
+
+    def _allowed(self, mask: "Expression", scores: "Expression") -> "Expression":
+        from kcompile.ir.ops.constant import Full
+        from kcompile.ir.ops.reduction import CumSum
+
+        if not self.causal:
+            return mask
+        (ones,) = expression.lift(mask.b, mask.b(Full(scores.shape[2:], 1.0, "int32")))
+        return mask & (ones.apply(CumSum(0)) >= ones.apply(CumSum(1)))
 
 
 def _spread(x: "Expression", heads: Dim) -> "Expression":
