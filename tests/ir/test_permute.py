@@ -112,8 +112,8 @@ def test_an_op_in_another_form_computes_the_same(cls: type[Op]) -> None:
         assert isinstance(op, Elementwise | Concat) or len(data_operands(node)) == 1
         assert getattr(op, "data_format", target) == target or cls.op_name.endswith("gradient")
         with np.errstate(all="ignore"):
-            found, expected = op.kernel(tuple(arrays))[0], case.op.kernel(case.arrays)[0]
-        assert_close(np.asarray(found), expected.transpose(result_form(node, perm)), KERNEL["float64"], terms=64)
+            found, expected = (np.asarray(o.kernel(a)[0]) for o, a in ((op, tuple(arrays)), (case.op, case.arrays)))
+        assert_close(found, expected.transpose(result_form(node, perm)), KERNEL["float64"], terms=64)
 
     check()
 
