@@ -63,6 +63,7 @@ def load_model(
     path: PathLike,
     custom_objects: "Mapping[str, type[Layer]] | None" = None,
     weights: PathLike | None = None,
+    compile: bool = True,
 ) -> "Model":
     """The Keras model in a file, as a model of kcompile's own.
 
@@ -71,6 +72,7 @@ def load_model(
         custom_objects: converters for this file alone, by registered name or class name; `kcompile.register_layer`
             enters them for good.
         weights: a file of weights, for an architecture.
+        compile: whether the model is compiled for training as its file says, with the state of its optimizer.
 
     Raises:
         ModelError: the file is damaged, incomplete or no Keras model.
@@ -81,7 +83,7 @@ def load_model(
     for needed in (path, weights):
         if needed is not None:
             _require_keras_file(Path(needed))
-    return read(Path(path), custom_objects, None if weights is None else Path(weights))
+    return read(Path(path), custom_objects, None if weights is None else Path(weights), compile)
 
 
 def compile(
@@ -179,7 +181,7 @@ def load(path: PathLike, threads: int | None = None, check: bool = False) -> Ses
     if not is_keras_file(found):
         return load_artifact(found, threads, check)
     check_threads(threads)
-    model = load_model(found)
+    model = load_model(found, compile=False)
     graph = model.trace()
     return ReferenceSession(graph, model.signature(graph))
 
@@ -308,7 +310,7 @@ def is_keras_file(path: Path) -> bool:
 def _model_of(model: ModelLike, weights: PathLike | None = None) -> "tuple[Model, str]":
     """The model, and the name of its file, which is empty for one made in Python."""
     if isinstance(model, str | os.PathLike):
-        return load_model(model, weights=weights), Path(model).name
+        return load_model(model, weights=weights, compile=False), Path(model).name
     if weights is not None:
         model.load_weights(os.fspath(weights))
     return model, ""

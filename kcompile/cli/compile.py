@@ -95,7 +95,7 @@ def command(
     """
     with Progress(quiet or as_json) as progress:
         file = None if weights in api.WEIGHTS_PLACES else weights
-        loaded = api.load_model(model, weights=file) if shapes else None
+        loaded = api.load_model(model, weights=file, compile=False) if shapes else None
         fixed = options.named_shapes(shapes, loaded.input_names) if loaded else None
         artifact = api.compile(
             model,

@@ -48,7 +48,7 @@ def command(
         raise click.UsageError("--memory is for bundles of C libraries: only they have a workspace that is planned.")
     with Progress(as_json) as progress:
         progress.stage("reading the model")
-        model = api.load_model(path)
+        model = api.load_model(path, compile=False)
         graph = api.trace(model, options.named_shapes(shapes, model.input_names))
     if show_ir or show_skips:
         _show_graph(graph, show_ir, show_skips)

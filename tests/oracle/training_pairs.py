@@ -11,6 +11,63 @@ import kcompile
 
 RELATIVE = 1e-5
 STEPS = 20
+CLASSES = 4
+
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {}),
+    ("SGD", {"learning_rate": 0.05, "momentum": 0.9}),
+    ("SGD", {"learning_rate": 0.05, "momentum": 0.9, "nesterov": True}),
+    ("Adam", {}),
+    ("Adam", {"learning_rate": 0.01, "amsgrad": True, "beta_1": 0.8}),
+    ("AdamW", {"weight_decay": 0.05}),
+    ("Adamax", {"learning_rate": 0.01}),
+    ("Nadam", {"learning_rate": 0.01}),
+    ("RMSprop", {}),
+    ("RMSprop", {"momentum": 0.9, "centered": True, "learning_rate": 0.002}),
+    ("Adagrad", {"learning_rate": 0.05}),
+    ("Adadelta", {"learning_rate": 1.0}),
+    ("Ftrl", {"learning_rate": 0.05}),
+    (
+        "Ftrl",
+        {
+            "learning_rate": 0.05,
+            "l1_regularization_strength": 0.01,
+            "l2_regularization_strength": 0.02,
+            "l2_shrinkage_regularization_strength": 0.01,
+            "beta": 0.1,
+        },
+    ),
+    ("Lion", {"learning_rate": 0.003}),
+    ("Adafactor", {"learning_rate": 0.01}),
+    ("Lamb", {"learning_rate": 0.01}),
+    ("Adam", {"clipnorm": 0.1}),
+    ("Adam", {"global_clipnorm": 0.1}),
+    ("Adam", {"clipvalue": 0.01}),
+    ("SGD", {"weight_decay": 0.1}),
+    ("SGD", {"use_ema": True, "ema_momentum": 0.9}),
+    ("SGD", {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 3}),
+    ("Adam", {"gradient_accumulation_steps": 3}),
+    ("SGD", {"gradient_accumulation_steps": 2, "momentum": 0.9, "weight_decay": 0.01}),
+    ("SGD", {"loss_scale_factor": 128.0}),
+]
+
+
+def mlp() -> Any:
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(16, activation="tanh"),
+            layers.Dense(12, activation="relu"),
+            layers.Dense(CLASSES, activation="softmax"),
+        ]
+    )
+
+
+def classes_data(rng: np.random.Generator, shape: tuple[int, ...] = (8,), one_hot: bool = False) -> list[Any]:
+    labels = rng.integers(0, CLASSES, (STEPS, 16))
+    y = np.eye(CLASSES, dtype=np.float32)[labels] if one_hot else labels
+    return [(rng.standard_normal((16, *shape)).astype(np.float32), each) for each in y]
 
 
 def twin(model: Any, folder: Path) -> Any:

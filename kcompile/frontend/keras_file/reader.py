@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from kcompile.errors import ModelError
-from kcompile.frontend.keras_file import archive, assets, h5_weights, hdf5, store_weights, tensorflow_js
+from kcompile.frontend.keras_file import (
+    archive,
+    assets,
+    h5_weights,
+    hdf5,
+    store_weights,
+    tensorflow_js,
+    training_state,
+)
 from kcompile.frontend.keras_file.architecture import built_model, model_from_config, parsed_config
 from kcompile.frontend.keras_file.h5_weights import Matching
 from kcompile.frontend.keras_file.version import KerasVersion
@@ -26,12 +34,14 @@ def load_model(
     path: str | Path,
     custom_objects: Mapping[str, type[Layer]] | None = None,
     weights: str | Path | None = None,
+    compile: bool = True,
 ) -> Model:
     """The model in a ``.keras`` or ``.h5`` file, or the architecture in a ``.json`` or ``.yaml`` file with `weights`.
 
     Args:
         custom_objects: converters for this file alone, by registered name or class name.
         weights: a file of weights; for an architecture they are new without it.
+        compile: whether the model is compiled as its file says, with the state of its optimizer.
 
     Raises:
         UnsupportedLayer: the file uses layers without a converter; all are named.
@@ -40,9 +50,9 @@ def load_model(
     path = Path(path)
     magic = _magic(path)
     if magic.startswith(_HDF5_MAGIC):
-        model = _load_h5(path, custom_objects)
+        model = _load_h5(path, custom_objects, compile)
     elif magic.startswith(_ZIP_MAGIC):
-        model = _load_keras(path, custom_objects)
+        model = _load_keras(path, custom_objects, compile)
     elif magic.lstrip()[:1] == b"{" or path.suffix.lower() in YAML_SUFFIXES:
         model = _load_text(path, custom_objects, new_weights=weights is None)
     else:
@@ -86,7 +96,7 @@ def _magic(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _load_h5(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
+def _load_h5(path: Path, custom: Mapping[str, type[Layer]] | None, compile: bool) -> Model:
     where = path.name
     with hdf5.opened(path, where) as root:
         text = hdf5.attribute(root, "model_config")
@@ -99,6 +109,8 @@ def _load_h5(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
             raise ModelError(f"{where} holds an architecture but no weights (no `model_weights`).")
         _check_size(model, path)
         _assign_h5(model, root, where, Matching())
+        if compile:
+            training_state.compile_from_h5(model, root, version, where)
         model.provenance = Provenance(_sha256(path), version.text, version.backend)
     return model
 
@@ -110,7 +122,7 @@ def _without_architecture(root: hdf5.Group, where: str) -> str:
     return f"{where} is no file of Keras's: it holds neither `model_config` nor `layer_names`."
 
 
-def _load_keras(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
+def _load_keras(path: Path, custom: Mapping[str, type[Layer]] | None, compile: bool) -> Model:
     where = path.name
     with archive.opened(path) as zipped:
         text = archive.text(zipped, archive.CONFIG, where)
@@ -119,9 +131,11 @@ def _load_keras(path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
             raise ModelError(f"{where} must hold `{archive.CONFIG}`. Received: an archive with {found}.")
         metadata = parsed_config(archive.text(zipped, archive.METADATA, where) or "{}", where)
         version = str(metadata.get("keras_version") or "") if isinstance(metadata, Mapping) else ""
-        model = built_model(parsed_config(text, where), KerasVersion.parse(version), where, custom)
+        config, parsed = parsed_config(text, where), KerasVersion.parse(version)
+        stated: Any = config.get("compile_config") if compile and parsed.is_3 else None
+        model = built_model(config, parsed, where, custom)
         _check_size(model, path)
-        _assign_archive(model, zipped, path, Matching())
+        _assign_archive(model, zipped, path, Matching(), stated)
         model.provenance = Provenance(_sha256(path), version)
     return model
 
@@ -170,11 +184,15 @@ def _assign_store(model: Model, root: hdf5.Group, where: str, matching: Matching
         raise ModelError(f"{law}, which holds them by their place in the model.")
     problems = store_weights.assign(model, root, where)
     _refuse([] if matching.skip_mismatch else problems, where)
+    training_state.assign_store(model, root, where)
 
 
-def _assign_archive(model: Model, zipped: Any, path: Path, matching: Matching) -> None:
+def _assign_archive(
+    model: Model, zipped: Any, path: Path, matching: Matching, compile_config: Any = None
+) -> None:
     expected = sum(weight.value.nbytes for weight in model.weights)
     with archive.weights(zipped, path, expected) as file, hdf5.opened(file, path.name) as root:
+        training_state.compile_from_config(model, compile_config)
         _assign_store(model, root, path.name, matching)
     assets.assign(model, zipped, path.name)
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.keras_file import archive
+from kcompile.frontend.keras_file import archive, training_state
 from kcompile.frontend.keras_file.layout import joined, legacy_order, owned_weights, places, stored_weights
 from kcompile.frontend.keras_file.version import WRITTEN
 from kcompile.frontend.model import Model
@@ -115,11 +115,14 @@ def _layers_with(part: Any, activation: str, name: str = "") -> Iterator[str]:
 def _write_keras(model: Model, file: BinaryIO) -> None:
     weights = io.BytesIO()
     _write_store(model, weights)
+    config = _config(model)
+    if stated := training_state.stated(model):
+        config["compile_config"] = stated
     metadata = {"keras_version": WRITTEN, "date_saved": "1980-01-01@00:00:00"}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as zipped:
         for name, data in (
             (archive.METADATA, json.dumps(metadata).encode()),
-            (archive.CONFIG, _json(_config(model)).encode()),
+            (archive.CONFIG, _json(config).encode()),
             (archive.WEIGHTS, weights.getbuffer()),
         ):
             zipped.writestr(zipfile.ZipInfo(name, _EPOCH), data)
@@ -134,6 +137,7 @@ def _write_store(model: Model, file: BinaryIO) -> None:
                 group.create_dataset(str(number), data=weight.value)
             for name, array in place.layer.tables.items():
                 group.create_dataset(name, data=array)
+        training_state.write_store(root, model)
 
 
 def _write_h5(model: Model, file: BinaryIO) -> None:
@@ -152,6 +156,13 @@ def _write_h5(model: Model, file: BinaryIO) -> None:
             for owned in weights:
                 group.create_dataset(owned.path, data=owned.weight.value)
         _write_names(stored.create_group("top_level_model_weights"), "weight_names", [])
+        if stated := training_state.stated(model, old=True):
+            root.attrs["training_config"] = _json(stated).encode()
+            named = dict(training_state.named_state(model))
+            group = root.create_group("optimizer_weights")
+            _write_names(group, "weight_names", list(named))
+            for name, array in named.items():
+                group.create_dataset(name, data=array)
 
 
 def _write_names(group: Any, attribute: str, names: Sequence[str]) -> None:

@@ -70,6 +70,8 @@ class Runner:
         signature = batch.signature
         if signature not in self._programs:
             self._programs[signature] = self._compiled.program(self, batch)
+        if self.mode != "predict" and self._compiled.objectives:
+            self._compiled.objectives.check_labels(batch.y, batch.weights)
         optimizer = self._compiled.optimizer
         made = int(optimizer.iteration.value) if optimizer else 0
         seed = np.asarray((self._compiled.seed + made) % 2**63, np.int64)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kcompile.errors import InputError, ModelError
+from kcompile.errors import InputError
 from kcompile.frontend.training.callbacks.base import CallbackList
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import ArrayBatches, Batch, Batches, IterableBatches, Reader, is_arrays
@@ -164,14 +164,3 @@ def predict(model: "Model", compiled: Compiled, source: Source, callbacks: Callb
         callbacks.call("on_predict_batch_end", step, {"outputs": found})
     callbacks.call("on_predict_end", {})
     return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in parts.items()}
-
-
-def require_compiled(compiled: Compiled | None, method: str) -> Compiled:
-    """What `compile` left.
-
-    Raises:
-        ModelError: it was not called.
-    """
-    if compiled is None or compiled.objectives is None:
-        raise ModelError(f"`{method}` needs a compiled model. Call model.compile(optimizer, loss) first.")
-    return compiled

@@ -1,10 +1,11 @@
 """What `compile` was given, resolved for each output of a model (``keras/src/trainers/compile_utils.py``)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kcompile.errors import ModelError
+from kcompile.errors import GraphError, InputError, ModelError
 from kcompile.frontend.training import losses, metrics
 from kcompile.frontend.training.losses import Loss
 from kcompile.frontend.training.losses.functions import same_rank
@@ -12,6 +13,7 @@ from kcompile.frontend.training.metrics import Mean, MeanMetricWrapper, Metric
 from kcompile.frontend.training.state import State
 from kcompile.ir import expression
 from kcompile.ir.expression import Expression
+from kcompile.ir.types import Array
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,47 @@ def per_output(argument: str, value: Any, names: Sequence[str], alone: type | tu
     return given
 
 
+@dataclass(frozen=True)
+class ClassLabels:
+    """Labels that are numbers of classes: those from 0 to `count`, and `ignored`."""
+
+    loss: str
+    count: int
+    ignored: int | None
+
+    def check(self, output: str, labels: Array, weights: Array | None) -> None:
+        """Refuse other labels, but for samples without weight.
+
+        Raises:
+            InputError: there are some.
+        """
+        if labels.size == 0 or (labels.min() >= 0 and labels.max() < self.count):
+            return
+        wrong = ~((labels >= 0) & (labels < self.count))
+        if self.ignored is not None:
+            wrong &= labels != self.ignored
+        if weights is not None and weights.size == labels.size:
+            wrong &= weights.reshape(labels.shape) != 0
+        if wrong.any():
+            law = f"labels of output `{output}` must be classes from 0 to {self.count - 1} for the loss {self.loss}"
+            raise InputError(f"{law}. Received: {labels[wrong].flat[0]}.")
+
+
+@contextmanager
+def _fitting(what: str, target: Target) -> Generator[None]:
+    """Errors of what is written for an output, as those of its labels.
+
+    Raises:
+        ModelError: what is written does not fit.
+    """
+    try:
+        yield
+    except GraphError as error:
+        law = f"{what} must fit the labels and predictions of output `{target.name}`"
+        received = f"labels {target.labels().type}, predictions {target.y_pred.type}"
+        raise ModelError(f"{law}. Received: {received} ({error}).") from error
+
+
 @dataclass
 class Objectives:
     """The losses and metrics of a model, made when the shapes of labels and predictions are first seen.
@@ -111,6 +154,7 @@ class Objectives:
     partial: dict[str, Mean] = field(default_factory=dict[str, Mean])
     groups: dict[str, list[tuple[Metric, bool]]] = field(default_factory=dict[str, list[tuple[Metric, bool]]])
     _losses: list[Loss | None] | None = None
+    _classes: dict[str, ClassLabels] = field(default_factory=dict[str, ClassLabels])
 
     def build(self, targets: Sequence[Target]) -> None:
         """Make losses and metrics for the outputs; once."""
@@ -122,6 +166,11 @@ class Objectives:
             None if loss is None else resolve_loss(loss, target.labels(), target.y_pred)
             for loss, target in zip(given, targets, strict=True)
         ]
+        for loss, target in zip(self._losses, targets, strict=True):
+            count = loss.classes(target.y_pred) if loss is not None else None
+            if loss is not None and count is not None:
+                ignored = getattr(loss, "ignore_class", None)
+                self._classes[target.name] = ClassLabels(str(loss.name), count, ignored)
         if sum(loss is not None for loss in self._losses) > 1:
             pairs = zip(names, self._losses, strict=True)
             self.partial = {name: Mean(f"{name}_loss") for name, loss in pairs if loss is not None}
@@ -151,6 +200,15 @@ class Objectives:
     def _flagged(self, weighted: bool) -> list[Metric]:
         return [metric for group in self.groups.values() for metric, flag in group if flag == weighted]
 
+    def check_labels(self, labels: Mapping[str, Array], weights: Mapping[str, Array]) -> None:
+        """Refuse labels that are no classes where a loss takes such.
+
+        Raises:
+            InputError: there are some.
+        """
+        for name, law in self._classes.items():
+            law.check(name, labels[name], weights.get(name))
+
     def reset(self) -> None:
         """Forget all batches."""
         for metric in self.all_metrics:
@@ -168,7 +226,8 @@ class Objectives:
         for loss, target, weight in zip(self._losses or [], targets, weights, strict=True):
             if loss is None:
                 continue
-            value = loss(target.labels(), target.y_pred, target.weights, target.mask)
+            with _fitting(f"the loss {loss.name}", target):
+                value = loss(target.labels(), target.y_pred, target.weights, target.mask)
             value = value.mean() if value.type.rank else value
             if target.name in self.partial:
                 self.partial[target.name].update(state, value, weights=batch_size(target.y_pred))
@@ -186,8 +245,9 @@ class Objectives:
                 weights = target.weights if weighted else None
                 if target.mask is not None and isinstance(metric, MeanMetricWrapper):
                     weights = _masked(target.mask, weights)
-                metric.ensure_built(target.labels(), target.y_pred)
-                metric.update(state, target.labels(), target.y_pred, weights=weights)
+                with _fitting(f"the metric {metric.name}", target):
+                    metric.ensure_built(target.labels(), target.y_pred)
+                    metric.update(state, target.labels(), target.y_pred, weights=weights)
 
     def results(self, state: State) -> dict[str, Expression]:
         """The results of all metrics by the names that logs use."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from kcompile.errors import ModelError
 from kcompile.frontend import initializers
 from kcompile.frontend.training import optimizers
 from kcompile.frontend.training.callbacks.base import Callback, CallbackList
@@ -14,7 +15,6 @@ from kcompile.frontend.training.loop import (
     as_logs,
     make_source,
     predict,
-    require_compiled,
     test,
     train,
 )
@@ -35,11 +35,13 @@ class Trainer:
         stop_training: set it to end `fit` after the present batch.
         history: of the last `fit`.
         initial_epoch: where `fit` begins, where a callback restored an interrupted one.
+        not_compiled: why a model that was loaded could not be compiled as its file says.
     """
 
     stop_training: bool = False
     history: History | None = None
     initial_epoch: int | None = None
+    not_compiled: str = ""
     _compiled: Compiled | None = None
 
     @property
@@ -88,13 +90,18 @@ class Trainer:
         return self._compiled is not None and self._compiled.objectives is not None
 
     @property
+    def compile_arguments(self) -> Mapping[str, Any]:
+        """The arguments of `compile` as they were given; empty where it was not called."""
+        return self._compiled.arguments if self._compiled else {}
+
+    @property
     def optimizer(self) -> Optimizer:
         """The optimizer.
 
         Raises:
             ModelError: the model is not compiled.
         """
-        found = require_compiled(self._compiled, "optimizer").optimizer
+        found = self._require_compiled("optimizer").optimizer
         assert found is not None
         return found
 
@@ -113,6 +120,12 @@ class Trainer:
         """Make all metrics forget what they have seen."""
         for metric in self.metrics:
             metric.reset_state()
+
+    def _require_compiled(self, method: str) -> Compiled:
+        if self._compiled is None or self._compiled.objectives is None:
+            law = f"`{method}` needs a compiled model. Call model.compile(optimizer, loss) first."
+            raise ModelError(f"{law} {self.not_compiled}".rstrip())
+        return self._compiled
 
     def _reader(self, compiled: Compiled) -> Reader:
         model = self._self
@@ -155,7 +168,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = require_compiled(self._compiled, "fit")
+        compiled = self._require_compiled("fit")
         reader, data = self._reader(compiled), (x, y, sample_weight)
         if validation_split and validation_data is None:
             data, validation_data = split(data, validation_split)
@@ -195,7 +208,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = require_compiled(self._compiled, "evaluate")
+        compiled = self._require_compiled("evaluate")
         source = make_source(self._reader(compiled), (x, y, sample_weight), batch_size, steps)
         logs = test(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
         return logs if return_dict else self._in_order(logs)
@@ -255,7 +268,7 @@ class Trainer:
         class_weight: Mapping[int, float] | None,
         return_dict: bool,
     ) -> Any:
-        compiled = require_compiled(self._compiled, f"{mode}_on_batch")
+        compiled = self._require_compiled(f"{mode}_on_batch")
         reader = self._reader(compiled)
         count = reader.named(data[0]).size
         (batch,) = make_source(reader, data, max(count, 1), None, False, class_weight).batches

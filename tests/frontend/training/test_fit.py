@@ -375,6 +375,36 @@ def test_wrong_arguments_of_compile_are_refused(rng: np.random.Generator) -> Non
         assert text in error_of(ModelError, lambda: model.fit(x, y, verbose=0))
 
 
+@pytest.mark.parametrize(
+    ("loss", "metrics", "y", "kind", "text"),
+    [
+        ("mse", None, np.zeros(4), ModelError, "the loss mse must fit the labels and predictions of output `dense`"),
+        ("mse", ["f1_score"], np.zeros((4, 3)), ModelError, "Received: labels f32[N, 3], predictions f32[N, 2]"),
+        ("mse", ["sparse_top_k_categorical_accuracy"], np.zeros((4, 2)), ModelError, "the metric sparse_top_k"),
+        ("sparse_categorical_crossentropy", None, np.array([0, 1, 2, 0]), InputError, "classes from 0 to 1"),
+        ("sparse_categorical_crossentropy", None, np.array([[0], [1], [-1], [0]]), InputError, "Received: -1."),
+        ("sparse_categorical_crossentropy", None, np.array([0, np.nan, 1, 0]), InputError, "Received: nan."),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(loss: str, metrics: Any, y: Any, kind: Any, text: str) -> None:
+    model = Sequential([Input((3,)), layers.Dense(2, name="dense", activation="softmax")])
+    model.compile("sgd", loss, metrics=metrics)
+    before = [weight.value.copy() for weight in model.weights]
+    for method in (model.fit, model.evaluate):
+        assert text in error_of(kind, lambda method=method: method(np.zeros((4, 3), np.float32), y, verbose=0))
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.value, value)
+
+
+def test_labels_that_do_not_count_may_be_anything() -> None:
+    model = Sequential([Input((3,)), layers.Dense(2, activation="softmax")])
+    x, y = np.zeros((3, 3), np.float32), np.array([0, 9, 1])
+    model.compile("sgd", kcompile.losses.SparseCategoricalCrossentropy(ignore_class=9))
+    assert math.isfinite(model.train_on_batch(x, y))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert math.isfinite(model.train_on_batch(x, y, sample_weight=np.array([1.0, 0.0, 1.0])))
+
+
 def test_callbacks_without_a_model_say_so() -> None:
     with pytest.raises(ModelError, match="EarlyStopping has no model"):
         _ = callbacks.EarlyStopping().model

@@ -43,6 +43,11 @@ class Loss(ABC):
     def call(self, y_true: Expression, y_pred: Expression) -> Expression | Masked:
         """The value of each sample: ``T[N, ...]``."""
 
+    def classes(self, y_pred: Expression) -> int | None:
+        """How many classes there are for labels that are their numbers; None for labels of other kinds."""
+        del y_pred
+        return None
+
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Expression | None = None) -> Any:
         """The loss of a batch; of arrays, computed at once.
 

@@ -24,6 +24,15 @@ class LossFunctionWrapper(Loss):
         y_true, y_pred = same_rank(y_true, y_pred)
         return self.fn(y_true, y_pred, **self.arguments)
 
+    def classes(self, y_pred: Expression) -> int | None:
+        is_sparse = self.fn is functions.sparse_categorical_crossentropy
+        return _extent(y_pred, self.arguments.get("axis", -1)) if is_sparse else None
+
+
+def _extent(y_pred: Expression, axis: int) -> int | None:
+    extent = y_pred.shape[axis]
+    return extent if isinstance(extent, int) else None
+
 
 class _Function(Loss):
     """Base of losses whose fields are the arguments of a function."""
@@ -183,6 +192,9 @@ class SparseCategoricalCrossentropy(_Function):
     ignore_class: int | None = None
     axis: int = -1
     function = staticmethod(functions.sparse_categorical_crossentropy)
+
+    def classes(self, y_pred: Expression) -> int | None:
+        return _extent(y_pred, self.axis)
 
 
 @dataclass(eq=False)

@@ -176,11 +176,14 @@ class Optimizer(ABC):
 
     @property
     def variables(self) -> list[Weight]:
-        """The state as Keras orders it: the number of steps, the learning rate, then the slots."""
+        """The state as Keras orders it: the number of steps, the learning rate, then the slots.
+
+        Where a weight lacks a slot that others have, an integer stands in its place.
+        """
         found = [self.iteration, *([] if self.schedule else [self.rate])]
         for group in self._groups():
             for weight in self.weights:
-                found += [self.slots[name][weight] for name in group if weight in self.slots[name]]
+                found += [self.slots[name].get(weight) or _placeholder(weight) for name in group]
         return [*found, *self.shared.values()]
 
     def finalize(self) -> None:
@@ -225,3 +228,7 @@ class Optimizer(ABC):
         if isinstance(arguments.get("learning_rate"), Mapping):
             arguments["learning_rate"] = schedule_from_config(arguments["learning_rate"])
         return cls(**arguments)
+
+
+def _placeholder(weight: Weight) -> Weight:
+    return Weight(weight.name, np.zeros((), np.int32), trainable=False)
