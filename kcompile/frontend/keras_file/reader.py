@@ -187,9 +187,7 @@ def _assign_store(model: Model, root: hdf5.Group, where: str, matching: Matching
     training_state.assign_store(model, root, where)
 
 
-def _assign_archive(
-    model: Model, zipped: Any, path: Path, matching: Matching, compile_config: Any = None
-) -> None:
+def _assign_archive(model: Model, zipped: Any, path: Path, matching: Matching, compile_config: Any = None) -> None:
     expected = sum(weight.value.nbytes for weight in model.weights)
     with archive.weights(zipped, path, expected) as file, hdf5.opened(file, path.name) as root:
         training_state.compile_from_config(model, compile_config)
