@@ -119,6 +119,12 @@ class Layer(ABC):
         self.calls: list[Call] = []
         self.built = False
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "trainable" and "built" in self.__dict__:  # once the layer is made, for the layers inside as well
+            for layer in self.sublayers.values():
+                layer.trainable = value
+
     # -- what a layer defines ---------------------------------------------------------------------------------------
 
     def build(self, *input_shapes: Any) -> None:

@@ -106,6 +106,21 @@ def test_frozen_layers_have_no_trainable_weights() -> None:
     assert [len(model.trainable_weights), len(model.non_trainable_weights)] == [2, 4]
     model.trainable = False
     assert [len(model.trainable_weights), len(model.non_trainable_weights)] == [0, 6]
+    model.layers[1].trainable = True
+    assert not model.trainable_weights
+    model.trainable = True
+    assert [len(model.trainable_weights), len(model.non_trainable_weights)] == [4, 2]
+    assert all(layer.trainable for layer in model.layers)
+
+
+def test_freezing_reaches_the_layers_inside() -> None:
+    wrapped = layers.Bidirectional(layers.LSTM(2))
+    outer = Sequential([Input((3, 2)), Sequential([Input((3, 2)), wrapped])])
+    outer.trainable = False
+    assert not any(layer.trainable for layer in (outer.layers[0], wrapped, wrapped.forward_layer))
+    wrapped.trainable = outer.layers[0].trainable = True
+    assert not outer.trainable_weights
+    assert len(outer.layers[0].trainable_weights) == 6
 
 
 def test_layers_are_found_by_name_and_index() -> None:

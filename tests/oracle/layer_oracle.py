@@ -64,7 +64,7 @@ def check(
     *inputs: np.ndarray,
     shapes: Sequence[tuple[int | None, ...]] | None = None,
     rtol: float = 1e-5,
-    atol: float = 1e-6,
+    atol: float = 5e-6,
     configs: bool = True,
     seed: int = 0,
 ) -> Functional:
