@@ -73,11 +73,16 @@ real: .venv/.ready
 	.venv/bin/python -m pytest $(PYTEST_FLAGS) -m real $(ARGS)
 
 # Emulators and compilers of other machines come from the distribution, and are installed only if one is missing.
-EDGE_TOOLS := qemu-aarch64 qemu-arm qemu-riscv64 qemu-system-arm arm-none-eabi-gcc
-EDGE_PACKAGES := qemu-user qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi
+EDGE_TOOLS := qemu-aarch64 qemu-arm qemu-riscv64 qemu-system-arm arm-none-eabi-gcc gcc g++ make valgrind
+EDGE_PACKAGES := qemu-user qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi gcc g++ libc6-dev make valgrind
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 edge: .venv/.ready
-	@for tool in $(EDGE_TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
-	if [ -n "$$missing" ]; then apt-get update && apt-get install -y $(EDGE_PACKAGES); fi
+	@for tool in $(EDGE_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		$(SUDO) apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $(EDGE_PACKAGES) >/dev/null; \
+	fi
 	.venv/bin/python -m pytest $(PYTEST_FLAGS) -m edge $(ARGS)
 
 peers: .venv-peers/.ready
