@@ -101,7 +101,7 @@ class _Compilation:
         self._name = options.name or identifier(signature.name)
         self._library = self._compiled(machine)
         check_ram(self._library.workspace, self._library.stages, options.max_ram)
-        self._sizes = contents(self._library.code, self._library.half)
+        self._sizes = contents(self._library.code)
         weights = len(self._library.weights)
         self._face = interface(
             signature, self._name, self._library.workspace, machine.alignment, weights, self._external
@@ -160,6 +160,7 @@ class _Compilation:
             "code_bytes": _code_bytes(self._sizes, self._embedded()),
             "workspace_bytes": self._face.workspace,
             "workspace_alignment": self._face.alignment,
+            "stack_bytes": self._library.stack,
             "variable_bytes": self._sizes.variables,
             "needs": list(self._sizes.needs),
             "stages": [stage.to_json() for stage in self._library.stages],

@@ -8,9 +8,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Half-precision conversions that LLVM code generation of TVM adds to every object; linkers drop them where unused.
-HALF_SECTION = ".text.tvm.fp16.conv"
-
 _WRITE, _ALLOC, _EXECUTE = 1, 2, 4
 _SYMBOL_TABLE = 2
 _CUSTOM, _IMPORT, _CODE, _DATA = 0, 2, 10, 11
@@ -27,17 +24,17 @@ class Contents:
     needs: tuple[str, ...]
 
 
-def contents(object_file: bytes, half: bool = True) -> Contents:
-    """The contents of an ELF or WebAssembly object; `half` says whether the half-precision conversions count."""
+def contents(object_file: bytes) -> Contents:
+    """The contents of an ELF or WebAssembly object."""
     if object_file.startswith(b"\0asm"):
         return _wasm(object_file)
-    return _elf(object_file, half)
+    return _elf(object_file)
 
 
-def _elf(data: bytes, half: bool) -> Contents:
+def _elf(data: bytes) -> Contents:
     wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
     start = struct.unpack_from(order + ("Q" if wide else "I"), data, 40 if wide else 32)[0]
-    step, count, names_at = struct.unpack_from(order + "HHH", data, 58 if wide else 46)
+    step, count = struct.unpack_from(order + "HH", data, 58 if wide else 46)
     layout = order + ("IIQQQQIIQQ" if wide else "10I")
     sections = [struct.unpack_from(layout, data, start + i * step) for i in range(count)]
     sizes = {"code": 0, "constants": 0, "variables": 0}
@@ -46,7 +43,7 @@ def _elf(data: bytes, half: bool) -> Contents:
         kind, flags, size = section[1], section[2], section[5]
         if kind == _SYMBOL_TABLE:
             needs += _undefined(data, section, sections[section[6]], order)
-        elif flags & _ALLOC and (half or _text(data, sections[names_at][4] + section[0]) != HALF_SECTION):
+        elif flags & _ALLOC:
             sizes["code" if flags & _EXECUTE else "variables" if flags & _WRITE else "constants"] += size
     return Contents(**sizes, needs=tuple(sorted(needs)))
 

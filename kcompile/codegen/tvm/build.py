@@ -31,6 +31,21 @@ def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
 
     Calls between them are ``call`` nodes on `global_variable` of the callee's name. Were they private, LLVM would
     inline the whole model into its one caller, and take several times as long.
+
+    Raises:
+        TargetError: LLVM makes no code for the machine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.o"
+        build_module(functions, machine).write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+def build_module(functions: Mapping[str, Any], machine: Machine) -> Any:
+    """TVM's module of `functions`, optimized by LLVM.
+
+    Raises:
+        TargetError: LLVM makes no code for the machine.
     """
     module = tvm.IRModule(
         {global_variable(name): function.with_attr("global_symbol", name) for name, function in functions.items()}
@@ -39,14 +54,10 @@ def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
         target = tvm.target.Target(_attributes(machine))
         # All that is left to lower is division: kernels are written in what LLVM code generation takes.
         lowered = tirx.transform.LowerIntrin()(tirx.transform.BindTarget(target.with_host(target))(module))
-        compiled = tvm.get_global_func("target.build.llvm")(lowered, target)
+        return tvm.get_global_func("target.build.llvm")(lowered, target)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise TargetError(f"LLVM makes no code for {machine.name} ({machine.triple}): {reason}") from error
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.o"
-        compiled.write_to_file(str(path), "o")
-        return path.read_bytes()
 
 
 def check_cpu(machine: Machine) -> None:
@@ -75,6 +86,8 @@ def _attributes(machine: Machine) -> dict[str, object]:
         "mfloat-abi": machine.float_abi,
         # Else TVM guesses, and says that it does. Only its own vectorizer, which nothing here uses, reads it.
         "vector-width": 0 if machine.threaded else 128,
+        # Above the first level, loops are unrolled and functions are inlined.
+        "opt-level": 1 if machine.compact else 0,
     }
     return attributes | {key: value for key, value in optional.items() if value}
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm import entry
-from kcompile.codegen.tvm.build import check_cpu, compile_object, link_library
+from kcompile.codegen.tvm.build import check_cpu, link_library
 from kcompile.codegen.tvm.lower import Lowered, lower
+from kcompile.codegen.tvm.object import library_object
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.ir.graph import Graph
 
@@ -47,16 +48,16 @@ class Library:
         shared: the shared library; None where the machine has none.
         weights: as the kernels read them; they are in `code`, too, unless they were asked to stay outside.
         workspace: its size in bytes.
+        stack: the most bytes of stack that the function takes, without functions of others that it calls.
         stages: what the workspace holds, stage by stage.
-        half: whether arrays of float16 take part.
     """
 
     code: bytes
     shared: bytes | None
     weights: bytes
     workspace: int
+    stack: int
     stages: tuple[Live, ...]
-    half: bool
 
 
 def compile_library(graph: Graph, machine: Machine, name: str, external: bool = False) -> Library:
@@ -77,10 +78,9 @@ def compile_library(graph: Graph, machine: Machine, name: str, external: bool = 
     functions[f"{name}_run"] = entry.library_run(
         machine, lowered.arena, lowered.calls, len(graph.inputs), len(graph.outputs), text
     )
-    code = compile_object(functions, machine)
-    shared = link_library([code], [f"{name}_run"], machine) if machine.emulation else None
-    half = any(t.dtype == "float16" for t in lowered.types)
-    return Library(code, shared, lowered.weights, lowered.arena.bytes({}), live_stages(lowered), half)
+    made = library_object(functions, machine, f"{name}_run")
+    shared = link_library([made.code], [f"{name}_run"], machine) if machine.emulation else None
+    return Library(made.code, shared, lowered.weights, lowered.arena.bytes({}), made.stack, live_stages(lowered))
 
 
 def _weights_text(weights: bytes, name: str) -> str:

@@ -32,6 +32,7 @@ class Machine:
         alignment: of the intermediate results, in bytes.
         compiler: a command that compiles and links C for the machine.
         emulator: a command that runs the machine's programs elsewhere.
+        compact: whether few bytes of code count for more than speed.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Machine:
     alignment: int = 64
     compiler: str = ""
     emulator: str = ""
+    compact: bool = False
 
     @property
     def architecture(self) -> str:

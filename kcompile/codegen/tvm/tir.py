@@ -73,7 +73,12 @@ class Pointer:
         return loaded.differs(0) if self.dtype == "bool" else loaded
 
     def prefetch(self, offset: Index) -> None:
-        """Have the cache line of an element, which need not exist, brought to the second-level cache."""
+        """Have the cache line of an element, which need not exist, brought to the second-level cache.
+
+        Machines without vectors have no such cache as a rule, and would spend an instruction per element on it.
+        """
+        if self._function.machine.lanes == 1:
+            return
         place = tirx.address_of(tirx.BufferLoad(self._buffer, [index(offset).node]))
         # A read (0), of data (1) that is used soon, but not at once (2 of 3).
         flags = [tirx.const(flag, "int32") for flag in (0, 2, 1)]

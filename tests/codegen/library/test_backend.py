@@ -112,7 +112,7 @@ def test_the_loader_is_only_where_a_shared_library_is(tmp_path: Path):
 def test_the_archives_object_is_of_the_stated_size(tmp_path: Path):
     path = kcompile.compile(build("cnn"), "tvm:cortex-m4f", tmp_path / "m.kcb").path
     archive = zipfile.ZipFile(path).read("libcnn.a")
-    found, stated = contents(archive[archive.index(b"\x7fELF") :], half=False), manifest(path)["memory"]
+    found, stated = contents(archive[archive.index(b"\x7fELF") :]), manifest(path)["memory"]
     assert found.code + found.constants == stated["code_bytes"] + stated["weight_bytes"]
 
 

@@ -137,7 +137,7 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
         assert chain
     outer, rows, _ = chain.result.shape
     known = rows if isinstance(rows, int) and outer_axes else None
-    tile = choose(plan.machine, known, columns, length * x.type.itemsize)
+    tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize)
     small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
     grid = not (small and known and known >= _MANY_TILES * tile[0])
     kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain)

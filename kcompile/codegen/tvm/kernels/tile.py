@@ -21,6 +21,11 @@ _IN_FLIGHT = 8
 _CACHE_STRIDE = 4096
 _CACHE_WAYS = 12
 _MOST_ROWS = 28
+# Without vectors: the most columns of a tile, and the instructions that a step of the loop takes beside its work.
+_MOST_SCALARS = 12
+_LOOP = 0.75
+# Vectors per row of compact code, the best first.
+_COMPACT_VECTORS = (4, 5, 3, 2)
 # Elements of float32 in a cache line.
 _LINE = 16
 # Lines of a panel between the one that a single row uses and the one that is fetched.
@@ -101,11 +106,15 @@ def sum_dtype(dtype: str) -> str:
 def choose(machine: Machine, rows: int | None, columns: int, row_bytes: int = 0) -> tuple[int, int]:
     """The tile, as (rows, columns), of least modelled time for a product with `rows` (None: many) and `columns`.
 
-    The model counts cycles per step of the sum: two multiply-adds, or two loads, at a time.
+    The model counts cycles per step of the sum: two multiply-adds, or two loads, at a time; on a machine without
+    vectors one instruction. Compact code has one row, and panels that are all of one width, if they can be.
     """
+    if machine.compact:
+        vectors = next((n for n in _COMPACT_VECTORS if columns % (n * machine.lanes) == 0), 1)
+        return 1, min(vectors * machine.lanes, max(columns, 1))
     best: tuple[float, int, int] | None = None
     most = _CACHE_WAYS if row_bytes and row_bytes % _CACHE_STRIDE == 0 else _MOST_ROWS
-    for vectors in range(1, 5):
+    for vectors in range(1, 5 if machine.lanes > 1 else _MOST_SCALARS + 1):
         width = vectors * machine.lanes
         if vectors > 1 and width > columns + machine.lanes - 1:
             continue
@@ -124,6 +133,8 @@ def _time(machine: Machine, rows: int, columns: int, tile_rows: int, vectors: in
     narrow_vectors = len(split(narrow, machine.lanes))
 
     def step(count: int, wide: int) -> float:
+        if machine.lanes == 1:
+            return count * wide + count + wide + _LOOP
         return max(count * wide / 2, (count + wide) / 2 * 1.05, 4.0) + 0.15
 
     def across(count: int) -> float:
@@ -180,7 +191,7 @@ class Tile:
         self._dtype = sum_dtype(dtype)
         vectors = rows * len(columns.widths)
         # Few accumulators would wait for each other: the sum is then split into several chains.
-        self._chains = max(1, _IN_FLIGHT // vectors)
+        self._chains = 1 if f.machine.compact else max(1, _IN_FLIGHT // vectors)
         self._sums: list[Accumulators] = [
             f.accumulators(rows * self._chains, width, self._dtype) for width in columns.widths
         ]

@@ -1,0 +1,130 @@
+"""Object files of C libraries, made from LLVM's text of a module.
+
+TVM describes its functions for debuggers, shows every one of them to the linker, adds conversions of half precision, and
+has no word for small code. All of that stands in the text of the optimized module; LLVM makes the object of an edited
+one, and says how much stack each function takes.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kcompile.codegen.tvm.build import build_module
+from kcompile.codegen.tvm.compiler import load_text
+from kcompile.codegen.tvm.targets import Machine
+
+_FUNCTION = re.compile(r"^define .*?^}\n", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"@([\w.$]+)\(")
+_USED = re.compile(r"@([\w.$]+)")
+_CONVERSIONS = ("__truncsfhf2", "__extendhfsf2")
+_DEBUG = re.compile(r",? !dbg !\d+|^ *#dbg_.*\n|^!llvm\.dbg\.cu = .*\n", re.MULTILINE)
+_ATTRIBUTES = re.compile(r"^(attributes #\d+ = \{)", re.MULTILINE)
+_FRAME = re.compile(r"^warning: .*stack frame size \((\d+)\) exceeds limit \(0\) in function '([\w.$]+)'\n", re.MULTILINE)
+# Bytes that a function takes beside its frame where LLVM moved code that repeats itself into a function.
+_OUTLINED = 16
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object file, and the most stack in bytes that its exported function takes, without functions of others."""
+
+    code: bytes
+    stack: int
+
+
+def library_object(functions: Mapping[str, Any], machine: Machine, exported: str) -> Object:
+    """An object file of `functions`, as `compile_object` takes them, of which only `exported` is to be called.
+
+    Raises:
+        TargetError: LLVM makes no code for the machine.
+    """
+    text = _edited(str(build_module(functions, machine).inspect_source("ll")), exported, machine.compact)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "model.ll"), Path(folder, "model.o")
+        source.write_text(text)
+        with _diagnostics() as said:
+            load_text(str(source)).write_to_file(str(target), "o")
+        frames = {name: int(size) for size, name in _FRAME.findall("".join(said))}
+        return Object(target.read_bytes(), _stack(text, frames, machine, exported))
+
+
+def _edited(text: str, exported: str, compact: bool) -> str:
+    """The text without debug information and without functions that `exported` does not need."""
+    text = _DEBUG.sub("", text)
+    functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
+    needed = _reached(functions, exported)
+    if any("half" in functions[name] for name in needed):
+        needed |= set(_CONVERSIONS) & set(functions)
+    asked = ' minsize optsize "warn-stack-size"="0"' if compact else ' "warn-stack-size"="0"'
+
+    def function(found: re.Match[str]) -> str:
+        name = _name(found[0])
+        if name not in needed:
+            return ""
+        linkage = "define" if name == exported else "define internal"
+        return found[0] if name in _CONVERSIONS else found[0].replace("define dllexport", linkage, 1)
+
+    return _ATTRIBUTES.sub(rf"\1{asked}", _FUNCTION.sub(function, text))
+
+
+def _name(function: str) -> str:
+    found = _NAME.search(function)
+    assert found
+    return found[1]
+
+
+def _reached(functions: Mapping[str, str], start: str) -> set[str]:
+    """The functions that `start` calls, and those that these call."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name in functions and name not in found:
+            found.add(name)
+            waiting += _USED.findall(functions[name])
+    return found
+
+
+def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -> int:
+    """The frames of the longest chain of calls, each with what the call and the alignment of the frame take."""
+    functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
+    # A call of x86 pushes an address; a frame of vectors that are wider than the stack's alignment is moved up to theirs.
+    beside = (machine.pointer_bytes if machine.architecture.startswith(("x86", "i")) else 0) + _slack(machine)
+    beside += _OUTLINED if machine.compact else 0
+
+    def depth(name: str, above: Collection[str]) -> int:
+        called = {callee for callee in _USED.findall(functions[name]) if callee in functions} - {name, *above}
+        deepest = max((depth(callee, {*above, name}) for callee in called), default=0)
+        return frames.get(name, 0) + beside + deepest
+
+    return depth(start, ())
+
+
+def _slack(machine: Machine) -> int:
+    return max(4 * machine.lanes - 16, 0)
+
+
+@contextmanager
+def _diagnostics() -> Generator[list[str]]:
+    """What LLVM prints of itself meanwhile, at the end; whatever else is printed goes where it would have gone."""
+    said: list[str] = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield said
+            finally:
+                os.dup2(kept, 2)
+                file.seek(0)
+                said.append(file.read().decode(errors="replace"))
+        os.write(2, _FRAME.sub("", said[0]).encode())
+    finally:
+        os.close(kept)
