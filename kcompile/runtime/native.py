@@ -2,7 +2,7 @@
 
 A run needs an arena for intermediate results, which a workspace keeps between calls. With one thread, callers that
 come at the same time get workspaces of their own; with more, they take turns with the one that has the pool, since its
-threads are the machine's CPUs already.
+threads are the machine's CPUs already. Small calls whose shapes came before go past ctypes (`direct`).
 """
 
 import ctypes
@@ -20,10 +20,10 @@ from kcompile.errors import ArtifactError, InputError, KCompileError
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import Array
+from kcompile.runtime.direct import direct_calls
 from kcompile.runtime.memory import Content, Entries, address, aligned, aligned_empty, loaded, pointers
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature
-from kcompile.runtime.staging import MOST_BYTES, Staging
 
 # Operations of one call from which waking the pool pays: it takes up to 50 µs, in which one core does some millions.
 _WORTH_THREADS = 2_000_000
@@ -62,7 +62,6 @@ class _Call:
     symbols: ctypes.Array[ctypes.c_int64]
     threads: int
     arena_bytes: int
-    staging: Staging | None
 
 
 class NativeSession(Session):
@@ -99,11 +98,8 @@ class NativeSession(Session):
         self._weights = aligned(program.weights)
         self._weights_address = address(self._weights)
         self._calls: dict[tuple[int, ...], _Call] = {}
-        # How to predict for an array of a shape that came before: the rows, and the call.
-        self._known: dict[tuple[int, ...], tuple[int, Staging]] = {}
-        single = len(self._dtypes) == 1 and isinstance(signature.structure, str)
-        self._only = self._dtypes[0][1] if single else None
-        self._takes, self._gives = next(iter(signature.inputs), ""), next(iter(signature.outputs), "")
+        self._direct = direct_calls(self._library, signature, self._weights)
+        self._run_known, self._predict_known = self._direct.run, self._direct.predict
         self._forget_workspaces()
 
     def _forget_workspaces(self) -> None:
@@ -113,28 +109,16 @@ class NativeSession(Session):
 
     def predict(self, x: Any, batch_size: int | None = 32, out: Array | None = None) -> Any:
         """As every session's; small arrays of a shape that came before take a shorter way."""
-        if type(x) is np.ndarray and x.dtype is self._only and (known := self._known.get(x.shape)):
-            rows, staging = known
-            whole = (batch_size is None and rows <= 32) or (type(batch_size) is int and batch_size >= max(rows, 1))
-            if whole and (out is None or staging.gives(out)):
-                return staging.one(x, out)
-        return super().predict(x, batch_size, out)
+        result = self._predict_known(x, 32 if batch_size is None else batch_size, out)
+        return super().predict(x, batch_size, out) if result is None else result
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """As every session's, by the same shorter way."""
-        if self._only is not None and len(feeds) == 1 and self._takes in feeds:
-            x = feeds[self._takes]
-            if type(x) is np.ndarray and x.dtype is self._only and (known := self._known.get(x.shape)):
-                return {self._gives: known[1].one(x, None)}
-        return super().run(feeds)
+        results = self._run_known(feeds)
+        return super().run(feeds) if results is None else results
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
         call = self._call_for(arrays, plan)
-        if call.staging:
-            if self._only is not None and len(self._known) < _MAX_CALLS:
-                batch = self.signature.batch
-                self._known[arrays[0].shape] = (plan.bindings[batch] if batch else 0, call.staging)
-            return call.staging(arrays)
         outputs = [np.empty(shape, dtype) for shape, dtype in plan.results]
         with self._workspace(call.threads) as workspace:
             failed = self._library.kc_run(
@@ -167,10 +151,10 @@ class NativeSession(Session):
         threads = self.threads if work >= _WORTH_THREADS else 1
         symbols = (ctypes.c_int64 * len(values))(*values)
         size: int = self._library.kc_arena_bytes(symbols, threads)
-        moved = sum(x.nbytes for x in arrays) + sum(type.itemsize * int(type.size) for type in plan.outputs)
-        small = threads == 1 and size >= 0 and size + moved <= MOST_BYTES
-        staging = Staging(self._library.kc_run, plan, arrays, size, self._weights_address, symbols) if small else None
-        return _Call(symbols, threads, size, staging)
+        if threads == 1:
+            rows = plan.bindings[self.signature.batch] if self.signature.batch else 0
+            self._direct.learn(arrays, plan, values, size, work, rows)
+        return _Call(symbols, threads, size)
 
     @contextmanager
     def _workspace(self, threads: int) -> Generator["_Workspace"]:

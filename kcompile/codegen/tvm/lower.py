@@ -20,7 +20,7 @@ from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.layout import to_channels_last
 from kcompile.ir.types import Array, TensorType
 
-EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy")
+EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy", "kc_python")
 
 ALIGNMENT = 64
 
