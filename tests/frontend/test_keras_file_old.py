@@ -379,3 +379,21 @@ def test_functions_of_tensorflow_stand_in_graphs(name: str, tmp_path: Path, x: n
     spec = functional("m", [source, entry], [["x", 0, 0]], [["f", 0, 0]])
     model = load_model(write_h5(tmp_path / "m.h5", spec, {}))
     np.testing.assert_allclose(model.predict(x), meaning(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("version", "shape"), [("2.9.0", (2, 4, 4, 3)), ("3.9.0", (2, 8, 6, 3))])
+def test_random_crops_resize_what_keras_2_predicts_and_leave_whole_what_keras_3_does(
+    version: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    spec = sequential(
+        layer("InputLayer", name="in", batch_input_shape=[None, 8, 6, 3]),
+        layer("RandomCrop", name="crop", height=4, width=4, seed=None),
+    )
+    model = model_from_json(json.dumps({**spec, "keras_version": version, "backend": "tensorflow"}))
+    x = rng.uniform(size=(2, 8, 6, 3)).astype(np.float32)
+    got = model.predict(x)
+    assert got.shape == shape
+    whole = layers.Resizing(4, 4, crop_to_aspect_ratio=True)
+    inputs = Input((8, 6, 3))
+    expected = Model(inputs, whole(inputs)).predict(x) if shape[1] == 4 else x
+    np.testing.assert_allclose(got, expected, rtol=1e-6)

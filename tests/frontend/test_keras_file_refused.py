@@ -73,10 +73,10 @@ def test_all_layers_without_a_converter_are_named_at_once(custom: Path) -> None:
         "  `norm`    (custom: mypkg>ScaleNorm)                at functional/encoder/norm\n"
         "  `code`    (Lambda: code that kcompile never runs)  at functional/encoder/code\n"
         "  `odd`     (custom activation: my_tanh)             at functional/odd\n"
-        "  `future`  (keras.layers.TFSMLayer)                 at functional/future\n"
+        "  `future`  (TFSMLayer: a SavedModel of TensorFlow)  at functional/future\n"
         '  Register a converter with @kcompile.register_layer("mypkg>ScaleNorm"), '
         '@kcompile.register_layer("Lambda:code"), @kcompile.register_layer("my_tanh"), '
-        '@kcompile.register_layer("keras>TFSMLayer"), or see `kcompile layers`.'
+        '@kcompile.register_layer("TFSMLayer"), or see `kcompile layers`.'
     )
 
 

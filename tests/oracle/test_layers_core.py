@@ -1,5 +1,7 @@
 """Dense, embedding and masking layers, activations and regularization against Keras."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -138,3 +140,16 @@ def test_scaling_layers_agree() -> None:
     check(lambda L, x: L.Normalization(mean=2.0, variance=3.0)(x), x)
     check(lambda L, x: L.Normalization(axis=1, mean=[1.0, 2, 3, 4], variance=[3.0, 2, 0, 4])(x), x)
     check(lambda L, x: L.Normalization(mean=[1.0] * 5, variance=[3.0] * 5, invert=True)(x), x)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"tie_weights": False}, {"logit_soft_cap": 2.0, "mask_zero": True}, {"reverse_dtype": "float32"}],
+    ids=str,
+)
+def test_reversible_embeddings_agree(arguments: dict[str, Any]) -> None:
+    def build(L: Any, x: Any) -> Any:
+        layer = L.ReversibleEmbedding(7, 4, **arguments)
+        return layer(L.GRU(4, return_sequences=True)(layer(x)), reverse=True)
+
+    check(build, RNG.integers(0, 7, (3, 5)).astype(np.int32))

@@ -44,14 +44,17 @@ def test_center_crop_agrees(size: tuple[int, int], data_format: str) -> None:
 RANDOM: dict[str, tuple[Any, ...]] = {
     "AugMix": (),
     "CutMix": (),
+    "MaxNumBoundingBoxes": (3,),
     "MixUp": (),
     "RandAugment": (),
     "RandomBrightness": (0.2,),
     "RandomColorDegeneration": (0.2,),
     "RandomColorJitter": (),
+    "RandomCrop": (9, 10),
     "RandomElasticTransform": (),
     "RandomErasing": (),
     "RandomGaussianBlur": (),
+    "RandomGrayscale": (),
     "RandomInvert": (),
     "RandomPerspective": (),
     "RandomPosterization": (4,),
@@ -64,12 +67,48 @@ RANDOM: dict[str, tuple[Any, ...]] = {
     "RandomSaturation": (0.2,),
     "RandomTranslation": (0.2, 0.1),
     "RandomZoom": (0.2,),
+    "Solarization": (0.1, 0.2),
 }
 
 
 @pytest.mark.parametrize("name", list(RANDOM))
 def test_random_layers_do_nothing_at_inference(name: str) -> None:
     check(lambda L, x: getattr(L, name)(*RANDOM[name])(x), images(2, 9, 10, 3), configs=False)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("value_range", [(0, 255), (0.0, 1.0), (-1.0, 1.0)])
+def test_auto_contrast_agrees(value_range: tuple[float, float], data_format: str) -> None:
+    low, high = value_range
+    x = RNG.uniform(low, high, (2, 5, 6, 3)).astype(np.float32) * 0.7
+    x[0, ..., 1] = 0.3
+    check(lambda L, x: L.AutoContrast(value_range, data_format=data_format)(x), x, rtol=1e-4, configs=False)
+    if high == 255:
+        check(lambda L, x: L.AutoContrast()(x), x.astype(np.uint8), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"tile_grid_size": (2, 3), "clip_limit": 1.5},
+        {"tile_grid_size": (3, 2), "clip_limit": 0},
+        {"value_range": (0.0, 1.0), "tile_grid_size": (1, 1)},
+        {"tile_grid_size": (2, 2), "data_format": "channels_first"},
+    ],
+    ids=str,
+)
+def test_adaptive_equalization_agrees(arguments: dict[str, Any]) -> None:
+    x = images(2, 13, 10, 3) / (255 if "value_range" in arguments else 1)
+    layer = "ContrastLimitedAdaptiveHistogramEqualization"
+    check(lambda L, x: getattr(L, layer)(**arguments)(x), x, rtol=1e-4)
+
+
+def test_pipelines_agree() -> None:
+    def build(L: Any, x: Any) -> Any:
+        return L.Pipeline([L.Rescaling(1 / 255), L.AutoContrast((0, 1)), L.Dense(4), L.Dense(3, "relu")])(x)
+
+    check(build, images(2, 5, 6, 3), rtol=1e-4, configs=False)
 
 
 @pytest.mark.parametrize("mode", ["multi_hot", "one_hot", "count"])

@@ -35,6 +35,14 @@ KERAS_LAYERS = frozenset(
 # Classes that hold a graph of layers, under the names that files of all ages give them.
 MODEL_CLASSES = {"Sequential": "Sequential", "Model": "Functional", "Functional": "Functional", "Network": "Functional"}
 
+# Layers that stand for a program in another framework.
+FOREIGN = {
+    "FlaxLayer": "code of Flax",
+    "JaxLayer": "code of JAX",
+    "TFSMLayer": "a SavedModel of TensorFlow",
+    "TorchModuleWrapper": "code of PyTorch",
+}
+
 _ALIASES = {
     "CuDNNGRU": "GRU",
     "CuDNNLSTM": "LSTM",

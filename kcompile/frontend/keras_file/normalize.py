@@ -11,9 +11,16 @@ from kcompile.errors import ModelError, UnsupportedLayer, shown
 from kcompile.frontend import activations
 from kcompile.frontend.keras_file.int8_layers import INT8_LAYERS
 from kcompile.frontend.keras_file.keras_1 import keras_2_spec
-from kcompile.frontend.keras_file.names import KERAS_LAYERS, MODEL_CLASSES, canonical_class
+from kcompile.frontend.keras_file.names import FOREIGN, KERAS_LAYERS, MODEL_CLASSES, canonical_class
 from kcompile.frontend.keras_file.nodes import modern_graph
-from kcompile.frontend.keras_file.old_spellings import MEANINGLESS, MEANINGLESS_SUFFIXES, NEUTRAL, modern, quantization
+from kcompile.frontend.keras_file.old_spellings import (
+    MEANINGLESS,
+    MEANINGLESS_SUFFIXES,
+    NEUTRAL,
+    modern,
+    modern_class,
+    quantization,
+)
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
 from kcompile.frontend.operations import OPERATIONS, TENSORFLOW_FUNCTIONS
@@ -60,6 +67,7 @@ class _Normalizer:
     def layer(self, spec: Any, path: str) -> Spec:
         """The spec of a layer or model at `path`."""
         class_name, config = _parts(spec, path)
+        class_name = modern_class(class_name, self.version)
         named: Any = config if isinstance(config, Mapping) else {}
         name = named.get("name") or spec.get("name") or class_name.lower()
         here = f"{path}/{name}" if path else str(name)
@@ -263,6 +271,9 @@ def _described(spec: Mapping[str, Any], class_name: str, name: str, path: str, v
     registered, module = spec.get("registered_name"), spec.get("module")
     if class_name == "Lambda":
         return _Unsupported(name, "Lambda: code that kcompile never runs", path, f"Lambda:{name}")
+    if class_name in FOREIGN:
+        description = f"{class_name}: {FOREIGN[class_name]}"
+        return _Unsupported(name, description, path, class_name)
     if _is_operation(spec, version):
         return _Unsupported(name, f"keras.ops: {class_name}", path, f"keras.ops>{class_name}")
     if class_name in _TENSORFLOW:

@@ -44,6 +44,14 @@ NEUTRAL: dict[tuple[str, str], Any] = {("DepthwiseConv2D", "groups"): 1, ("Depth
 # What classes that others replaced had in place of arguments: cuDNN computes GRUs in one way.
 _ALWAYS: dict[str, Config] = {"CuDNNGRU": {"reset_after": True}}
 
+# Layers that did something else before Keras 3: its RandomCrop leaves images whole at inference, which were resized.
+_BEFORE_3 = {"RandomCrop": "Resizing"}
+
+
+def modern_class(name: str, version: KerasVersion) -> str:
+    """The layer of Keras 3 that does at inference what the class `name` of `version` did."""
+    return name if version.is_3 else _BEFORE_3.get(name, name)
+
 
 def modern(old_name: str, class_name: str, config: Config, version: KerasVersion) -> Config:
     """`config` of a layer in Keras 3's words; `old_name` is its class in the file, `class_name` the present one.
@@ -152,6 +160,11 @@ def _lambda(config: Config, version: KerasVersion) -> Config:
     return {**made, **arguments} if isinstance(arguments, dict) else made
 
 
+def _resizing(config: Config, version: KerasVersion) -> Config:
+    # What only RandomCrop had, which cut images to the proportions of the result.
+    return config if version.is_3 or "interpolation" in config else {**config, "crop_to_aspect_ratio": True}
+
+
 def _input(config: Config, version: KerasVersion) -> Config:
     return _renamed(config, batch_input_shape="batch_shape")
 
@@ -172,5 +185,6 @@ _CHANGES: dict[str, Callable[[Config, KerasVersion], Config]] = {
     "LSTM": _recurrent,
     "LeakyReLU": _leaky_relu,
     "RNN": _recurrent,
+    "Resizing": _resizing,
     "SimpleRNN": _recurrent,
 }

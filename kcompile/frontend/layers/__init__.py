@@ -12,6 +12,7 @@ from kcompile.frontend.layers.activation import (
 from kcompile.frontend.layers.attention import GroupQueryAttention, MultiHeadAttention
 from kcompile.frontend.layers.attention_scores import AdditiveAttention, Attention
 from kcompile.frontend.layers.categories import CategoryEncoding, Discretization
+from kcompile.frontend.layers.contrast import AutoContrast, ContrastLimitedAdaptiveHistogramEqualization
 from kcompile.frontend.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -24,23 +25,27 @@ from kcompile.frontend.layers.convolution import (
     SeparableConv1D,
     SeparableConv2D,
 )
-from kcompile.frontend.layers.core import Dense, Embedding, Identity, Masking
+from kcompile.frontend.layers.core import Dense, Embedding, Identity, Masking, ReversibleEmbedding
 from kcompile.frontend.layers.einsum import EinsumDense
 from kcompile.frontend.layers.hashing import HashedCrossing, Hashing
 from kcompile.frontend.layers.images import (
     AugMix,
     CenterCrop,
     CutMix,
+    Equalization,
+    MaxNumBoundingBoxes,
     MixUp,
     RandAugment,
     RandomBrightness,
     RandomColorDegeneration,
     RandomColorJitter,
     RandomContrast,
+    RandomCrop,
     RandomElasticTransform,
     RandomErasing,
     RandomFlip,
     RandomGaussianBlur,
+    RandomGrayscale,
     RandomHue,
     RandomInvert,
     RandomPerspective,
@@ -52,6 +57,7 @@ from kcompile.frontend.layers.images import (
     RandomTranslation,
     RandomZoom,
     Resizing,
+    Solarization,
 )
 from kcompile.frontend.layers.lookups import IntegerLookup, StringLookup
 from kcompile.frontend.layers.merging import (
@@ -72,6 +78,7 @@ from kcompile.frontend.layers.normalization import (
     SpectralNormalization,
     UnitNormalization,
 )
+from kcompile.frontend.layers.pipeline import Pipeline
 from kcompile.frontend.layers.pooling import (
     AdaptiveAveragePooling1D,
     AdaptiveAveragePooling2D,
@@ -143,6 +150,7 @@ __all__ = [
     "AlphaDropout",
     "Attention",
     "AugMix",
+    "AutoContrast",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -152,6 +160,7 @@ __all__ = [
     "CategoryEncoding",
     "CenterCrop",
     "Concatenate",
+    "ContrastLimitedAdaptiveHistogramEqualization",
     "Conv1D",
     "Conv1DTranspose",
     "Conv2D",
@@ -173,6 +182,7 @@ __all__ = [
     "Dropout",
     "EinsumDense",
     "Embedding",
+    "Equalization",
     "Flatten",
     "GRUCell",
     "GaussianDropout",
@@ -193,6 +203,7 @@ __all__ = [
     "LayerNormalization",
     "LeakyReLU",
     "Masking",
+    "MaxNumBoundingBoxes",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
@@ -205,16 +216,19 @@ __all__ = [
     "Normalization",
     "PReLU",
     "Permute",
+    "Pipeline",
     "RMSNormalization",
     "RandAugment",
     "RandomBrightness",
     "RandomColorDegeneration",
     "RandomColorJitter",
     "RandomContrast",
+    "RandomCrop",
     "RandomElasticTransform",
     "RandomErasing",
     "RandomFlip",
     "RandomGaussianBlur",
+    "RandomGrayscale",
     "RandomHue",
     "RandomInvert",
     "RandomPerspective",
@@ -230,12 +244,14 @@ __all__ = [
     "Rescaling",
     "Reshape",
     "Resizing",
+    "ReversibleEmbedding",
     "STFTSpectrogram",
     "SeparableConv1D",
     "SeparableConv2D",
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",
+    "Solarization",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",

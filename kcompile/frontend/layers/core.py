@@ -94,6 +94,56 @@ class Embedding(Layer):
         return t(ops.Compare("!="), args[0], like(t, args[0], 0))
 
 
+@register_layer("keras>ReversibleEmbedding")
+@dataclass(eq=False)
+class ReversibleEmbedding(Embedding):
+    """Rows of a table, or called with ``reverse=True`` the products with all rows.
+
+    ``x: i[...] -> T[..., output_dim]``, or ``x: T[..., output_dim] -> T[..., input_dim]``. The products are with a
+    table of their own unless `tie_weights`, in `reverse_dtype`, and with `logit_soft_cap` within it:
+    ``cap * tanh(x / cap)``.
+    """
+
+    input_dim: int
+    output_dim: int
+    tie_weights: bool = True
+    embeddings_initializer: Any = "uniform"
+    embeddings_regularizer: Any = None
+    embeddings_constraint: Any = None
+    mask_zero: bool = False
+    reverse_dtype: str | None = None
+    logit_soft_cap: float | None = None
+    lora_rank: int | None = None
+    lora_alpha: Any = None
+    quantization_config: Any = None
+    activity_regularizer: Any = None
+
+    def build(self, *input_shapes: Any) -> None:
+        super().build(*input_shapes)
+        if not self.tie_weights:
+            self.add_weight("reverse_embeddings", (self.output_dim, self.input_dim), self.embeddings_initializer)
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        if not kwargs.get("reverse", any(args[1:])):
+            return super().call(t, args[0])
+        kernel = t.weight("reverse_embeddings") if not self.tie_weights else self._transposed(t)
+        dtype = self.reverse_dtype or kernel.type.dtype
+        return self.capped(t, t(ops.Dense(), cast(t, args[0], dtype), cast(t, kernel, dtype)))
+
+    def _transposed(self, t: Trace) -> Value:
+        return t(ops.Transpose((1, 0)), t.weight("embeddings"))
+
+    def capped(self, t: Trace, logits: Value) -> Value:
+        """The logits within ``logit_soft_cap``."""
+        if self.logit_soft_cap is None:
+            return logits
+        cap = like(t, logits, self.logit_soft_cap)
+        return t(ops.Mul(), t(ops.Tanh(), t(ops.Div(), logits, cap)), cap)
+
+    def compute_mask(self, t: Trace, *args: Any, **kwargs: Any) -> Value | None:
+        return None if kwargs.get("reverse", any(args[1:])) else super().compute_mask(t, *args, **kwargs)
+
+
 @register_layer("keras>Masking")
 @dataclass(eq=False)
 class Masking(Layer):

@@ -1,8 +1,8 @@
 """Layers that prepare images inside a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -129,21 +129,42 @@ class CenterCrop(_Sized):
 
 
 class RandomImageLayer(Layer):
-    """Changes images at random while training; at inference it returns them, as floats."""
+    """Changes images at random while training; at inference it returns them, as floats.
 
-    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+    Of a dict, which Keras lets stand for images and what belongs to them, the images are ``data["images"]``.
+    """
+
+    # Whether images become floats.
+    gives_floats: ClassVar[bool] = True
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
         if t.training:
             law = f"layer `{self.name}` ({type(self).__name__}) cannot change images while training"
             raise ModelError(f"{law}. Change them before `fit`, and leave the layer out.")
-        return cast(t, args[0], self.compute_dtype)
+        data: Any = args[0]
+        if not isinstance(data, Mapping):
+            return self._at_inference(t, data)
+        if "bounding_boxes" in data:
+            law = f"layer `{self.name}` ({type(self).__name__}) takes no bounding boxes in a graph, as in Keras"
+            raise ModelError(f"{law}. Hand them around the layer.")
+        return {**data, "images": self._at_inference(t, data["images"])}
+
+    def _at_inference(self, t: Trace, x: Value) -> Value:
+        return cast(t, x, self.compute_dtype) if self.gives_floats else x
+
+
+# Those that do not even cast what they leave as it is.
+_KEEP_DTYPE = ("Equalization", "MaxNumBoundingBoxes", "RandomCrop", "RandomGrayscale")
 
 
 def _at_random(name: str, required: Sequence[str] = (), **defaults: Any) -> type[RandomImageLayer]:
     """A layer class of that name with arguments in Keras's order; all have a seed and a data format."""
+    gives_floats = name not in _KEEP_DTYPE
     common = {} if name == "RandomBrightness" else {"data_format": None}
     items: dict[str, Any] = {**defaults, "seed": None, **common}
     fields = [(n, Any) for n in required] + [(n, Any, field(default=value)) for n, value in items.items()]
-    cls = make_dataclass(name, fields, bases=(RandomImageLayer,), eq=False)
+    members = {"gives_floats": gives_floats, "autocast": gives_floats}
+    cls = make_dataclass(name, fields, bases=(RandomImageLayer,), eq=False, namespace=members)
     cls.__module__ = __name__
     return register_layer(f"keras>{name}")(cls)
 
@@ -162,6 +183,8 @@ AugMix = _at_random(
     interpolation="bilinear",
 )
 CutMix = _at_random("CutMix", factor=1.0)
+Equalization = _at_random("Equalization", value_range=_RANGE, bins=256)
+MaxNumBoundingBoxes = _at_random("MaxNumBoundingBoxes", ["max_number"], fill_value=-1)
 MixUp = _at_random("MixUp", alpha=0.2)
 RandAugment = _at_random("RandAugment", value_range=_RANGE, num_ops=2, factor=0.5, interpolation="bilinear")
 RandomBrightness = _at_random("RandomBrightness", ["factor"], value_range=_RANGE)
@@ -175,6 +198,7 @@ RandomColorJitter = _at_random(
     hue_factor=None,
 )
 RandomContrast = _at_random("RandomContrast", ["factor"], value_range=_RANGE)
+RandomCrop = _at_random("RandomCrop", ["height", "width"])
 RandomElasticTransform = _at_random(
     "RandomElasticTransform",
     factor=1.0,
@@ -187,6 +211,7 @@ RandomElasticTransform = _at_random(
 RandomErasing = _at_random("RandomErasing", factor=1.0, scale=(0.02, 0.33), fill_value=None, value_range=_RANGE)
 RandomFlip = _at_random("RandomFlip", mode="horizontal_and_vertical")
 RandomGaussianBlur = _at_random("RandomGaussianBlur", factor=1.0, kernel_size=3, sigma=1.0, value_range=_RANGE)
+RandomGrayscale = _at_random("RandomGrayscale", factor=0.5)
 RandomHue = _at_random("RandomHue", ["factor"], value_range=_RANGE)
 RandomInvert = _at_random("RandomInvert", factor=1.0, value_range=_RANGE)
 RandomPerspective = _at_random("RandomPerspective", factor=1.0, scale=1.0, interpolation="bilinear", fill_value=0.0)
@@ -199,3 +224,4 @@ RandomShear = _at_random(
 )
 RandomTranslation = _at_random("RandomTranslation", ["height_factor", "width_factor"], **_WARP, fill_value=0.0)
 RandomZoom = _at_random("RandomZoom", ["height_factor"], width_factor=None, **_WARP, fill_value=0.0)
+Solarization = _at_random("Solarization", addition_factor=0.0, threshold_factor=0.0, value_range=_RANGE)
