@@ -32,6 +32,17 @@ def set_seed(seed: int) -> None:
     _Source.generator = np.random.default_rng(seed)
 
 
+def random_state() -> dict[str, Any]:
+    """Where unseeded initializers are in their stream of random numbers, for `set_random_state`."""
+    return dict(_Source.generator.bit_generator.state)
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Let unseeded initializers go on drawing from where they were at `random_state`."""
+    _Source.generator = np.random.default_rng()
+    _Source.generator.bit_generator.state = state
+
+
 def drawn_seed() -> int:
     """A seed from where unseeded initializers draw."""
     return int(_Source.generator.integers(2**62))

@@ -5,8 +5,6 @@
 
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ import h5py
 import numpy as np
 
 from kcompile.errors import ModelError
+from kcompile.frontend.atomic import replace_file
 from kcompile.frontend.keras_file import archive, training_state
 from kcompile.frontend.keras_file.layout import joined, legacy_order, owned_weights, places, stored_weights
 from kcompile.frontend.keras_file.version import WRITTEN
@@ -61,28 +60,9 @@ def _write(model: Model, path: Path, overwrite: bool, writer: Callable[[Model, B
     if path.exists() and not overwrite:
         raise ModelError(f"{path} exists already. Save with overwrite=True, or to another name.")
     try:
-        _replace(path, lambda file: writer(model, file))
+        replace_file(path, lambda file: writer(model, file))
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file under another name first, so that a failure leaves the old one whole."""
-    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            write(file)
-        os.chmod(made, 0o666 & ~_umask())
-        os.replace(made, path)
-    except BaseException:
-        os.unlink(made)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _config(model: Model) -> dict[str, Any]:

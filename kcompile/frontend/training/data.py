@@ -116,6 +116,8 @@ class Batches(ABC):
 
     # How many batches one run gives, where that is known.
     count: int | None = None
+    # Whether a new run goes on where the last one stopped, as that of a generator does.
+    goes_on: bool = False
 
     @abstractmethod
     def __iter__(self) -> Iterator[Batch]:
@@ -169,7 +171,7 @@ class IterableBatches(Batches):
         self._reader, self._source, self._shuffle, self._class_weight = reader, source, shuffle, class_weight
         self._indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
         self.count = len(source) if self._indexed else None
-        self._iterator: Iterator[Any] | None = None
+        self.goes_on = not self._indexed and iter(source) is source
 
     def __iter__(self) -> Iterator[Batch]:
         return (self._read(item) for item in self._items())
@@ -178,8 +180,7 @@ class IterableBatches(Batches):
         if self._indexed:
             order = initializers.shuffled(self.count or 0) if self._shuffle else range(self.count or 0)
             return (self._source[int(i)] for i in order)
-        # A generator goes on where it stopped; anything else begins again.
-        return self._source if iter(self._source) is self._source else iter(self._source)
+        return self._source if self.goes_on else iter(self._source)
 
     def _read(self, item: Any) -> Batch:
         parts: tuple[Any, ...] = item if isinstance(item, tuple) else (item,)

@@ -1,15 +1,18 @@
 """The loops of `fit`, `evaluate` and `predict` (``keras/src/backend/jax/trainer.py`` without the device)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kcompile.errors import InputError
+from kcompile.frontend import initializers
 from kcompile.frontend.training.callbacks.base import CallbackList
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import ArrayBatches, Batch, Batches, IterableBatches, Reader, is_arrays
+from kcompile.frontend.training.interrupts import Interrupts
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
@@ -18,12 +21,33 @@ if TYPE_CHECKING:
 Logs = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where `fit` begins; a callback that restores an interrupted one sets it.
+
+    Attributes:
+        step: of the first epoch.
+        logs: those after the step before it.
+    """
+
+    epoch: int
+    step: int = 0
+    logs: Logs = field(default_factory=dict[str, Any])
+
+
 @dataclass
 class Source:
-    """Batches with the number of them that makes an epoch, where the user gives one."""
+    """Batches with the number of them that makes an epoch, where the user gives one.
+
+    Attributes:
+        began: where the stream of random numbers was when the present run through the data began.
+        taken: batches that this run has given; of data that cannot begin again, all that it has given.
+    """
 
     batches: Batches
     steps: int | None = None
+    began: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    taken: int = 0
     _running: Iterator[Batch] | None = None
 
     @property
@@ -31,32 +55,59 @@ class Source:
         """The number of batches of an epoch, where it is known."""
         return self.steps or self.batches.count
 
-    def epoch(self) -> Iterator[tuple[int, Batch]]:
+    def epoch(self, first: int = 0) -> Iterator[tuple[int, Batch]]:
         """The numbered batches of one epoch; with `steps`, the data goes on where the last epoch stopped.
+
+        Args:
+            first: the step to begin with, where those before it were made by a run that this one resumes.
 
         Raises:
             InputError: there is no batch.
         """
-        empty = True
-        for step, batch in enumerate(iter(self.batches) if self.steps is None else self._continued(self.steps)):
-            empty = False
+        if self.steps is None and not first:
+            self.restart()
+        step = first
+        while self.steps is None or step < self.steps:
+            batch = self._next()
+            if batch is None:
+                break
             yield step, batch
-        if empty:
+            step += 1
+        if not step:
             raise InputError("the data must give at least one batch. Received: none.")
 
-    def _continued(self, steps: int) -> Iterator[Batch]:
-        for _ in range(steps):
-            batch = next(self._running, None) if self._running else None
-            if batch is None:
-                self._running = iter(self.batches)
-                batch = next(self._running, None)
-            if batch is None:
-                return
-            yield batch
+    def _next(self) -> Batch | None:
+        batch = next(self._running, None) if self._running is not None else None
+        if batch is None and (self._running is None or self.steps is not None):
+            batch = next(self._begun(), None)
+        self.taken += batch is not None
+        return batch
+
+    def _begun(self) -> Iterator[Batch]:
+        self.began = initializers.random_state()
+        self.taken = self.taken if self.batches.goes_on else 0
+        self._running = iter(self.batches)
+        return self._running
 
     def restart(self) -> None:
         """Begin the next epoch with the first batch."""
         self._running = None
+
+    def resume(self, began: Mapping[str, Any], taken: int) -> None:
+        """Go on where another source of the same data was, by its `began` and `taken`."""
+        if not began:
+            return
+        initializers.set_random_state(began)
+        running = self._begun()
+        self.taken = sum(1 for _ in islice(running, taken))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a `fit` reads."""
+
+    training: Source
+    validation: Source | None = None
 
 
 def make_source(
@@ -101,21 +152,54 @@ def train(
     epochs: range,
     validation_freq: int | Sequence[int] = 1,
 ) -> None:
-    """Run epochs of training."""
-    assert compiled.objectives is not None
+    """Run epochs of training.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the model is as it was after some step.
+    """
     assert compiled.optimizer is not None
-    model.stop_training = False
-    callbacks.call("on_train_begin", {})
+    model.stop_training, model.start, model.sources = False, None, Sources(source, validation)
+    try:
+        callbacks.call("on_train_begin", {})
+        start = model.start or Start(epochs.start)
+        with Interrupts() as interrupts:
+            logs = _epochs(model, compiled, callbacks, start, epochs, validation_freq, interrupts)
+            interrupts.busy = True
+            compiled.optimizer.finalize()
+            callbacks.call("on_train_end", logs)
+            interrupts.let_through()
+    except BaseException:
+        callbacks.call("on_train_abort", {})
+        raise
+    finally:
+        model.sources = None
+
+
+def _epochs(
+    model: "Model",
+    compiled: Compiled,
+    callbacks: CallbackList,
+    start: Start,
+    epochs: range,
+    validation_freq: int | Sequence[int],
+    interrupts: Interrupts,
+) -> Logs:
+    """The logs of the last epoch."""
+    assert compiled.objectives is not None
+    assert model.sources is not None
+    source, validation = model.sources.training, model.sources.validation
     logs: Logs = {}
-    first = max(epochs.start, model.initial_epoch or 0)
-    for epoch in range(first, epochs.stop):
+    for epoch in range(max(epochs.start, start.epoch), epochs.stop):
         compiled.objectives.reset()
         callbacks.call("on_epoch_begin", epoch, {})
         runner = compiled.runner(model, "train")
-        for step, batch in source.epoch():
+        first, logs = (start.step, start.logs) if epoch == start.epoch else (0, {})
+        for step, batch in source.epoch(first):
+            interrupts.busy = True
             callbacks.call("on_train_batch_begin", step, {})
             logs = as_logs(runner.run(batch))
             callbacks.call("on_train_batch_end", step, logs)
+            interrupts.let_through()
             if model.stop_training:
                 break
         source.batches.end_epoch()
@@ -123,11 +207,12 @@ def train(
         if validation is not None and _is_due(epoch, validation_freq):
             found = test(model, compiled, validation, callbacks)
             logs.update({f"val_{name}": value for name, value in found.items()})
+        interrupts.busy = True
         callbacks.call("on_epoch_end", epoch, logs)
+        interrupts.let_through()
         if model.stop_training:
             break
-    compiled.optimizer.finalize()
-    callbacks.call("on_train_end", logs)
+    return logs
 
 
 def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:

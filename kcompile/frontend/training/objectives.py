@@ -155,6 +155,7 @@ class Objectives:
     groups: dict[str, list[tuple[Metric, bool]]] = field(default_factory=dict[str, list[tuple[Metric, bool]]])
     _losses: list[Loss | None] | None = None
     _classes: dict[str, ClassLabels] = field(default_factory=dict[str, ClassLabels])
+    _pending: list[list[Array]] = field(default_factory=list[list[Array]])
 
     def build(self, targets: Sequence[Target]) -> None:
         """Make losses and metrics for the outputs; once."""
@@ -211,8 +212,28 @@ class Objectives:
 
     def reset(self) -> None:
         """Forget all batches."""
+        self._pending = []
         for metric in self.all_metrics:
             metric.reset_state()
+
+    @property
+    def states(self) -> list[list[Array]]:
+        """What each metric has seen since `reset`."""
+        return [[weight.value.copy() for weight in metric.variables] for metric in self.all_metrics]
+
+    def resume(self, states: list[list[Array]]) -> None:
+        """Let the metrics go on from `states`, as soon as they are made."""
+        self._pending = states
+        self._assign_pending()
+
+    def _assign_pending(self) -> None:
+        metrics = self.all_metrics
+        if list(map(len, self._pending)) != [len(metric.variables) for metric in metrics]:
+            return
+        for metric, values in zip(metrics, self._pending, strict=True):
+            for weight, value in zip(metric.variables, values, strict=True):
+                weight.value = value
+        self._pending = []
 
     def total_loss(self, state: State, targets: Sequence[Target], extra: Sequence[Expression]) -> Expression:
         """The loss of a batch: those of the outputs, weighted, and what layers add.
@@ -248,6 +269,7 @@ class Objectives:
                 with _fitting(f"the metric {metric.name}", target):
                     metric.ensure_built(target.labels(), target.y_pred)
                     metric.update(state, target.labels(), target.y_pred, weights=weights)
+        self._assign_pending()
 
     def results(self, state: State) -> dict[str, Expression]:
         """The results of all metrics by the names that logs use."""

@@ -12,6 +12,8 @@ from kcompile.frontend.training.callbacks.simple import History
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import Reader, split
 from kcompile.frontend.training.loop import (
+    Sources,
+    Start,
     as_logs,
     make_source,
     predict,
@@ -34,13 +36,15 @@ class Trainer:
     Attributes:
         stop_training: set it to end `fit` after the present batch.
         history: of the last `fit`.
-        initial_epoch: where `fit` begins, where a callback restored an interrupted one.
+        start: where `fit` begins, where a callback restored an interrupted one.
+        sources: what the present `fit` reads.
         not_compiled: why a model that was loaded could not be compiled as its file says.
     """
 
     stop_training: bool = False
     history: History | None = None
-    initial_epoch: int | None = None
+    start: Start | None = None
+    sources: Sources | None = None
     not_compiled: str = ""
     _compiled: Compiled | None = None
 
@@ -101,7 +105,7 @@ class Trainer:
         Raises:
             ModelError: the model is not compiled.
         """
-        found = self._require_compiled("optimizer").optimizer
+        found = self.require_compiled("optimizer").optimizer
         assert found is not None
         return found
 
@@ -121,7 +125,12 @@ class Trainer:
         for metric in self.metrics:
             metric.reset_state()
 
-    def _require_compiled(self, method: str) -> Compiled:
+    def require_compiled(self, method: str) -> Compiled:
+        """What `compile` left.
+
+        Raises:
+            ModelError: it was not called; the text names the method that needs it.
+        """
         if self._compiled is None or self._compiled.objectives is None:
             law = f"`{method}` needs a compiled model. Call model.compile(optimizer, loss) first."
             raise ModelError(f"{law} {self.not_compiled}".rstrip())
@@ -168,7 +177,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = self._require_compiled("fit")
+        compiled = self.require_compiled("fit")
         reader, data = self._reader(compiled), (x, y, sample_weight)
         if validation_split and validation_data is None:
             data, validation_data = split(data, validation_split)
@@ -208,7 +217,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = self._require_compiled("evaluate")
+        compiled = self.require_compiled("evaluate")
         source = make_source(self._reader(compiled), (x, y, sample_weight), batch_size, steps)
         logs = test(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
         return logs if return_dict else self._in_order(logs)
@@ -268,7 +277,7 @@ class Trainer:
         class_weight: Mapping[int, float] | None,
         return_dict: bool,
     ) -> Any:
-        compiled = self._require_compiled(f"{mode}_on_batch")
+        compiled = self.require_compiled(f"{mode}_on_batch")
         reader = self._reader(compiled)
         count = reader.named(data[0]).size
         (batch,) = make_source(reader, data, max(count, 1), None, False, class_weight).batches

@@ -13,6 +13,7 @@ from kcompile import Input, Sequential, layers
 from kcompile.errors import ModelError
 from kcompile.frontend import initializers
 from kcompile.frontend.training.callbacks import (
+    BackupAndRestore,
     Callback,
     CSVLogger,
     EarlyStopping,
@@ -112,11 +113,38 @@ def test_a_metric_that_should_rise_is_known_by_its_name_and_kind() -> None:
     assert len(run(values, EarlyStopping("val_other", patience=1), name="val_other")[1].epoch) == 2
 
 
-def test_a_number_that_is_not_in_the_logs_is_warned_of() -> None:
-    with pytest.warns(
-        UserWarning, match="EarlyStopping watches `val_auc`, which is not in the logs: loss, mae, val_loss"
-    ):
-        run([1, 1], EarlyStopping("val_auc"))
+@pytest.mark.parametrize("kind", [EarlyStopping, ReduceLROnPlateau, ModelCheckpoint])
+def test_a_number_that_no_metric_gives_is_refused(kind: Any, tmp_path: Path) -> None:
+    options = {"filepath": tmp_path / "best.keras", "save_best_only": True} if kind is ModelCheckpoint else {}
+    text = error_of(ModelError, lambda: run([1, 1], kind(monitor="val_auc", **options)))
+    names = "loss, mae, val_loss" + (", learning_rate" if kind is ReduceLROnPlateau else "")
+    law = f"{kind.__name__} watches `val_auc`, which is not in the logs: {names}."
+    assert text == f"{law} Give one of these as `monitor`, or add a metric of that name in `compile`."
+
+
+def test_a_number_that_the_logs_have_at_other_times_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="EarlyStopping watches `val_mae`, which is not in the logs: loss, mae, val_l"):
+        _, history = run([1, 1], EarlyStopping("val_mae"))
+    assert len(history.epoch) == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "monitor", "rises"),
+    [
+        (kcompile.metrics.Precision(name="p"), "val_p", True),
+        (kcompile.metrics.MeanIoU(2, name="overlap"), "val_overlap", True),
+        (kcompile.metrics.BinaryCrossentropy(name="bits"), "bits", False),
+        (kcompile.metrics.R2Score(name="fit"), "val_fit", True),
+        ("mae", "val_accuracy_head_loss", False),
+    ],
+)
+def test_the_kind_of_a_metric_says_whether_more_is_better(metric: Any, monitor: str, rises: bool) -> None:
+    model, x, y = model_and_data()
+    model.compile("sgd", "mse", metrics=[metric])
+    model.evaluate(x, (y > 0).astype(float), verbose=0)
+    callback = EarlyStopping(monitor)
+    callback.set_model(model)
+    assert callback.rises is rises
 
 
 def test_the_rate_falls_on_a_plateau_and_not_below_its_least() -> None:
@@ -167,6 +195,31 @@ def test_only_better_models_replace_the_best_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.get_weights()[0], kept[1][0])
 
 
+def test_a_model_that_cannot_be_compared_does_not_replace_the_best_one(tmp_path: Path) -> None:
+    model, x, y = model_and_data()
+    path, kept = tmp_path / "best.keras", []
+    keep = LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.get_weights()))
+    checkpoint = ModelCheckpoint(path, "val_mae", save_best_only=True)
+    with pytest.warns(UserWarning, match="watches `val_mae`"):
+        model.fit(
+            x, y, epochs=4, verbose=0, callbacks=[keep, checkpoint], validation_data=(x, y), validation_freq=[1, 3]
+        )
+    assert any((kcompile.load_model(path).get_weights()[0] == kept[i][0]).all() for i in (0, 2))
+
+
+def test_a_checkpoint_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run([3, 1, 2], ModelCheckpoint(tmp_path / "m.keras", save_best_only=True, verbose=1))
+    path = tmp_path / "m.keras"
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        f"Epoch 1: val_loss improved from None to 3.00000, saving model to {path}",
+        "",
+        f"Epoch 2: val_loss improved from 3.00000 to 1.00000, saving model to {path}",
+        "",
+        "Epoch 3: val_loss did not improve from 1.00000",
+    ]
+
+
 def test_checkpoints_by_batches(tmp_path: Path) -> None:
     model, x, y = model_and_data()
     saved = ModelCheckpoint(tmp_path / "{epoch}-{batch}.keras", save_freq=3)
@@ -199,6 +252,8 @@ def test_wrong_arguments_of_callbacks_are_refused(tmp_path: Path) -> None:
         ),
     ):
         assert error_of(ModelError, make) == text
+    assert error_of(ModelError, lambda: CSVLogger("a.csv", "::")).endswith("one character. Received: '::'.")
+    assert error_of(ModelError, lambda: LambdaCallback(on_epoch_end=3)).endswith("must be a function. Received: 3.")  # type: ignore[arg-type]
     text = error_of(ModelError, lambda: run([1], ModelCheckpoint(tmp_path / "{auc}.keras")))
     assert text.startswith("`filepath` of ModelCheckpoint may name epoch, loss, mae, val_loss.")
 
@@ -222,6 +277,34 @@ def test_training_ends_at_a_loss_that_is_no_number(capsys: pytest.CaptureFixture
     assert history.epoch == [0]
     assert int(model.optimizer.iteration.value) == 3
     assert capsys.readouterr().out == "Batch 2: Invalid loss, terminating training\n"
+    strict = TerminateOnNaN(raise_error=True)
+    text = error_of(ModelError, lambda: model.fit(x, y, shuffle=False, verbose=0, callbacks=[strict]))
+    assert text.startswith("the loss must be a finite number. Received: nan after batch 0. ")
+
+
+def test_places_that_cannot_be_written_to_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "inside"
+    for callback, argument in (
+        (ModelCheckpoint(f"{place}/m.keras"), "`filepath` of ModelCheckpoint"),
+        (CSVLogger(place), "`filename` of CSVLogger"),
+        (BackupAndRestore(place), "`backup_dir` of BackupAndRestore"),
+    ):
+        text = error_of(ModelError, lambda callback=callback: run([1], callback))
+        assert text.startswith(f"{argument} must be ")
+        assert str(place) in text
+
+
+def test_an_error_in_training_closes_what_is_open(tmp_path: Path) -> None:
+    log = CSVLogger(tmp_path / "log.csv")
+
+    def fail(epoch: int, logs: Any) -> None:
+        raise RuntimeError("as asked for")
+
+    with pytest.raises(RuntimeError, match="as asked for"):
+        run([1], log, LambdaCallback(on_epoch_end=fail))
+    assert log._file is not None
+    assert log._file.closed
 
 
 class Terminal(io.StringIO):

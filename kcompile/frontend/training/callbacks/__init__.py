@@ -1,5 +1,6 @@
 """Callbacks by Keras's names."""
 
+from kcompile.frontend.training.callbacks.backup import BackupAndRestore
 from kcompile.frontend.training.callbacks.base import Callback, CallbackList
 from kcompile.frontend.training.callbacks.monitoring import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from kcompile.frontend.training.callbacks.progress import ProgbarLogger
@@ -12,6 +13,7 @@ from kcompile.frontend.training.callbacks.simple import (
 )
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CallbackList",

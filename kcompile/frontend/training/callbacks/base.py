@@ -17,7 +17,10 @@ class Callback:
     Attributes:
         model: that is trained.
         params: ``verbose``, ``epochs`` and ``steps``.
+        acts_last: whether it is called after all others at every event.
     """
+
+    acts_last: bool = False
 
     def __init__(self) -> None:
         self._model: Model | None = None
@@ -43,11 +46,24 @@ class Callback:
         """Tell the callback ``verbose``, ``epochs`` and ``steps``."""
         self.params = params
 
+    def set_callbacks(self, callbacks: Sequence["Callback"]) -> None:
+        """Tell the callback all that take part, itself included."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What the callback has seen so far, as numbers, texts, arrays, lists and dicts; a backup keeps it."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` gave, in a `fit` that resumes an interrupted one."""
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Before the first epoch."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """After the last epoch."""
+
+    def on_train_abort(self, logs: Logs | None = None) -> None:
+        """Instead of `on_train_end` where an exception ends the training, Ctrl-C among them: close what is open."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Before an epoch."""
@@ -98,10 +114,11 @@ class CallbackList:
     """Calls callbacks in turn; those that do nothing at an event cost nothing there."""
 
     def __init__(self, callbacks: Sequence[Callback], model: "Model", params: dict[str, Any]) -> None:
-        self.callbacks = list(callbacks)
+        self.callbacks = sorted(callbacks, key=lambda callback: callback.acts_last)
         for callback in self.callbacks:
             callback.set_model(model)
             callback.set_params(params)
+            callback.set_callbacks(self.callbacks)
         self._by_event: dict[str, list[Any]] = {}
 
     def _listeners(self, event: str) -> list[Any]:

@@ -3,13 +3,13 @@
 import math
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend.training.callbacks.base import Callback, Logs
-from kcompile.frontend.training.metrics import Mean
+from kcompile.frontend.training.naming import snake_case
 from kcompile.ir.types import Array
 
 # Metrics of which more is better; of others, losses among them, less is.
@@ -42,23 +42,27 @@ class Monitor(Callback):
         ModelError: the mode is another.
     """
 
+    # The attributes that make up the state.
+    kept: ClassVar[tuple[str, ...]] = ("best",)
+
     def __init__(self, monitor: str = "val_loss", min_delta: float = 0.0, mode: str = "auto") -> None:
         super().__init__()
         if mode not in ("auto", "min", "max"):
             raise ModelError(f'`mode` of {type(self).__name__} must be "auto", "min" or "max". Received: {mode!r}.')
         self.monitor, self.min_delta, self.mode = monitor, abs(min_delta), mode
         self.best: float | None = None
+        self._seen = False
 
     @property
     def rises(self) -> bool:
         """Whether more is better."""
-        if self.mode != "auto":
-            return self.mode == "max"
         name = self.monitor.removeprefix("val_")
-        named = next((m for m in self.model.metrics if m.name == name), None)
-        kind = type(named).__name__.lower() if named is not None and type(named) is not Mean else name
-        own = getattr(getattr(named, "fn", None), "__name__", "")
-        return any(part in text for part in _RISING for text in (name, own)) or kind.endswith(("accuracy", "auc"))
+        if self.mode != "auto" or name == "loss" or name.endswith("_loss"):
+            return self.mode == "max"
+        found = next((m for m in self.model.metrics if name == m.name or name.endswith(f"_{m.name}")), None)
+        own = getattr(getattr(found, "fn", None), "__name__", "")
+        texts = (name, snake_case(type(found).__name__), own)
+        return any(part in text for part in _RISING for text in texts)
 
     def improves(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than `best`."""
@@ -67,13 +71,27 @@ class Monitor(Callback):
         return value - self.min_delta > best if self.rises else value + self.min_delta < best
 
     def watched(self, logs: Logs | None) -> float | None:
-        """The number; None, and a warning, where the logs do not have it."""
-        found = (logs or {}).get(self.monitor)
-        if found is None:
-            law = f"{type(self).__name__} watches `{self.monitor}`, which is not in the logs"
-            warnings.warn(f"{law}: {', '.join(logs or {})}.", stacklevel=3)
-            return None
-        return float(np.mean(found))
+        """The number; None, and a warning, where this time the logs do not have it.
+
+        Raises:
+            ModelError: they never will, since no metric has that name.
+        """
+        given = logs or {}
+        if self.monitor in given:
+            self._seen = True
+            return float(np.mean(given[self.monitor]))
+        text = f"{type(self).__name__} watches `{self.monitor}`, which is not in the logs: {', '.join(given)}."
+        if not self._seen and self.monitor.removeprefix("val_") not in given:
+            raise ModelError(f"{text} Give one of these as `monitor`, or add a metric of that name in `compile`.")
+        warnings.warn(text, stacklevel=3)
+        return None
+
+    def get_state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.kept}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        for name in self.kept:
+            setattr(self, name, state[name])
 
 
 class EarlyStopping(Monitor):
@@ -85,6 +103,8 @@ class EarlyStopping(Monitor):
         restore_best_weights: whether the model gets back the weights of the best epoch.
         start_from_epoch: epochs before this one do not count.
     """
+
+    kept = ("best", "wait", "stopped_epoch", "best_epoch", "best_weights")
 
     def __init__(
         self,
@@ -143,6 +163,8 @@ class ReduceLROnPlateau(Monitor):
     Raises:
         ModelError: the factor is 1 or more.
     """
+
+    kept = ("best", "wait", "cooldown_counter")
 
     def __init__(
         self,
@@ -204,8 +226,10 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: what the first model must be better than.
 
     Raises:
-        ModelError: the path has another suffix, or `save_freq` is something else.
+        ModelError: the path has another suffix or cannot be written to, or `save_freq` is something else.
     """
+
+    kept = ("best", "unsaved")
 
     def __init__(
         self,
@@ -228,15 +252,15 @@ class ModelCheckpoint(Monitor):
             raise ModelError(f"{law}. Received: {self.filepath!r}.")
         if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
             raise ModelError(f'`save_freq` must be "epoch" or a number of batches. Received: {save_freq!r}.')
-        self._epoch = self._unsaved = 0
+        self._epoch = self.unsaved = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self._unsaved += 1
-        if isinstance(self.save_freq, int) and self._unsaved >= self.save_freq:
-            self._unsaved = 0
+        self.unsaved += 1
+        if isinstance(self.save_freq, int) and self.unsaved >= self.save_freq:
+            self.unsaved = 0
             self._save({"epoch": self._epoch + 1, "batch": batch + 1, **(logs or {})}, logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -244,20 +268,42 @@ class ModelCheckpoint(Monitor):
             self._save({"epoch": epoch + 1, **(logs or {})}, logs)
 
     def _save(self, names: Logs, logs: Logs | None) -> None:
-        if self.save_best_only:
-            value = self.watched(logs)
-            if value is not None and not (self.improves(value, self.best) and not math.isnan(value)):
-                return
-            self.best = value if value is not None else self.best
+        path = self._path(names)
+        if not self._is_due(logs, path):
+            return
         try:
-            path = Path(self.filepath.format(**names))
-        except KeyError as missing:
-            law = f"`filepath` of ModelCheckpoint may name {', '.join(names)}"
-            raise ModelError(f"{law}. Received: {self.filepath!r}, which names {missing}.") from None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if self.verbose:
-            print(f"\nEpoch {self._epoch + 1}: saving model to {path}")  # noqa: T201
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            law = f"`filepath` of ModelCheckpoint must be in a folder that can be written to: {error.strerror or error}"
+            raise ModelError(f"{law}. Received: {self.filepath!r}.") from error
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
             self.model.save(path)
+
+    def _path(self, names: Logs) -> Path:
+        try:
+            return Path(self.filepath.format(**names))
+        except (KeyError, ValueError, IndexError) as problem:
+            law = f"`filepath` of ModelCheckpoint may name {', '.join(names)}"
+            raise ModelError(f"{law}. Received: {self.filepath!r}, which names {problem}.") from None
+
+    def _is_due(self, logs: Logs | None, path: Path) -> bool:
+        """Whether to save; says why, and keeps in mind what is the best now."""
+        value = self.watched(logs) if self.save_best_only else None
+        if value is None:
+            # What cannot be compared must not replace a model that is known to be the best.
+            due = not self.save_best_only or self.best is None
+            self._say(f"saving model to {path}" if due else f"{self.monitor} is not known")
+            return due
+        before = "None" if self.best is None else f"{self.best:.5f}"
+        if math.isnan(value) or not self.improves(value, self.best):
+            self._say(f"{self.monitor} did not improve from {before}")
+            return False
+        self._say(f"{self.monitor} improved from {before} to {value:.5f}, saving model to {path}")
+        self.best = value
+        return True
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(f"\nEpoch {self._epoch + 1}: {text}")  # noqa: T201

@@ -1,6 +1,7 @@
 """Callbacks that keep logs, set the learning rate, stop at NaN, or call what they are given."""
 
 import csv
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,18 +39,27 @@ class CSVLogger(Callback):
 
     Args:
         append: whether to add to a file that is there.
+
+    Raises:
+        ModelError: the separator is not one character, or the file cannot be written.
     """
 
     def __init__(self, filename: str | Path, separator: str = ",", append: bool = False) -> None:
         super().__init__()
+        if len(separator) != 1:
+            raise ModelError(f"`separator` of CSVLogger must be one character. Received: {separator!r}.")
         self.filename, self.separator, self.append = Path(filename), separator, append
         self._file: TextIO | None = None
         self._keys: list[str] = []
         self._header = True
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._header = not (self.append and self.filename.exists() and self.filename.stat().st_size)
-        self._file = self.filename.open("a" if self.append else "w", newline="")
+        try:
+            self._header = not (self.append and self.filename.exists() and self.filename.stat().st_size)
+            self._file = self.filename.open("a" if self.append else "w", newline="")
+        except OSError as error:
+            law = f"`filename` of CSVLogger must be a file that can be written: {error.strerror or error}"
+            raise ModelError(f"{law}. Received: {str(self.filename)!r}.") from error
         self._keys = []
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -68,6 +78,9 @@ class CSVLogger(Callback):
         if self._file is not None:
             self._file.close()
 
+    def on_train_abort(self, logs: Logs | None = None) -> None:
+        self.on_train_end(logs)
+
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str | float | int) or np.ndim(value) == 0:
@@ -76,13 +89,28 @@ def _cell(value: Any) -> Any:
 
 
 class TerminateOnNaN(Callback):
-    """Ends training when the loss is no number."""
+    """Ends training when the loss is no number.
+
+    Args:
+        raise_error: whether it ends with an error, so that nothing is done as at the end of a training that went well.
+
+    Raises:
+        ModelError: the loss is no number, and `raise_error`.
+    """
+
+    def __init__(self, raise_error: bool = False) -> None:
+        super().__init__()
+        self.raise_error = raise_error
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         loss = (logs or {}).get("loss")
-        if loss is not None and not np.isfinite(loss):
-            print(f"Batch {batch}: Invalid loss, terminating training")  # noqa: T201
-            self.model.stop_training = True
+        if loss is None or np.isfinite(loss):
+            return
+        if self.raise_error:
+            law = f"the loss must be a finite number. Received: {loss} after batch {batch}"
+            raise ModelError(f"{law}. Lower the learning rate, clip gradients, or look for such numbers in the data.")
+        print(f"Batch {batch}: Invalid loss, terminating training")  # noqa: T201
+        self.model.stop_training = True
 
 
 class LearningRateScheduler(Callback):
@@ -97,10 +125,8 @@ class LearningRateScheduler(Callback):
         self.schedule, self.verbose = schedule, verbose
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        try:
-            rate = self.schedule(epoch, self.model.optimizer.learning_rate)
-        except TypeError:
-            rate = self.schedule(epoch)
+        given = (epoch, self.model.optimizer.learning_rate)
+        rate = self.schedule(*given) if _takes(self.schedule, *given) else self.schedule(epoch)
         if not isinstance(rate, float | np.floating):
             raise ModelError(f"`schedule` of LearningRateScheduler must give a float. Received: {rate!r}.")
         self.model.optimizer.learning_rate = float(rate)
@@ -112,11 +138,21 @@ class LearningRateScheduler(Callback):
             logs["learning_rate"] = self.model.optimizer.learning_rate
 
 
+def _takes(function: Callable[..., Any], *arguments: object) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # some functions written in C say nothing about their arguments
+        return True
+    return True
+
+
 class LambdaCallback(Callback):
     """Calls functions at events: ``LambdaCallback(on_epoch_end=lambda epoch, logs: ...)``.
 
     Raises:
-        ModelError: there is no event of a name.
+        ModelError: there is no event of a name, or something is no function.
     """
 
     def __init__(self, **functions: Callable[..., Any] | None) -> None:
@@ -124,5 +160,7 @@ class LambdaCallback(Callback):
         for event, function in functions.items():
             if not event.startswith("on_") or not hasattr(Callback, event):
                 raise ModelError(f"LambdaCallback takes events such as `on_epoch_end`. Received: {event!r}.")
+            if function is not None and not callable(function):
+                raise ModelError(f"`{event}` of LambdaCallback must be a function. Received: {function!r}.")
             if function is not None:
                 setattr(self, event, function)

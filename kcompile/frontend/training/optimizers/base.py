@@ -183,7 +183,7 @@ class Optimizer(ABC):
         found = [self.iteration, *([] if self.schedule else [self.rate])]
         for group in self._groups():
             for weight in self.weights:
-                found += [self.slots[name].get(weight) or _placeholder(weight) for name in group]
+                found += [self.slots[name].get(weight, _placeholder(weight)) for name in group]
         return [*found, *self.shared.values()]
 
     def finalize(self) -> None:
