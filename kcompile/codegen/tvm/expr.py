@@ -204,6 +204,13 @@ def unary(make: str, x: Expr) -> Expr:
     return Expr(getattr(tirx, make)(x.node), x.dtype, x.lanes)
 
 
+def masked_intrinsic(name: str, x: Expr) -> Expr:
+    """LLVM's AVX-512 intrinsic `name` of a float32 vector, which takes a source and a mask: all lanes are computed."""
+    every = tirx.const((1 << max(x.lanes, 8)) - 1, f"uint{max(x.lanes, 8)}")
+    node = tirx.call_llvm_pure_intrin(prim_type(x.dtype, x.lanes), name, x.node, x.node, every)
+    return Expr(node, x.dtype, x.lanes)
+
+
 def is_nan(x: Expr) -> Expr:
     """Where `x` is not a number. TVM folds ``x != x`` to false, hence LLVM's own test (class bits 0 and 1)."""
     kind = tirx.const(3, "int32")

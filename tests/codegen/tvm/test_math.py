@@ -90,8 +90,8 @@ def test_function_stays_within_its_bound_on_all_exponents(compiled: Compiled, na
     np.testing.assert_array_equal(np.isnan(y), np.isnan(rounded))
     infinite = np.isinf(rounded) | np.isinf(y)
     np.testing.assert_array_equal(y[infinite], rounded[infinite])
-    if name == "sigmoid":  # 0 where the true value is denormal
-        y, expected = y[x > -88.7], expected[x > -88.7]
+    if name == "sigmoid":  # 0 where the true value is denormal, or next to it
+        y, expected = y[x >= -87.25], expected[x >= -87.25]
     assert units_off(y, expected).max() <= bound
 
 
