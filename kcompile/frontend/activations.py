@@ -193,6 +193,12 @@ def apply(t: "Trace", activation: Activation, x: Value) -> Value:
     return result
 
 
+def is_elementwise(activation: Activation) -> bool:
+    """Whether the activation is the identity or one elementwise op."""
+    named = isinstance(activation, str) and activation in _ELEMENTWISE
+    return named or isinstance(getattr(activation, "elementwise", None), Elementwise)
+
+
 def as_op(activation: Activation, where: str) -> Elementwise | None:
     """The activation as one elementwise op, None for the identity.
 

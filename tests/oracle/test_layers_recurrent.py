@@ -69,6 +69,15 @@ def test_recurrent_layers_take_initial_states(layer: tuple[str, dict[str, Any]])
     check(build, floats(3, 5, 2), *states, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN"])
+@pytest.mark.parametrize("activation", ["softmax", "log_sigmoid", "soft_shrink"])
+def test_activations_of_more_than_one_op_agree(name: str, activation: str) -> None:
+    arguments: dict[str, Any] = {"activation": activation, "return_sequences": True, "go_backwards": True}
+    if name != "SimpleRNN":
+        arguments["recurrent_activation"] = "softmax"
+    check(lambda L, x: getattr(L, name)(3, **arguments)(L.Masking()(x)), padded(4, 5, 3), atol=1e-5)
+
+
 def test_a_mask_that_a_tensor_carries_is_not_used_beside_an_initial_state() -> None:
     def carried(L: Any, x: Any, h: Any) -> Any:
         return L.GRU(3, return_sequences=True)(L.Masking()(x), initial_state=h)

@@ -14,39 +14,16 @@ from kcompile.frontend import activations, initializers
 from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.regularization import dropped
-from kcompile.frontend.layers.writing import expand_dims, full, like, reshape, squeeze
+from kcompile.frontend.layers.unrolling import Run, unrolled
+from kcompile.frontend.layers.writing import expand_dims, full, squeeze
 from kcompile.frontend.tracing import Trace, ensure_built, flatten
 from kcompile.ir import ops
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Value
-from kcompile.ir.op import Elementwise
+from kcompile.ir.op import Elementwise, Op
 from kcompile.ir.types import Array
 
-
-@dataclass(frozen=True)
-class Run:
-    """How a recurrence runs over a sequence.
-
-    `states` are the first states in the order of the cells, None for zeros; `mask` says which steps count.
-    """
-
-    states: tuple[Value, ...] | None = None
-    mask: Value | None = None
-    reverse: bool = False
-    zero_masked_output: bool = False
-
-    def operands(self) -> list[Value]:
-        """The optional operands of a recurrent op."""
-        return [*(self.states or ()), *([self.mask] if self.mask is not None else [])]
-
-    def attributes(self) -> dict[str, Any]:
-        """The attributes of a recurrent op."""
-        return {
-            "reverse": self.reverse,
-            "has_initial_state": self.states is not None,
-            "has_mask": self.mask is not None,
-            "zero_masked_output": self.zero_masked_output and self.mask is not None,
-        }
+_ACTIVATIONS = ("activation", "recurrent_activation")
 
 
 class Recurrence(Layer):
@@ -99,33 +76,12 @@ class UnrolledCell(Recurrence):
 
     def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
         x = self.prepare(t, x)
-        length = x.type.shape[1]
-        if not isinstance(length, int):
-            law = f"layer `{self.name}` ({type(self).__name__}) needs a known number of steps"
-            raise ModelError(f"{law}. Received: {x.type}.")
-        step = (x.type.shape[0], *x.type.shape[2:])
-        states = run.states or tuple(full(t, shape, 0.0, x.type.dtype) for shape in self.state_shapes(step))
-        outputs: dict[int, Value] = {}
-        output: Value | None = None
-        for i in range(length - 1, -1, -1) if run.reverse else range(length):
-            new_output, new_states = self.step(t, squeeze(t, t(ops.Slice(1, i, i + 1), x), 1), states)
-            if run.mask is not None:
-                seen = t(ops.Slice(1, i, i + 1), run.mask)
-                kept = None if run.zero_masked_output else output
-                new_output = _where(t, seen, new_output, kept)
-                new_states = tuple(_where(t, seen, n, old) for n, old in zip(new_states, states, strict=True))
-            outputs[i], output, states = new_output, new_output, new_states
-        return t(ops.Concat(1), *(expand_dims(t, outputs[i], 1) for i in range(length))), states
-
-
-def _where(t: Trace, seen: Value, new: Value, old: Value | None) -> Value:
-    """`new` for the samples that `seen: bool[N, 1]` names, else `old`; None stands for zeros."""
-    seen = reshape(t, seen, (seen.type.shape[0], *(1,) * (new.type.rank - 1)))
-    return t(ops.Where(), seen, new, like(t, new, 0.0) if old is None else old)
+        shapes = self.state_shapes((x.type.shape[0], *x.type.shape[2:]))
+        return unrolled(self, t, x, run, shapes, lambda x, states: self.step(t, x, states))
 
 
 class Cell(Recurrence):
-    """Base of the cells whose loop is one op."""
+    """Base of the cells whose loop is one op; with activations that are more than one, it is written step by step."""
 
     gates: ClassVar[int]
 
@@ -164,9 +120,39 @@ class Cell(Recurrence):
         if self.use_bias:
             self.add_weight("bias", self.bias_shape, self.bias_initializer)
 
+    def operator(self, run: Run) -> Op:
+        """The whole loop as an op."""
+        raise NotImplementedError
+
+    def step(self, t: Trace, x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
+        """The output of a step and its states; ``x: T[N, gates * units]`` is its input as the kernel and bias have it."""
+        raise NotImplementedError
+
     def elementwise(self, argument: str) -> Elementwise | None:
         """An activation as an op."""
         return activations.as_op(getattr(self, argument), f"`{argument}` of layer `{self.name}`")
+
+    def activated(self, t: Trace, argument: str, x: Value) -> Value:
+        """An activation of one step's values."""
+        return activations.apply(t, getattr(self, argument), x)
+
+    def parts(self, t: Trace, x: Value) -> list[Value]:
+        """The values of the gates, which stand side by side."""
+        axis, count = x.type.rank - 1, x.type.shape[-1]
+        starts = range(0, int(count), self.units)  # pyright: ignore[reportArgumentType]
+        return [t(ops.Slice(axis, start, start + self.units), x) for start in starts]
+
+    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+        biases = self.biases(t, x.type.dtype)
+        x = self.entered(t, x)
+        chosen = [getattr(self, argument) for argument in _ACTIVATIONS if hasattr(self, argument)]
+        if all(activations.is_elementwise(activation) for activation in chosen):
+            operands = (x, t.weight("kernel"), t.weight("recurrent_kernel"), *biases, *run.operands())
+            outputs, *states = t.multi(self.operator(run), *operands)
+            return outputs, tuple(states)
+        projected = t(ops.Dense(), x, t.weight("kernel"), biases[0])
+        shapes: list[Shape] = [(x.type.shape[0], self.units)] * self.state_count
+        return unrolled(self, t, projected, run, shapes, lambda x, states: self.step(t, x, states))
 
     def entered(self, t: Trace, x: Value) -> Value:
         """``x`` as it enters the cell: while training, without a share `dropout` of its features, alike in all steps.
@@ -178,9 +164,9 @@ class Cell(Recurrence):
         self.require(recurrent, "recurrent_dropout", "0 while training: kcompile drops inputs only")
         return dropped(t, x, self.dropout, (x.type.shape[0], 1, x.type.shape[2]))
 
-    def bias(self, t: Trace, dtype: str) -> Value:
-        """The bias, zeros where there is none."""
-        return t.weight("bias") if self.use_bias else full(t, (self.gates * self.units,), 0.0, dtype)
+    def biases(self, t: Trace, dtype: str) -> tuple[Value, ...]:
+        """The biases of the op: zeros where there is none."""
+        return (t.weight("bias") if self.use_bias else full(t, (self.gates * self.units,), 0.0, dtype),)
 
 
 @register_layer("keras>SimpleRNNCell")
@@ -207,11 +193,13 @@ class SimpleRNNCell(Cell):
     recurrent_dropout: float = 0.0
     seed: Any = None
 
-    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
-        op = ops.SimpleRnn(self.elementwise("activation"), **run.attributes())
-        kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
-        outputs, *states = t.multi(op, self.entered(t, x), *kernels, self.bias(t, x.type.dtype), *run.operands())
-        return outputs, tuple(states)
+    def operator(self, run: Run) -> Op:
+        return ops.SimpleRnn(self.elementwise("activation"), **run.attributes())
+
+    def step(self, t: Trace, x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
+        drive = t(ops.Add(), x, t(ops.Dense(), states[0], t.weight("recurrent_kernel")))
+        h = self.activated(t, "activation", drive)
+        return h, (h,)
 
 
 @dataclass(frozen=True)
@@ -263,12 +251,17 @@ class LSTMCell(Cell):
         forget = name == "bias" and self.unit_forget_bias
         super().add_weight(name, shape, ForgetBias(initializer) if forget else initializer, trainable)
 
-    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
-        gate = self.elementwise("recurrent_activation")
-        op = ops.Lstm(self.elementwise("activation"), gate, **run.attributes())
-        kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
-        outputs, *states = t.multi(op, self.entered(t, x), *kernels, self.bias(t, x.type.dtype), *run.operands())
-        return outputs, tuple(states)
+    def operator(self, run: Run) -> Op:
+        return ops.Lstm(self.elementwise("activation"), self.elementwise("recurrent_activation"), **run.attributes())
+
+    def step(self, t: Trace, x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
+        drive = t(ops.Add(), x, t(ops.Dense(), states[0], t.weight("recurrent_kernel")))
+        i, f, g, o = self.parts(t, drive)
+        i, f, o = (self.activated(t, "recurrent_activation", gate) for gate in (i, f, o))
+        new = t(ops.Mul(), i, self.activated(t, "activation", g))
+        c = t(ops.Add(), t(ops.Mul(), f, states[1]), new)
+        h = t(ops.Mul(), o, self.activated(t, "activation", c))
+        return h, (h, c)
 
 
 @register_layer("keras>GRUCell")
@@ -306,20 +299,36 @@ class GRUCell(Cell):
         wide = 3 * self.units
         return (2, wide) if self.reset_after else (wide,)
 
-    def _biases(self, t: Trace, dtype: str) -> tuple[Value, Value]:
-        wide = 3 * self.units
+    def biases(self, t: Trace, dtype: str) -> tuple[Value, ...]:
         if not self.use_bias or not self.reset_after:
-            return self.bias(t, dtype), full(t, (wide,), 0.0, dtype)
+            return *super().biases(t, dtype), full(t, (3 * self.units,), 0.0, dtype)
         bias = t.weight("bias")
         rows = [squeeze(t, t(ops.Slice(0, row, row + 1), bias), 0) for row in (0, 1)]
         return rows[0], rows[1]
 
-    def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
+    def operator(self, run: Run) -> Op:
         gate = self.elementwise("recurrent_activation")
-        op = ops.Gru(self.elementwise("activation"), gate, reset_after=self.reset_after, **run.attributes())
-        kernels = (t.weight("kernel"), t.weight("recurrent_kernel"))
-        outputs, *states = t.multi(op, self.entered(t, x), *kernels, *self._biases(t, x.type.dtype), *run.operands())
-        return outputs, tuple(states)
+        return ops.Gru(self.elementwise("activation"), gate, reset_after=self.reset_after, **run.attributes())
+
+    def step(self, t: Trace, x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
+        (h,), units = states, self.units
+        kernel, bias = t.weight("recurrent_kernel"), self.biases(t, x.type.dtype)[1]
+        x_z, x_r, x_h = self.parts(t, x)
+
+        def times(y: Value, start: int) -> Value:
+            """``y @ kernel + bias`` for the gate whose columns begin at `start`."""
+            columns, some = t(ops.Slice(1, start, start + units), kernel), t(ops.Slice(0, start, start + units), bias)
+            return t(ops.Dense(), y, columns, some)
+
+        z, r = (
+            self.activated(t, "recurrent_activation", t(ops.Add(), part, times(h, start)))
+            for part, start in ((x_z, 0), (x_r, units))
+        )
+        inner = t(ops.Mul(), r, times(h, 2 * units)) if self.reset_after else times(t(ops.Mul(), r, h), 2 * units)
+        candidate = self.activated(t, "activation", t(ops.Add(), x_h, inner))
+        kept = t(ops.Mul(), z, t(ops.Sub(), h, candidate))
+        new = t(ops.Add(), candidate, kept)
+        return new, (new,)
 
 
 @register_layer("keras>StackedRNNCells")

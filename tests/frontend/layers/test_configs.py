@@ -27,13 +27,17 @@ NEEDED: dict[str, dict[str, Any]] = {
     "HashedCrossing": {"num_bins": 5},
     "Hashing": {"num_bins": 5},
     "IntegerLookup": {"vocabulary": [3, 5]},
+    "MaxNumBoundingBoxes": {"max_number": 3},
     "MultiHeadAttention": {"num_heads": 2, "key_dim": 3},
     "Permute": {"dims": (2, 1)},
+    "Pipeline": {"layers": [layers.Rescaling(0.5), layers.Dense(3)]},
     "RNN": {"cell": layers.GRUCell(3)},
+    "RandomCrop": {"height": 2, "width": 3},
     "RepeatVector": {"n": 3},
     "Rescaling": {"scale": 0.5},
     "Reshape": {"target_shape": (2, -1)},
     "Resizing": {"height": 2, "width": 3},
+    "ReversibleEmbedding": {"input_dim": 4, "output_dim": 2},
     "SpectralNormalization": {"layer": layers.Dense(3)},
     "StackedRNNCells": {"cells": [layers.GRUCell(3), layers.LSTMCell(2)]},
     "StringLookup": {"vocabulary": ["a", "b"]},
@@ -227,12 +231,6 @@ def test_an_unknown_activation_is_refused_with_those_there_are() -> None:
     text = error_of(ModelError, lambda: layers.Dense(3, "swoosh", name="d"))
     assert text.startswith("`activation` of layer `d` must be one of celu, elu, ")
     assert text.endswith(", or a layer without weights. Received: 'swoosh'.")
-
-
-def test_an_activation_that_mixes_features_is_refused_inside_a_recurrence() -> None:
-    text = error_of(ModelError, lambda: layers.LSTM(3, activation="softmax", name="l")(Input((5, 2))))
-    assert text.startswith("`activation` of layer `lstm_cell` must be one of ")
-    assert text.endswith(" inside a recurrent layer. Received: 'softmax'.")
 
 
 def test_an_activation_with_weights_is_refused() -> None:

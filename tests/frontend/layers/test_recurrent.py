@@ -244,6 +244,34 @@ def test_a_convolutional_lstm_on_single_pixels_is_an_lstm(
         np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-6)
 
 
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+
+def test_gates_may_be_softmaxes_each_by_itself(x: np.ndarray, rng: np.random.Generator) -> None:
+    layer = built(layers.LSTM(UNITS, "softmax", "softmax", return_sequences=True), rng)
+    kernel, recurrent, bias = (w.astype(float) for w in layer.get_weights())
+    h, c = np.zeros((4, UNITS)), np.zeros((4, UNITS))
+    received = run(layer, x)
+    for t in range(LENGTH):
+        i, f, g, o = (softmax(part) for part in np.split(x[:, t] @ kernel + h @ recurrent + bias, 4, axis=1))
+        c = f * c + i * g
+        h = o * softmax(c)
+        np.testing.assert_allclose(received[:, t], h, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{"reset_after": True}, {"reset_after": False}, {"use_bias": False}], ids=str)
+def test_steps_of_a_gru_that_are_written_one_by_one_are_those_of_its_op(
+    arguments: dict[str, Any], x: np.ndarray, rng: np.random.Generator
+) -> None:
+    arguments = {**arguments, "return_sequences": True, "return_state": True, "go_backwards": True}
+    whole = built(layers.GRU(UNITS, "tanh", **arguments), rng)
+    expected = run(whole, x, masks=[MASK])
+    whole.cell.recurrent_activation = layers.Activation("sigmoid")
+    for got, wanted in zip(run(whole, x, masks=[MASK]), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
 class Leaky(layers.UnrolledCell):
     """A cell of a user: the running mean of its input."""
 
