@@ -11,6 +11,7 @@ from kcompile.frontend.training.callbacks.simple import (
     LearningRateScheduler,
     TerminateOnNaN,
 )
+from kcompile.frontend.training.callbacks.tensorboard import TensorBoard
 
 __all__ = [
     "BackupAndRestore",
@@ -24,5 +25,6 @@ __all__ = [
     "ModelCheckpoint",
     "ProgbarLogger",
     "ReduceLROnPlateau",
+    "TensorBoard",
     "TerminateOnNaN",
 ]
