@@ -65,6 +65,7 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option(
     "--max-ram", callback=_bytes, metavar="BYTES", help="The most that a C library's workspace may take: 256K, 1M, 900."
 )
+@click.option("--optimize", metavar="speed|size", help="What counts in the code of a C library.  [default: speed]")
 @options.seed
 @options.as_json
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")

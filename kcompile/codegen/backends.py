@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("onnx", "tvm", "c")
 
-_LIBRARY_OPTIONS = ("name", "weights", "max_ram")
+_LIBRARY_OPTIONS = ("name", "weights", "max_ram", "optimize")
 
 
 @dataclass(frozen=True)

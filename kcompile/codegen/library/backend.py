@@ -7,6 +7,7 @@ plan, compiled for this machine. The library's own self-test then compares on th
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from kcompile.codegen.backends import Backend, Program, describe, work
@@ -41,15 +42,19 @@ class Options:
         name: what every C name begins with; the model's own name where it is empty.
         weights: ``"embedded"`` in the library, or ``"external"`` in a file.
         max_ram: the most bytes that the workspace may have.
+        optimize: ``"speed"``, or ``"size"`` where few bytes of code count for more.
     """
 
     name: str = ""
     weights: str = "embedded"
     max_ram: int | None = None
+    optimize: str = "speed"
 
     def __post_init__(self) -> None:
         if self.weights not in ("embedded", "external"):
             raise TargetError(f'`weights` must be "embedded" or "external". Received: {self.weights!r}.')
+        if self.optimize not in ("speed", "size"):
+            raise TargetError(f'`optimize` must be "speed" or "size". Received: {self.optimize!r}.')
         if self.name and identifier(self.name) != self.name:
             law = "`name` must be a name of C without underscores at its ends"
             raise TargetError(f"{law}. Received: {self.name!r}. {identifier(self.name)!r} is one.")
@@ -65,7 +70,8 @@ def library_backend(target: str, machine: Machine, options: Options) -> Backend:
     """
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        return _Compilation(graph, signature, machine, options).program()
+        chosen = replace(machine, compact=options.optimize == "size")
+        return _Compilation(graph, signature, chosen, options).program()
 
     return Backend(target, (".kcb",), compile, lambda graph: fixed(graph, target))
 
@@ -131,7 +137,7 @@ class _Compilation:
             members,
             describe(self._machine),
             self._memory(),
-            {"apache-tvm": version("apache-tvm")},
+            tools(),
             self._session,
             {"work": work(self._graph), "verified_on": self._runs_as().name, "layers": list(facts.layers)},
             lambda report: {"main.c": _selftest(face, report)},
@@ -173,7 +179,12 @@ class _Compilation:
             return machine
         like = host()
         return replace(
-            like, lanes=machine.lanes, registers=machine.registers, threaded=False, alignment=machine.alignment
+            like,
+            lanes=machine.lanes,
+            registers=machine.registers,
+            threaded=False,
+            alignment=machine.alignment,
+            compact=machine.compact,
         )
 
     def _session(self, threads: int) -> Session:
@@ -185,6 +196,12 @@ class _Compilation:
             library.shared, library.weights if self._external else None, f"{self._name}_run", library.workspace
         )
         return LibrarySession(self._signature, program, self._signature.name)
+
+
+def tools() -> dict[str, str]:
+    """The versions of what makes the code."""
+    linker = {"ziglang": version("ziglang")} if find_spec("ziglang") else {}
+    return {"apache-tvm": version("apache-tvm"), **linker}
 
 
 def _selftest(face: Interface, report: Report) -> bytes:

@@ -1,14 +1,14 @@
 """The back end of plain C: one source file and its header, in C99, for any machine that has a C compiler."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from kcompile.codegen.backends import Backend, Program, work
 from kcompile.codegen.library import project
-from kcompile.codegen.library.backend import Options, check_ram, fixed, layers
+from kcompile.codegen.library.backend import Options, check_ram, fixed, layers, tools
 from kcompile.codegen.library.interface import Interface, header, identifier, interface
 from kcompile.codegen.library.selftest import selftest, words
 from kcompile.codegen.tvm.build import link_source
@@ -43,7 +43,7 @@ def c_backend(target: str, options: Options) -> Backend:
 
 def _program(graph: Graph, signature: Signature, options: Options) -> Program:
     name = options.name or identifier(signature.name)
-    lowered = lower(fuse(graph), PORTABLE, name)
+    lowered = lower(fuse(graph), replace(PORTABLE, compact=options.optimize == "size"), name)
     workspace, stages = lowered.arena.bytes({}), live_stages(lowered)
     check_ram(workspace, stages, options.max_ram)
     face = interface(signature, name, workspace, PORTABLE.alignment, len(lowered.weights), False)
@@ -69,7 +69,7 @@ def _program(graph: Graph, signature: Signature, options: Options) -> Program:
         {file: content.encode() for file, content in texts.items()},
         {"name": "c", "architecture": "C99", "flags": []},
         memory,
-        {"apache-tvm": version("apache-tvm")},
+        tools(),
         session,
         {"work": work(graph), "verified_on": host().name, "layers": list(facts.layers)},
         lambda report: {"main.c": selftest(face, report).encode()},

@@ -41,8 +41,8 @@ def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
         return path.read_bytes()
 
 
-def build_module(functions: Mapping[str, Any], machine: Machine) -> Any:
-    """TVM's module of `functions`, optimized by LLVM.
+def build_module(functions: Mapping[str, Any], machine: Machine, level: int | None = None) -> Any:
+    """TVM's module of `functions`, optimized by LLVM to a level from 0 to 3, which is the default.
 
     Raises:
         TargetError: LLVM makes no code for the machine.
@@ -51,7 +51,8 @@ def build_module(functions: Mapping[str, Any], machine: Machine) -> Any:
         {global_variable(name): function.with_attr("global_symbol", name) for name, function in functions.items()}
     )
     try:
-        target = tvm.target.Target(_attributes(machine))
+        chosen = {} if level is None else {"opt-level": level}
+        target = tvm.target.Target(_attributes(machine) | chosen)
         # All that is left to lower is division: kernels are written in what LLVM code generation takes.
         lowered = tirx.transform.LowerIntrin()(tirx.transform.BindTarget(target.with_host(target))(module))
         return tvm.get_global_func("target.build.llvm")(lowered, target)
@@ -86,8 +87,6 @@ def _attributes(machine: Machine) -> dict[str, object]:
         "mfloat-abi": machine.float_abi,
         # Else TVM guesses, and says that it does. Only its own vectorizer, which nothing here uses, reads it.
         "vector-width": 0 if machine.threaded else 128,
-        # Above the first level, loops are unrolled and functions are inlined.
-        "opt-level": 1 if machine.compact else 0,
     }
     return attributes | {key: value for key, value in optional.items() if value}
 

@@ -1,12 +1,15 @@
 """Object files of C libraries, made from LLVM's text of a module.
 
-TVM describes its functions for debuggers, shows every one of them to the linker, adds conversions of half precision, and
-has no word for small code. All of that stands in the text of the optimized module; LLVM makes the object of an edited
-one, and says how much stack each function takes.
+TVM describes its functions for debuggers, shows every one of them to the linker, and adds conversions of half
+precision. All of that stands in the text of the optimized module; LLVM makes the object of an edited one, and says how
+much stack each function takes. TVM's optimizer knows no small code. Where that is asked for, clang (of ziglang, by the
+same LLVM) optimizes the text of a module that TVM left alone.
 """
 
+import importlib.util
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Generator, Mapping
@@ -18,14 +21,17 @@ from typing import Any
 from kcompile.codegen.tvm.build import build_module
 from kcompile.codegen.tvm.compiler import load_text
 from kcompile.codegen.tvm.targets import Machine
+from kcompile.errors import TargetError
 
 _FUNCTION = re.compile(r"^define .*?^}\n", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"@([\w.$]+)\(")
 _USED = re.compile(r"@([\w.$]+)")
 _CONVERSIONS = ("__truncsfhf2", "__extendhfsf2")
-_DEBUG = re.compile(r",? !dbg !\d+|^ *#dbg_.*\n|^!llvm\.dbg\.cu = .*\n", re.MULTILINE)
+_DROPPED = re.compile(r",? !dbg !\d+|^ *#dbg_.*\n|^!llvm\.dbg\.cu = .*\n|^@llvm\.global_ctors = .*\n", re.MULTILINE)
 _ATTRIBUTES = re.compile(r"^(attributes #\d+ = \{)", re.MULTILINE)
-_FRAME = re.compile(r"^warning: .*stack frame size \((\d+)\) exceeds limit \(0\) in function '([\w.$]+)'\n", re.MULTILINE)
+_FRAME = re.compile(
+    r"^warning: .*stack frame size \((\d+)\) exceeds limit \(0\) in (?:function )?'([\w.$]+)'.*\n", re.MULTILINE
+)
 # Bytes that a function takes beside its frame where LLVM moved code that repeats itself into a function.
 _OUTLINED = 16
 
@@ -44,24 +50,45 @@ def library_object(functions: Mapping[str, Any], machine: Machine, exported: str
     Raises:
         TargetError: LLVM makes no code for the machine.
     """
-    text = _edited(str(build_module(functions, machine).inspect_source("ll")), exported, machine.compact)
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "model.ll"), Path(folder, "model.o")
-        source.write_text(text)
-        with _diagnostics() as said:
-            load_text(str(source)).write_to_file(str(target), "o")
-        frames = {name: int(size) for size, name in _FRAME.findall("".join(said))}
-        return Object(target.read_bytes(), _stack(text, frames, machine, exported))
+    small = machine.compact and bool(machine.zig) and importlib.util.find_spec("ziglang") is not None
+    module = build_module(functions, machine, 0 if small else 1 if machine.compact else None)
+    text = _edited(str(module.inspect_source("ll")), exported, machine)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "model.ll").write_text(text)
+        said = _clang(folder, machine) if small else _llvm(folder)
+        frames = {name: int(size) for size, name in _FRAME.findall(said)}
+        return Object((folder / "model.o").read_bytes(), _stack(text, frames, machine, exported))
 
 
-def _edited(text: str, exported: str, compact: bool) -> str:
+def _llvm(folder: Path) -> str:
+    """Makes model.o of the optimized model.ll; what LLVM says meanwhile."""
+    with _diagnostics() as said:
+        load_text(str(folder / "model.ll")).write_to_file(str(folder / "model.o"), "o")
+    return "".join(said)
+
+
+def _clang(folder: Path, machine: Machine) -> str:
+    """Makes model.o of model.ll, as small as can be; what clang says meanwhile."""
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", machine.zig, "-Oz", "-g0", "-fno-sanitize=all"]
+    if "thumb" in machine.triple:
+        compiler.append(f"-mcpu={machine.cpu.replace('-', '_')}")
+    flags = ["-ffp-contract=fast", "-fPIC" if machine.emulation else "-fno-pic", "-Wno-override-module"]
+    done = subprocess.run(
+        [*compiler, *flags, "-c", "model.ll", "-o", "model.o"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise TargetError(f"clang makes no code for {machine.name}: {done.stderr.strip()[-1000:]}")
+    return done.stderr
+
+
+def _edited(text: str, exported: str, machine: Machine) -> str:
     """The text without debug information and without functions that `exported` does not need."""
-    text = _DEBUG.sub("", text)
+    text = _DROPPED.sub("", text)
     functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
     needed = _reached(functions, exported)
     if any("half" in functions[name] for name in needed):
         needed |= set(_CONVERSIONS) & set(functions)
-    asked = ' minsize optsize "warn-stack-size"="0"' if compact else ' "warn-stack-size"="0"'
 
     def function(found: re.Match[str]) -> str:
         name = _name(found[0])
@@ -70,7 +97,20 @@ def _edited(text: str, exported: str, compact: bool) -> str:
         linkage = "define" if name == exported else "define internal"
         return found[0] if name in _CONVERSIONS else found[0].replace("define dllexport", linkage, 1)
 
-    return _ATTRIBUTES.sub(rf"\1{asked}", _FUNCTION.sub(function, text))
+    return _ATTRIBUTES.sub(rf"\1 {_asked(machine)}", _FUNCTION.sub(function, text))
+
+
+def _asked(machine: Machine) -> str:
+    """Attributes of every function."""
+    asked = '"warn-stack-size"="0"'
+    if not machine.compact:
+        return asked
+    # Features of a function's own keep clang from adding those of its idea of the machine.
+    feature = "+sse2" if machine.architecture == "x86_64" else "+thumb-mode" if "thumb" in machine.triple else ""
+    features = f'"target-features"="{feature}" ' if feature and not machine.features else ""
+    # The smallest code divides by calling others, where the machine has no division.
+    size = "optsize" if machine.architecture.startswith("armv7") else "minsize optsize"
+    return f"{size} noinline {features}{asked}"
 
 
 def _name(function: str) -> str:
@@ -94,7 +134,7 @@ def _reached(functions: Mapping[str, str], start: str) -> set[str]:
 def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -> int:
     """The frames of the longest chain of calls, each with what the call and the alignment of the frame take."""
     functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
-    # A call of x86 pushes an address; a frame of vectors that are wider than the stack's alignment is moved up to theirs.
+    # A call of x86 pushes an address; a frame of vectors wider than the stack's alignment is moved to a multiple of it.
     beside = (machine.pointer_bytes if machine.architecture.startswith(("x86", "i")) else 0) + _slack(machine)
     beside += _OUTLINED if machine.compact else 0
 

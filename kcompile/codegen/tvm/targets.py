@@ -24,7 +24,7 @@ class Machine:
         lanes: float32 elements in one vector register.
         registers: vector registers.
         pointer_bytes: the width of an address.
-        zig: the triple that ``zig cc`` takes; its last part pins the oldest C library.
+        zig: the triple that ``zig cc`` takes, if it has one; its last part pins the oldest C library.
         emulation: the ELF emulation that the linker takes; empty where there are no shared libraries.
         abi: LLVM's name of the calling convention, where the triple does not say it.
         float_abi: ``"hard"`` where floats are passed in registers and the triple alone does not make LLVM do so.
@@ -83,7 +83,7 @@ def _linux(machine: Machine, name: str, emulator: str = "", cpu: str = "") -> Ma
 def _cortex_m(name: str, triple: str, cpu: str, fpu: str) -> Machine:
     # 32 registers of one float each; some hold what LLVM keeps beside the tile.
     return Machine(
-        name, triple, cpu, (), 1, 24, 4, "", "", float_abi="hard", threaded=False, alignment=8,
+        name, triple, cpu, (), 1, 24, 4, "thumb-freestanding-eabihf", "", float_abi="hard", threaded=False, alignment=8,
         compiler=f"arm-none-eabi-gcc -mcpu={cpu} -mthumb -mfloat-abi=hard -mfpu={fpu}",
     )  # fmt: skip
 

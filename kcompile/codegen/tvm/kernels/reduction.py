@@ -94,7 +94,8 @@ class Reduction:
         """The result, a number, where the last axis is contiguous."""
         outer, (extent, _) = self._axes[:-1], self._axes[-1] if self._axes else (1, 1)
         lanes = lanes_of(self._f, self._dtype)
-        parts = min(VECTORS, extent // lanes) if isinstance(extent, int) else VECTORS
+        most = 1 if self._f.machine.compact else VECTORS
+        parts = min(most, extent // lanes) if isinstance(extent, int) else most
         step = parts * lanes
         rest = split(extent % step if step else extent, lanes) if isinstance(extent, int) else [1]
         self._widths = [lanes] * parts + sorted({w for w in rest if w < lanes}, reverse=True)
