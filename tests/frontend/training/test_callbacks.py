@@ -1,7 +1,5 @@
 """Callbacks: when they act, what they leave."""
 
-import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from kcompile.frontend.training.callbacks import (
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
-    ProgbarLogger,
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
@@ -305,36 +302,6 @@ def test_an_error_in_training_closes_what_is_open(tmp_path: Path) -> None:
         run([1], log, LambdaCallback(on_epoch_end=fail))
     assert log._file is not None
     assert log._file.closed
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_line_per_epoch_where_the_output_is_no_terminal() -> None:
-    model, x, y = model_and_data()
-    out = io.StringIO()
-    model.fit(x, y, batch_size=5, epochs=2, callbacks=[ProgbarLogger(out)], validation_data=(x, y))
-    number = r"\d\.\d{4}"
-    line = rf"4/4 - \ds - \d+[mu]s/step - loss: {number} - mae: {number} - val_loss: {number} - val_mae: {number}\n"
-    assert re.fullmatch(rf"Epoch 1/2\n{line}Epoch 2/2\n{line}", out.getvalue())
-
-
-def test_a_bar_on_a_terminal() -> None:
-    model, x, y = model_and_data()
-    out = Terminal()
-    model.fit(x, y, batch_size=5, callbacks=[ProgbarLogger(out)])
-    last = out.getvalue().split("\r")[-1]
-    assert re.fullmatch(r"4/4 ━{20} \ds \d+[mu]s/step - loss: \d\.\d{4} - mae: \d\.\d{4} *\n", last)
-
-
-def test_no_output_where_none_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    model, x, y = model_and_data()
-    model.fit(x, y, verbose=0)
-    model.evaluate(x, y, verbose=0)
-    model.predict(x)
-    assert capsys.readouterr().out == ""
 
 
 def test_a_callback_can_stop_training_within_an_epoch() -> None:
