@@ -75,6 +75,15 @@ def test_a_layer_that_is_to_train_while_it_predicts_is_not_compiled(tmp_path: Pa
     )
 
 
+def test_in_files_of_keras_3_the_models_own_way_of_running_is_that_of_its_layers(tmp_path: Path) -> None:
+    """`predict` of Keras 3 runs all layers with training=False, whatever their calls say; RandomCrop's say True."""
+    x = Input((4,), name="x")
+    model = Model(x, layers.Dropout(0.5)(layers.BatchNormalization()(x, training=True), training=True))
+    model.save(tmp_path / "m.keras")
+    array = np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(load_model(tmp_path / "m.keras").predict(array), array / np.sqrt(1.001), rtol=1e-6)
+
+
 def test_a_layer_that_acts_alike_may_be_told_to_train(tmp_path: Path) -> None:
     x = Input((4,), name="x")
     inner = layers.BatchNormalization()(x, training=False)

@@ -44,6 +44,14 @@ def modern_graph(config: Mapping[str, Any], model_names: Mapping[str, str]) -> d
     return {**config, "layers": made, "output_layers": _map_leaves(output, outputs, names)}
 
 
+def predicting(node: Any) -> Any:
+    """A call of Keras 3 without its argument `training`: the model's own takes its place, False in `predict`."""
+    kwargs: Any = node.get("kwargs") if isinstance(node, Mapping) else None  # pyright: ignore
+    if not isinstance(kwargs, Mapping) or "training" not in kwargs:
+        return node
+    return {**node, "kwargs": {key: value for key, value in kwargs.items() if key != "training"}}
+
+
 def _shifts(
     entries: list[dict[str, Any]], outputs: Any, names: set[str], model_names: Mapping[str, str]
 ) -> dict[str, int]:

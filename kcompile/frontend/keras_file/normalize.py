@@ -12,7 +12,7 @@ from kcompile.frontend import activations
 from kcompile.frontend.keras_file.int8_layers import INT8_LAYERS
 from kcompile.frontend.keras_file.keras_1 import keras_2_spec
 from kcompile.frontend.keras_file.names import FOREIGN, KERAS_LAYERS, MODEL_CLASSES, canonical_class
-from kcompile.frontend.keras_file.nodes import modern_graph
+from kcompile.frontend.keras_file.nodes import modern_graph, predicting
 from kcompile.frontend.keras_file.old_spellings import (
     MEANINGLESS,
     MEANINGLESS_SUFFIXES,
@@ -180,6 +180,8 @@ class _Normalizer:
         if not isinstance(nodes, list) or not isinstance(entry.get("name", made["name"]), str):
             law = f"`inbound_nodes` of layer `{here}/{made['name']}` must be a list"
             raise ModelError(f"{law}. Received: {shown(nodes)}.")
+        if self.version.is_3:
+            nodes = [predicting(node) for node in nodes]  # pyright: ignore[reportUnknownVariableType]
         return {**made, "name": entry.get("name", made["name"]), "inbound_nodes": nodes}
 
     def _with_input(self, entries: list[Any], here: str) -> list[Any]:
