@@ -75,6 +75,13 @@ _ERF = (
 )  # fmt: skip
 
 
+# 2**r on |r| <= 1/2, a fit of least largest relative error (Lawson 1961) of 7.5e-8.
+_POWER = (
+    1.3276472454890609e-3, 9.675541892647743e-3, 5.550713092088699e-2, 0.24022120237350464, 0.6931469440460205,
+    1.0000001192092896,
+)  # fmt: skip
+
+
 def exp(f: Function, x: Expr) -> Expr:
     """``e**x`` within 1 ulp; 0 below -104, infinity above 88.73."""
     power, r, tail = _reduced(f, x)
@@ -126,6 +133,30 @@ def reciprocal(f: Function, x: Expr) -> Expr:
     x = f.let(x)
     y = f.let(masked_intrinsic(f"llvm.x86.avx512.rcp14.ps.{32 * x.lanes}", x))
     return y + y * (1.0 - x * y)
+
+
+def sigmoid_divisor(f: Function, x: Expr) -> Expr:
+    """``d`` with ``sigmoid(x) = 1 / d`` within 1e-7, for float32; x beyond ±87 counts as ±87.
+
+    It is for gates, which a product with other values follows: it saves what it takes to be exact where the sigmoid is
+    small, and lets several quotients share a division.
+    """
+    bounded = f.let(minimum(f.let(maximum(x, -87.0)), 87.0))
+    shifted = f.let(bounded * -math.log2(math.e) + _FORMATS["float32"].rounding)
+    r = f.let(bounded * -math.log2(math.e) - f.let(shifted - _FORMATS["float32"].rounding))
+    # Multiplied, and not added to the exponent, so that NaN stays.
+    scale = f.let(((shifted.bits("int32") << 23) + 0x3F800000).bits("float32"))
+    return f.let(polynomial(f, r, _POWER) * scale + 1.0)
+
+
+def tanh_quotient(f: Function, x: Expr) -> tuple[Expr, Expr]:
+    """``n, d`` with ``tanh(x) = n / d`` within 6 ulp, for float32, where -d <= n <= d; x beyond ±9 counts as ±9."""
+    bounded = f.let(minimum(f.let(maximum(x, -9.0)), 9.0))
+    square = f.let(bounded * bounded)
+    divisor = f.let(polynomial(f, square, _TANH[1]))
+    value = f.let(bounded * polynomial(f, square, _TANH[0]))
+    above = f.let(select(value < -divisor, -divisor, value))
+    return f.let(select(above > divisor, divisor, above)), divisor
 
 
 def tanh(f: Function, x: Expr) -> Expr:

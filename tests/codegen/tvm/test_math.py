@@ -38,6 +38,20 @@ class Power(Kernel, family="power"):
             z.store(i * LANES, polynomials.power(f, x.load(i * LANES, LANES), y.load(i * LANES, LANES)))
 
 
+@dataclass(frozen=True)
+class Gates(Kernel, family="gates"):
+    """``d = sigmoid_divisor(x)``, ``n, e = tanh_quotient(x)``."""
+
+    def build(self, f: Function) -> None:
+        x, *results = (f.pointer(name) for name in ("x", "d", "n", "e"))
+        with f.parallel(f.extent("N//16")) as i:
+            value = x.load(i * LANES, LANES)
+            for y, result in zip(
+                results, (polynomials.sigmoid_divisor(f, value), *polynomials.tanh_quotient(f, value)), strict=True
+            ):
+                y.store(i * LANES, result)
+
+
 FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "exp": (np.exp, 1),
     "expm1": (np.expm1, 2),
@@ -54,7 +68,7 @@ WIDE = ("exp", "expm1", "sigmoid", "tanh", "log", "log1p", "softplus")
 @pytest.fixture(scope="module")
 def compiled() -> Compiled:
     kernels = [Map(name) for name in (*FUNCTIONS, "sin", "cos")] + [Map(name, "float64") for name in WIDE]
-    return Compiled([*kernels, Power()])
+    return Compiled([*kernels, Power(), Gates()])
 
 
 def grid() -> Array:
@@ -93,6 +107,21 @@ def test_function_stays_within_its_bound_on_all_exponents(compiled: Compiled, na
     if name == "sigmoid":  # 0 where the true value is denormal, or next to it
         y, expected = y[x >= -87.25], expected[x >= -87.25]
     assert units_off(y, expected).max() <= bound
+
+
+def test_gates_are_exact_beside_1_and_keep_nan_whatever_its_bits(compiled: Compiled):
+    nans = np.resize(np.array([0x7FC00001, 0x7FC00000, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32), 16)
+    x = np.concatenate([grid(), nans])
+    d, n, e = compiled(Gates(), [x], [np.zeros_like(x) for _ in range(3)], {"N": x.size})
+    with np.errstate(all="ignore"):
+        wide = x.astype(np.float64)
+        sigmoid, tanh = 1 / (1 + np.exp(-wide)), np.tanh(wide)
+    seen = ~np.isnan(x)
+    assert (np.isnan(1 / d) == ~seen).all()
+    assert (np.isnan(n / e) == ~seen).all()
+    assert np.abs(1 / d - sigmoid)[seen].max() < 1.2e-7
+    assert (np.abs(n) <= e)[seen].all()
+    assert units_off((n / e)[seen], tanh[seen]).max() <= 6
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf", "log1p"])

@@ -5,16 +5,22 @@ the projected inputs and in the packed weights. One step multiplies the last out
 time, so that all gates of a unit are complete in registers when the activations are applied. Rows of the batch are
 independent; a tile of rows shares each weight that is loaded. States of the running tile stay in a scratch array that
 each thread has for itself.
+
+Even steps take the panels forwards and the units backwards, odd steps the other way. A step so begins with the weights
+that are still in the cache, and with the outputs that were complete first: the processor goes on with its sums while it
+still computes the activations of the panel before.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from kcompile.codegen.tvm import math as polynomials
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, select
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
 from kcompile.codegen.tvm.vector import apply
+from kcompile.ir import ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.op import Op
 
@@ -30,6 +36,10 @@ PHASES: dict[Cell, tuple[tuple[int, ...], ...]] = {
 }
 _MOST_CELLS = 16
 _MOST_ROWS = 8
+# Multiply-adds that must be under way at once to hide their latency.
+_IN_FLIGHT = 8
+# Cells of one row up to which the code of their activations is repeated for each.
+_WRITTEN_OUT = 2
 # Weights of at most so many elements are read again from the second-level cache in every step of every tile.
 _CACHED_WEIGHTS = 1 << 16
 _MOST_TILES = 4
@@ -42,6 +52,7 @@ class Tiling:
     Attributes:
         lanes: units per vector; the last vector may reach beyond the units.
         panels: for each phase, the most cells that one row handles per pass.
+        chains: for each phase, the sums per gate of one row, so that additions need not wait for each other.
         rows: rows of the batch that share the weights that are loaded.
         tiles: tiles of rows that use a panel one after another, while it is in the cache.
     """
@@ -49,6 +60,7 @@ class Tiling:
     hidden: int
     lanes: int
     panels: tuple[int, ...]
+    chains: tuple[int, ...]
     rows: int
     tiles: int
 
@@ -72,14 +84,22 @@ def tiling(machine: Machine, cell: Cell, hidden: int, batch: Dim) -> Tiling:
     """Panels and row tiles whose sums fit the registers."""
     lanes = min(machine.lanes, 1 << (hidden - 1).bit_length())
     vectors = -(-hidden // lanes)
-    most = [min((machine.registers - 4) // len(gates), _MOST_CELLS) for gates in PHASES[cell]]
-    panels = tuple(-(-vectors // -(-vectors // cells)) for cells in most)
+    panels = tuple(_panel(machine, len(gates), vectors) for gates in PHASES[cell])
+    sums = [cells * len(gates) for cells, gates in zip(panels, PHASES[cell], strict=True)]
+    chains = tuple(max(1, min(-(-_IN_FLIGHT // n), (machine.registers - 4) // n)) for n in sums)
     loaded = max(len(gates) * _tile_cells(len(gates)) for gates in PHASES[cell])
     rows = min((machine.registers - 2 - loaded) // loaded, _MOST_ROWS)
     large = hidden * vectors * lanes * sum(map(len, PHASES[cell])) > _CACHED_WEIGHTS
     if isinstance(batch, int):
         rows = -(-batch // -(-batch // rows)) if batch else 1
-    return Tiling(hidden, lanes, panels, rows, _MOST_TILES if large else 1)
+    return Tiling(hidden, lanes, panels, chains, rows, _MOST_TILES if large else 1)
+
+
+def _panel(machine: Machine, gates: int, vectors: int) -> int:
+    """The cells of a panel: half of them all, so that one half is summed while the other's activations are computed."""
+    fits = min((machine.registers - 4) // gates, _MOST_CELLS)
+    cells = min(fits, max(-(-vectors // 2), -(-_IN_FLIGHT // 2 // gates)))
+    return -(-vectors // -(-vectors // cells))
 
 
 def _tile_cells(gates: int) -> int:
@@ -169,13 +189,15 @@ class _TimeLoop:
             seen_before.store(row, constant(0, "int32"))
             self._start(row, f.name_index(numbers.load(row) * self.tiling.hidden))
         with f.loop(self.steps) as step:
-            now = f.name_index(step % 2 * padded)
             t = f.name_index(self.steps - 1 - step) if self.k.reverse else step
             places = f.stack(most, "int32")
             with f.loop(count) as row:
                 places.store(row, numbers.load(row) * self.steps + t)
             batch = _Rows(rows, tiles, most, count, places, seen_before)
-            _Step(self, batch, step, now, f.name_index(padded - now)).write()
+            odd = index(f.name_index(step % 2))
+            for parity in (False, True):
+                with f.when(odd.equals(int(parity))):
+                    _Step(self, batch, parity).write()
         end = f.name_index(self.steps % 2 * padded)
         with f.loop(count) as row:
             target = f.name_index(numbers.load(row) * self.tiling.hidden)
@@ -223,20 +245,16 @@ class _Rows:
 
 
 class _Step:
-    """One step of some rows; `now` and `after` say where a row's scratch holds the outputs before and after it."""
+    """An even or odd step of some rows; `now` and `after` say where a row's scratch holds the outputs around it."""
 
-    def __init__(self, loop: _TimeLoop, batch: _Rows, step: Index, now: Index, after: Index) -> None:
+    def __init__(self, loop: _TimeLoop, batch: _Rows, odd: bool) -> None:
         self.loop = loop
         self.f = loop.f
         self.k = loop.k
         self.lanes = loop.tiling.lanes
         self.batch = batch
-        self.now = now
-        self.after = after
-        # Every other step runs through the weights backwards, so that it begins with those that are still in the cache.
-        odd = index(step) % 2
-        self.first_unit = self.f.name_index(odd * (self.k.tiling.hidden - 1))
-        self.stride = self.f.name_index(1 - odd * 2)
+        self.odd = odd
+        self.now, self.after = (loop.tiling.padded, 0) if odd else (0, loop.tiling.padded)
         self.seen = loop.f.stack(batch.most, "int32") if loop.mask else None
 
     def write(self) -> None:
@@ -256,21 +274,41 @@ class _Step:
     def _phase(self, phase: int, finish: Callable[[Index, Index, list[Expr]], None]) -> None:
         """Sums of the phase's gates for every cell and row; `finish` takes a row, a vector of units and its gates."""
         f, gates, rows = self.f, PHASES[self.k.cell][phase], self.batch.rows
-        part, buffer = (3, 0) if phase else (0, self.now)
+        chains = self.k.tiling.chains[phase] if rows == 1 else 1
         for first, cells, weights, line in self._blocks(phase):
             with f.loop(self.batch.tiles) as tile:
-                sums = f.accumulators(rows * cells * len(gates), self.lanes)
-                sources = [self.loop.at(tile * rows + row, part, 0, buffer) for row in range(rows)]
-                for row in range(rows):
-                    for i in range(cells * len(gates)):
-                        cell, gate = divmod(i, len(gates))
-                        sums[row * cells * len(gates) + i] = self._start(tile * rows + row, first + cell, gates[gate])
-                with f.loop(self.k.tiling.hidden) as i:
-                    unit = f.name_index(self.first_unit + i * self.stride)
-                    place = f.name_index(weights + unit * line)
-                    self._multiply(sums, cells * len(gates), sources, unit, self.loop.weights[phase], place)
-                totals = [sums[i] for i in range(rows * cells * len(gates))]
+                width = cells * len(gates)
+                sums = f.accumulators(rows * width * chains, self.lanes)
+                for i in range(rows * width):
+                    cell, gate = divmod(i % width, len(gates))
+                    sums[i] = self._start(tile * rows + i // width, first + cell, gates[gate])
+                for i in range(rows * width, rows * width * chains):
+                    sums[i] = constant(0, "float32", self.lanes)
+                self._multiply(sums, width, tile, phase, weights, line)
+                totals = [sums[i] for i in range(rows * width)]
+                for chain in range(1, chains):
+                    totals = [f.let(total + sums[chain * width + i]) for i, total in enumerate(totals)]
                 self._finish_all(totals, tile, first, cells, finish)
+
+    def _multiply(self, sums: Accumulators, width: int, tile: Index, phase: int, weights: Index, line: int) -> None:
+        """Add the products of all units' last outputs with a panel, `width` vectors of which the sums need."""
+        f, rows, hidden = self.f, self.batch.rows, self.k.tiling.hidden
+        chains = self.k.tiling.chains[phase] if rows == 1 else 1
+        part, buffer = (3, 0) if phase else (0, self.now)
+        sources = [self.loop.at(tile * rows + row, part, 0, buffer) for row in range(rows)]
+
+        def add(unit: Index, chain: int) -> None:
+            at = f.name_index(weights + unit * line)
+            loaded = [self.loop.weights[phase].load(at + i * self.lanes, self.lanes) for i in range(width)]
+            for row, source in enumerate(sources):
+                h = self.loop.scratch.load(source + unit)
+                for i, weight in enumerate(loaded):
+                    sums.add((row + chain) * width + i, weight * h)
+
+        for start, count in f.tiles(hidden, chains):
+            for chain in range(count):
+                unit = start + chain
+                add(f.name_index(unit if self.odd else hidden - 1 - unit), chain)
 
     def _finish_all(
         self,
@@ -280,12 +318,13 @@ class _Step:
         cells: int,
         finish: Callable[[Index, Index, list[Expr]], None],
     ) -> None:
-        """Activations are long; so their code stands once, in a loop over sums that are parked in memory."""
+        """Activations are long; so where they are many, their code stands once, in a loop over sums in memory."""
         rows = self.batch.rows
         slots = rows * cells
         gates = len(sums) // slots
-        if slots == 1:
-            finish(tile, first, [sums[gate] for gate in range(gates)])
+        if rows == 1 and cells <= _WRITTEN_OUT:
+            for cell in range(cells):
+                finish(tile, first + cell, sums[cell * gates : (cell + 1) * gates])
             return
         parked = self.f.stack(slots * gates * self.lanes)
         for slot in range(slots * gates):
@@ -298,13 +337,23 @@ class _Step:
     def _blocks(self, phase: int) -> Iterator[tuple[Index, int, Index, int]]:
         """``(first cell, cells, offset of the weights, distance between their lines)`` of each pass."""
         gates = len(PHASES[self.k.cell][phase])
-        size, vectors = self.k.tiling.panels[phase], self.k.tiling.vectors
         width = gates * self.lanes
-        for start, cells in self.f.tiles(vectors, size):
+        for start, cells in self._panels(phase):
             panel = self.f.name_index(start * (self.k.tiling.hidden * width))
             step = cells if self.batch.rows == 1 else _tile_cells(gates)
             for inner, part in self.f.tiles(cells, step):
                 yield start + inner, part, self.f.name_index(panel + inner * width), cells * width
+
+    def _panels(self, phase: int) -> Iterator[tuple[Index, int]]:
+        """``(first cell, cells)`` of each panel, the last one first in odd steps."""
+        size, vectors = self.k.tiling.panels[phase], self.k.tiling.vectors
+        full, rest = divmod(vectors, size)
+        if rest and self.odd:
+            yield full * size, rest
+        with self.f.loop(full) as i:
+            yield self.f.name_index((full - 1 - i if self.odd else i) * size), size
+        if rest and not self.odd:
+            yield full * size, rest
 
     def _start(self, row: Index, vector: Index, gate: int) -> Expr:
         if self.k.cell == "gru" and gate == 2:
@@ -316,50 +365,45 @@ class _Step:
         line = self.f.name_index(self.batch.places.load(row) * (self.k.gates * self.k.tiling.padded))
         return self.loop.x.load(line + (vector * self.k.gates + gate) * self.lanes, self.lanes)
 
-    def _multiply(
-        self, sums: Accumulators, count: int, sources: Sequence[Index], unit: Index, weights: Pointer, at: Index
-    ) -> None:
-        loaded = [weights.load(at + i * self.lanes, self.lanes) for i in range(count)]
-        for row, source in enumerate(sources):
-            h = self.loop.scratch.load(source + unit)
-            for i, weight in enumerate(loaded):
-                sums.add(row * count + i, weight * h)
-
     # ---- cells: what the gates become
 
     def _simple(self, row: Index, vector: Index, gates: list[Expr]) -> None:
-        self._finish(row, vector, self._activated(self.k.activation, gates[0]))
+        self._finish(row, vector, self._activation(gates[0]).value)
 
     def _lstm(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         at = self.loop.at(row, 2, vector)
         before = self.loop.scratch.load(at, self.lanes)
-        i, forget, o = (self._activated(self.k.recurrent_activation, gates[g]) for g in (0, 1, 3))
-        c = self.f.let(forget * before + i * self._activated(self.k.activation, gates[2]))
+        i, forget, o = (self._gate(gates[g]) for g in (0, 1, 3))
+        c = self.f.let((forget * before).value + (i * self._activation(gates[2])).value)
         self.loop.scratch.store(at, select(self._is_seen(row), c, before) if self.seen else c)
-        self._finish(row, vector, o * self._activated(self.k.activation, c))
+        self._finish(row, vector, (o * self._activation(c)).value)
 
     def _gru(self, row: Index, vector: Index, gates: list[Expr]) -> None:
-        z, r = (self._activated(self.k.recurrent_activation, gate) for gate in gates[:2])
-        candidate = self._activated(self.k.activation, self._projected(row, vector, 2) + r * gates[2])
-        self._mix(row, vector, z, candidate)
+        z, r = (self._gate(gate) for gate in gates[:2])
+        candidate = self._activation(self._projected(row, vector, 2) + (r * gates[2]).value)
+        self._mix(row, vector, z, candidate.value)
 
     def _reset(self, row: Index, vector: Index, gates: list[Expr]) -> None:
-        z, r = (self._activated(self.k.recurrent_activation, gate) for gate in gates)
-        self.loop.scratch.store(self.loop.at(row, 2, vector), z)
-        self.loop.scratch.store(self.loop.at(row, 3, vector), r * self._before(row, vector))
+        z, r = (self._gate(gate) for gate in gates)
+        self.loop.scratch.store(self.loop.at(row, 2, vector), z.value)
+        self.loop.scratch.store(self.loop.at(row, 3, vector), (r * self._before(row, vector)).value)
 
     def _candidate(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         z = self.loop.scratch.load(self.loop.at(row, 2, vector), self.lanes)
-        self._mix(row, vector, z, self._activated(self.k.activation, gates[0]))
+        self._mix(row, vector, _Quotient(self.f, z), self._activation(gates[0]).value)
 
-    def _mix(self, row: Index, vector: Index, z: Expr, candidate: Expr) -> None:
-        self._finish(row, vector, z * self._before(row, vector) + (1.0 - z) * candidate)
+    def _mix(self, row: Index, vector: Index, z: "_Quotient", candidate: Expr) -> None:
+        """``z * before + (1 - z) * candidate``."""
+        self._finish(row, vector, (z * (self._before(row, vector) - candidate)).value + candidate)
 
     def _before(self, row: Index, vector: Index) -> Expr:
         return self.loop.scratch.load(self.loop.at(row, 0, vector, self.now), self.lanes)
 
-    def _activated(self, activation: Op | None, x: Expr) -> Expr:
-        return apply(self.f, activation, [x]) if activation else self.f.let(x)
+    def _gate(self, x: Expr) -> "_Quotient":
+        return _activated(self.f, self.k.recurrent_activation, x)
+
+    def _activation(self, x: Expr) -> "_Quotient":
+        return _activated(self.f, self.k.activation, x)
 
     def _is_seen(self, row: Index) -> Expr:
         assert self.seen
@@ -396,3 +440,32 @@ class _Step:
             for width in split(rest, self.lanes):
                 y.store(at + start, value.slice(start, width))
                 start += width
+
+
+class _Quotient:
+    """``top / bottom``, divided only when all factors are there; no bottom means 1."""
+
+    def __init__(self, f: Function, top: Expr, bottom: Expr | None = None) -> None:
+        self._f = f
+        self._top = f.let(top)
+        self._bottom = bottom
+
+    def __mul__(self, other: "_Quotient | Expr") -> "_Quotient":
+        factor = other if isinstance(other, _Quotient) else _Quotient(self._f, other)
+        bottoms = [bottom for bottom in (self._bottom, factor._bottom) if bottom]
+        bottom = self._f.let(bottoms[0] * bottoms[1]) if len(bottoms) == 2 else bottoms[0] if bottoms else None
+        return _Quotient(self._f, self._top * factor._top, bottom)
+
+    @property
+    def value(self) -> Expr:
+        """The quotient's value."""
+        return self._f.let(self._top / self._bottom) if self._bottom else self._top
+
+
+def _activated(f: Function, activation: Op | None, x: Expr) -> _Quotient:
+    x = f.let(x)
+    if isinstance(activation, ops.Sigmoid):
+        return _Quotient(f, constant(1.0, "float32", x.lanes), polynomials.sigmoid_divisor(f, x))
+    if isinstance(activation, ops.Tanh):
+        return _Quotient(f, *polynomials.tanh_quotient(f, x))
+    return _Quotient(f, apply(f, activation, [x]) if activation else x)
