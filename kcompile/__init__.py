@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kcompile.api import Artifact, compile, load, load_model, verify
     from kcompile.errors import KCompileError
     from kcompile.frontend import Input, Layer, Model, Sequential, model_from_json, register_layer
+    from kcompile.frontend.drawing import plot_history, plot_model
     from kcompile.runtime import Session
 
     __version__: str
@@ -38,6 +39,8 @@ __all__ = [
     "metrics",
     "model_from_json",
     "optimizers",
+    "plot_history",
+    "plot_model",
     "register_layer",
     "regularizers",
     "verify",
@@ -66,6 +69,8 @@ _HOMES = {
     "load": "kcompile.api",
     "load_model": "kcompile.api",
     "model_from_json": "kcompile.frontend",
+    "plot_history": "kcompile.frontend.drawing",
+    "plot_model": "kcompile.frontend.drawing",
     "register_layer": "kcompile.frontend",
     "verify": "kcompile.api",
 }

@@ -36,6 +36,7 @@ COMMANDS = {
     "run": "Run an artifact on arrays in a file.",
     "bench": "Time an artifact.",
     "verify": "Compare an artifact with the reference.",
+    "plot": "Draw a model's layers as a picture.",
     "layers": "List the layers and what each target can express.",
     "targets": "List the targets and what each needs.",
 }

@@ -146,13 +146,17 @@ class ProgbarLogger(Callback):
         filled = int(_WIDTH * min(seen / self._total, 1.0))
         digits = int(math.log10(self._total)) + 1
         count = self._styled(_BOLD, f"{seen:{digits}d}/{self._total}")
-        full, empty = ("━", "━" if self._moves else "─") if self._draws_lines() else ("=", ".")
+        full, empty = ("━", "━" if self._is_styled else "─") if self._draws_lines() else ("=", ".")
         bar = self._styled(_DONE, full * filled) + self._styled(_LEFT, empty * (_WIDTH - filled))
         clock = spent if done else _clock(each * (self._total - seen))
         return f"{count} {bar} {self._styled(_BOLD, clock)} {pace}{_values(logs)}"
 
     def _styled(self, style: str, text: str) -> str:
-        return f"{style}{text}{_PLAIN}" if text and self._moves and not os.environ.get("NO_COLOR") else text
+        return f"{style}{text}{_PLAIN}" if text and self._is_styled else text
+
+    @property
+    def _is_styled(self) -> bool:
+        return self._moves and not os.environ.get("NO_COLOR")
 
     def _draws_lines(self) -> bool:
         try:
