@@ -1,7 +1,7 @@
 """C libraries on this machine: a shared library with the one function ``<model>_run``, called through ctypes."""
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,23 @@ class LibraryProgram:
     weights: Content | None
     function: str
     workspace: int
+
+
+class StepProgram:
+    """The step of a recurrent model; `sizes` are the numbers of float32 elements of its states, which begin at zero."""
+
+    def __init__(self, program: LibraryProgram, sizes: Sequence[int], origin: str = "the library") -> None:
+        external = program.weights is not None
+        entries = {program.function: ([ctypes.c_void_p] * (5 if external else 4), ctypes.c_int)}
+        self._run = getattr(loaded(program.library, origin, entries), program.function)
+        self._weights = None if program.weights is None else aligned(program.weights)
+        self._workspace = aligned_empty(program.workspace)
+        self.state = np.zeros(sum(sizes), np.float32)
+
+    def __call__(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Take one element of the sequence, and write the outputs."""
+        weights = [] if self._weights is None else [address(self._weights)]
+        self._run(pointers(inputs), pointers(outputs), address(self.state), *weights, address(self._workspace))
 
 
 class LibrarySession(Session):

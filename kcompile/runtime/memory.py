@@ -63,19 +63,22 @@ def loaded(content: Content, origin: str, entries: Entries) -> ctypes.CDLL:
     """
     digest = hashlib.sha256(content).digest()
     with _libraries_lock:
-        if digest not in _libraries:
-            _libraries[digest] = _bound(content, origin, entries)
-        return _libraries[digest]
+        try:
+            if digest not in _libraries:
+                _libraries[digest] = _opened(content)
+            return _bound(_libraries[digest], entries)
+        except (OSError, AttributeError) as error:
+            raise ArtifactError(f"the program in {origin} cannot be loaded on this machine: {error}") from None
 
 
-def _bound(content: Content, origin: str, entries: Entries) -> ctypes.CDLL:
-    try:
-        library = _open_in_memory(content) if hasattr(os, "memfd_create") else _open_by_file(content)
-        for name, (arguments, result) in entries.items():
-            entry = getattr(library, name)
-            entry.argtypes, entry.restype = arguments, result
-    except (OSError, AttributeError) as error:
-        raise ArtifactError(f"the program in {origin} cannot be loaded on this machine: {error}") from None
+def _opened(content: Content) -> ctypes.CDLL:
+    return _open_in_memory(content) if hasattr(os, "memfd_create") else _open_by_file(content)
+
+
+def _bound(library: ctypes.CDLL, entries: Entries) -> ctypes.CDLL:
+    for name, (arguments, result) in entries.items():
+        entry = getattr(library, name)
+        entry.argtypes, entry.restype = arguments, result
     return library
 
 

@@ -6,6 +6,7 @@ plan, compiled for this machine. The library's own self-test then compares on th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 from kcompile.codegen.backends import Backend, Program, describe, work
 from kcompile.codegen.library import project
 from kcompile.codegen.library.archive import archive
-from kcompile.codegen.library.interface import Interface, header, identifier, interface
+from kcompile.codegen.library.interface import Interface, header, identifier, interface, step_interface
 from kcompile.codegen.library.objects import Contents, contents
 from kcompile.codegen.library.selftest import selftest
+from kcompile.codegen.library.step_check import verify_steps
+from kcompile.codegen.library.stepping import Step, step_of
 from kcompile.codegen.parity import Report
-from kcompile.codegen.tvm.library import Library, Live, compile_library
+from kcompile.codegen.tvm.library import Function, Library, Live, compile_library
 from kcompile.codegen.tvm.targets import Machine, host
 from kcompile.errors import TargetError
 from kcompile.ir import dims
@@ -27,7 +30,7 @@ from kcompile.ir.ops import Constant
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.pipeline import inference
 from kcompile.runtime.bundle import machine_misfit
-from kcompile.runtime.library import LibraryProgram, LibrarySession
+from kcompile.runtime.library import LibraryProgram, LibrarySession, StepProgram
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Signature
 
@@ -105,16 +108,22 @@ class _Compilation:
         self._machine = machine
         self._external = options.weights == "external"
         self._name = options.name or identifier(signature.name)
+        self._step = step_of(self._graph)
         self._library = self._compiled(machine)
         check_ram(self._library.workspace, self._library.stages, options.max_ram)
         self._sizes = contents(self._library.code)
         weights = len(self._library.weights)
-        self._face = interface(
-            signature, self._name, self._library.workspace, machine.alignment, weights, self._external
+        step = self._step
+        self._face = replace(
+            interface(signature, self._name, self._library.workspace, machine.alignment, weights, self._external),
+            step=None
+            if isinstance(step, str)
+            else step_interface(step, self._library.step_workspace, machine.alignment),
         )
 
     def _compiled(self, machine: Machine) -> Library:
-        return compile_library(fuse(self._graph), machine, self._name, self._external)
+        run, step = functions(self._graph, self._step, self._name)
+        return compile_library(run, step, machine, self._external)
 
     def program(self) -> Program:
         """The library and its files, and a session that runs it here."""
@@ -122,6 +131,8 @@ class _Compilation:
         shared = {f"lib{self._name}.so": self._library.shared} if self._library.shared else {}
         facts, face = self._facts(), self._face
         offered = {"model.o": (self._library.code, [f"{self._name}_run"])}
+        if self._library.step:
+            offered["step.o"] = (self._library.step, [f"{self._name}_step"])
         members: dict[str, bytes | memoryview] = {f"lib{self._name}.a": archive(offered), **shared, **external}
         texts = {f"{self._name}.h": header(face), "Makefile": project.makefile(face, facts)}
         texts |= {"CMakeLists.txt": project.cmake(face, facts), "README.md": project.readme(face, facts)}
@@ -139,9 +150,22 @@ class _Compilation:
             self._memory(),
             tools(),
             self._session,
-            {"work": work(self._graph), "verified_on": self._runs_as().name, "layers": list(facts.layers)},
-            lambda report: {"main.c": _selftest(face, report)},
+            {
+                "work": work(self._graph),
+                "verified_on": self._runs_as().name,
+                "layers": list(facts.layers),
+                **stepping(self._step, face),
+            },
+            self._recorded,
         )
+
+    def _recorded(self, report: Report) -> Mapping[str, bytes]:
+        """The self-test, once the step has done what a run does."""
+        step = self._face.step
+        if step:
+            native = self._native(f"{self._name}_step", step.workspace)
+            verify_steps(step, StepProgram(native, [s.size for s in step.states]), report, self._signature.name)
+        return {"main.c": selftest(self._face, report).encode()}
 
     def _facts(self) -> project.Facts:
         machine = self._machine
@@ -155,6 +179,8 @@ class _Compilation:
             _code_bytes(self._sizes, self._embedded()),
             self._sizes.needs,
             layers(self._graph),
+            self._step if isinstance(self._step, str) else "",
+            self._library.stack,
         )
 
     def _embedded(self) -> int:
@@ -189,23 +215,45 @@ class _Compilation:
 
     def _session(self, threads: int) -> Session:
         del threads  # a C library has the caller's
-        machine = self._runs_as()
-        library = self._library if machine == self._machine else self._compiled(machine)
-        assert library.shared is not None
-        program = LibraryProgram(
-            library.shared, library.weights if self._external else None, f"{self._name}_run", library.workspace
-        )
+        program = self._native(f"{self._name}_run", self._library.workspace)
         return LibrarySession(self._signature, program, self._signature.name)
+
+    @cached_property
+    def _here(self) -> Library:
+        """The library for this machine."""
+        machine = self._runs_as()
+        return self._library if machine == self._machine else self._compiled(machine)
+
+    def _native(self, function: str, workspace: int) -> LibraryProgram:
+        library = self._here
+        assert library.shared is not None
+        weights = library.weights if self._external else None
+        return LibraryProgram(library.shared, weights, function, workspace)
+
+
+def functions(graph: Graph, step: Step | str, name: str) -> tuple[Function, Function | None]:
+    """A run and, where there is one, the step."""
+    inputs, outputs = len(graph.inputs), len(graph.outputs)
+    run = Function(fuse(graph), f"{name}_run", inputs, outputs)
+    if isinstance(step, str):
+        return run, None
+    offsets = step_interface(step, 0, 1).offsets
+    return run, Function(fuse(step.graph), f"{name}_step", inputs, outputs, offsets)
+
+
+def stepping(step: Step | str, face: Interface) -> dict[str, Any]:
+    """What a manifest says of the step: its parts, or why there is none."""
+    if isinstance(step, str):
+        return {"no_step": step} if step else {}
+    assert face.step
+    states = [{"name": s.name, "field": s.field, "type": str(s.type)} for s in face.step.states]
+    return {"step": {"states": states, "steps": face.step.length, "workspace_bytes": face.step.workspace}}
 
 
 def tools() -> dict[str, str]:
     """The versions of what makes the code."""
     linker = {"ziglang": version("ziglang")} if find_spec("ziglang") else {}
     return {"apache-tvm": version("apache-tvm"), **linker}
-
-
-def _selftest(face: Interface, report: Report) -> bytes:
-    return selftest(face, report).encode()
 
 
 def _code_bytes(sizes: Contents, weights: int) -> int:

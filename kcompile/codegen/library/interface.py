@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import accumulate
 from math import prod
 
+from kcompile.codegen.library.stepping import Step
 from kcompile.ir.types import TensorType
 from kcompile.runtime.signature import Signature
 
@@ -48,6 +50,33 @@ class Port:
 
 
 @dataclass(frozen=True)
+class StepInterface:
+    """What the header declares for a step.
+
+    Attributes:
+        inputs: the inputs; those that hold a sequence hold one element of it.
+        outputs: likewise.
+        states: what is kept between steps.
+        moving: the inputs and outputs that hold an element of a sequence.
+        length: the number of steps of a run.
+        workspace: bytes of memory that a step needs.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    states: tuple[Port, ...]
+    moving: tuple[str, ...]
+    length: int
+    workspace: int
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each state lies in the structure."""
+        ends = accumulate((state.bytes for state in self.states), initial=0)
+        return tuple(ends)[:-1]
+
+
+@dataclass(frozen=True)
 class Interface:
     """What the header declares.
 
@@ -59,6 +88,7 @@ class Interface:
         alignment: of the workspace's address.
         weights: their bytes.
         external: whether the caller gives the weights.
+        step: what the header says of the step, if there is one.
     """
 
     name: str
@@ -68,6 +98,7 @@ class Interface:
     alignment: int
     weights: int
     external: bool
+    step: "StepInterface | None" = None
 
     @property
     def macro(self) -> str:
@@ -77,9 +108,17 @@ class Interface:
     @property
     def declaration(self) -> str:
         """The function's declaration, without the semicolon."""
+        return self._function("run", "")
+
+    @property
+    def step_declaration(self) -> str:
+        """The step's declaration, without the semicolon."""
+        return self._function("step", f"{self.name}_state *state, ")
+
+    def _function(self, verb: str, state: str) -> str:
         weights = "const void *weights, " if self.external else ""
         arrays = f"const {self.name}_inputs *inputs, {self.name}_outputs *outputs"
-        return f"int {self.name}_run({arrays}, {weights}void *workspace)"
+        return f"int {self.name}_{verb}({arrays}, {state}{weights}void *workspace)"
 
 
 def identifier(text: str) -> str:
@@ -109,6 +148,17 @@ def interface(
     # C has no arrays of no bytes, and a caller should not have to care.
     used = max(workspace, alignment)
     return Interface(name, ports(signature.inputs), ports(signature.outputs), used, alignment, weights, external)
+
+
+def step_interface(step: Step, workspace: int, alignment: int) -> StepInterface:
+    """The interface of a step, whose inputs and outputs are called as those of a run."""
+    types = step.graph.input_types
+    inputs = {name: type for name, type in types.items() if name not in step.states}
+    outputs = dict(list(step.graph.output_types.items())[: -len(step.states)])
+    length = next(iter(step.moving.values()))
+    used = max(workspace, alignment)
+    moving = (*step.moving, *step.sequences)
+    return StepInterface(ports(inputs), ports(outputs), ports(step.states), moving, length, used)
 
 
 def header(face: Interface) -> str:
@@ -142,6 +192,7 @@ def header(face: Interface) -> str:
         "/* Compute the outputs. Addresses suit their element types, the outputs overlap nothing else. Returns 0. */",
         f"{face.declaration};",
         "",
+        *(_step(face, face.step) if face.step else []),
         "#ifdef __cplusplus",
         "}",
         "#endif",
@@ -150,6 +201,31 @@ def header(face: Interface) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _step(face: Interface, step: StepInterface) -> list[str]:
+    """What the header says of the step."""
+    fields = [
+        f"    {C_TYPES[s.type.dtype]} {s.field}[{s.size}]; /* {comment(s.name)}: {s.type} */" for s in step.states
+    ]
+    held = [f"{kind} `{comment(p.name)}`" for kind, ports in (("input", step.inputs), ("output", step.outputs))
+            for p in ports if p.name in step.moving]  # fmt: skip
+    return [
+        "/* What the layers keep from one step to the next. All zero is the beginning of a sequence. */",
+        "typedef struct {",
+        *fields,
+        f"}} {face.name}_state;",
+        "",
+        "/* Bytes of the workspace of a step, and the number of steps that make a run. */",
+        f"#define {face.macro}_STEP_WORKSPACE_BYTES {step.workspace}",
+        f"#define {face.macro}_STEPS {step.length}",
+        "",
+        "/* Take one element of the sequence, and change the state. One element is held by:",
+        f"   {', '.join(held)}.",
+        "   The outputs are those of a run whose sequence ends here. Returns 0. */",
+        f"{face.step_declaration};",
+        "",
+    ]
 
 
 def _ports(face: Interface, kind: str, members: Iterable[Port]) -> list[str]:

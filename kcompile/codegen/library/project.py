@@ -24,6 +24,8 @@ class Facts:
         code: bytes of code and its constants, without the weights; None for a source file.
         needs: functions that the library calls.
         layers: the Keras layers with their results and multiply-accumulates.
+        no_step: why a recurrent model has no step.
+        stack: bytes of stack that a call takes; None where another compiler decides that.
     """
 
     target: str
@@ -34,6 +36,8 @@ class Facts:
     code: int | None
     needs: Sequence[str]
     layers: Sequence[Mapping[str, Any]]
+    no_step: str = ""
+    stack: int | None = None
 
     def library(self, name: str) -> str:
         """What a program is built with."""
@@ -90,7 +94,10 @@ def loader(face: Interface) -> str:
         "EXAMPLE": ", ".join(f"{port.name!r}: x{i}" for i, port in enumerate(face.inputs)),
         "INPUTS": _table(face.inputs),
         "OUTPUTS": _table(face.outputs),
-        "WORKSPACE": str(face.workspace),
+        "STEPINPUTS": _table(face.step.inputs) if face.step else "{}",
+        "STEPOUTPUTS": _table(face.step.outputs) if face.step else "{}",
+        "STATES": str({s.name: s.size for s in face.step.states} if face.step else {}),
+        "WORKSPACE": str(max(face.workspace, face.step.workspace if face.step else 0)),
         "ALIGNMENT": str(face.alignment),
         "WEIGHTS": str(face.weights),
         "EXTERNAL": str(face.external),
@@ -107,6 +114,7 @@ def readme(face: Interface, facts: Facts) -> str:
     name, macro = face.name, face.macro
     code = "as compiled" if facts.code is None else f"{facts.code} bytes"
     needs = ", ".join(f"`{symbol}`" for symbol in facts.needs) or "nothing"
+    taken = "" if facts.stack is None else f", of which a call takes at most {facts.stack} bytes"
     takes = [f"| {kind} | `{comment(p.name)}` | `{p.field}` | `{p.type}` | {p.bytes} |" for kind, p in _all_ports(face)]
     call = [
         f'#include "{name}.h"',
@@ -131,7 +139,7 @@ def readme(face: Interface, facts: Facts) -> str:
             "|---|---|---|",
             f"| {code} | {face.weights} bytes | {face.workspace} bytes, {face.alignment}-byte aligned |",
             "",
-            f"Beside the stack, that is all the memory it uses. From other libraries it needs {needs}.",
+            f"Beside the stack{taken}, that is all the memory it uses. From other libraries it needs {needs}.",
             "",
             "## Call it",
             "",
@@ -147,6 +155,7 @@ def readme(face: Interface, facts: Facts) -> str:
             "Runs may go on at the same time where each has a workspace and outputs of its own.",
             *(["Load or map `weights.bin` at a multiple of 64 bytes."] if face.external else []),
             "",
+            *_step_section(face, facts),
             "## Check it",
             "",
             "`make check` builds `main.c` and runs it on recorded inputs, for which the NumPy reference of the model",
@@ -161,6 +170,26 @@ def readme(face: Interface, facts: Facts) -> str:
             "",
         ]
     )
+
+
+def _step_section(face: Interface, facts: Facts) -> list[str]:
+    """How to take steps, or why there are none."""
+    if face.step is None:
+        return [f"There is no step function: {facts.no_step}.", ""] if facts.no_step else []
+    name, macro = face.name, face.macro
+    weights = "weights, " if face.external else ""
+    return [
+        "## Step by step",
+        "",
+        f"`{name}_step` takes one element of the sequence and keeps in a structure what the layers remember, so that a",
+        f"program need not hold the sequence. {face.step.length} steps give what a run gives.",
+        "",
+        "```c",
+        f"static {name}_state state;  /* all zero: the beginning; {sum(s.bytes for s in face.step.states)} bytes */",
+        f"{name}_step(&inputs, &outputs, &state, {weights}workspace);  /* {macro}_STEP_WORKSPACE_BYTES are enough */",
+        "```",
+        "",
+    ]
 
 
 def _all_ports(face: Interface) -> list[tuple[str, Port]]:

@@ -6,7 +6,7 @@ from textwrap import fill
 
 import numpy as np
 
-from kcompile.codegen.library.interface import C_TYPES, Interface, Port, c_string
+from kcompile.codegen.library.interface import C_TYPES, Interface, Port, StepInterface, c_string
 from kcompile.codegen.parity import Report
 from kcompile.ir.types import Array
 
@@ -22,7 +22,7 @@ _TEMPLATE = r"""/* The self-test of @NAME@: runs the model twice on recorded inp
 
 @ARRAYS@
 @RESULTS@
-static unsigned char memory[@MACRO@_WORKSPACE_BYTES + 3 * GUARD];
+static unsigned char memory[@MEMORY@ + 3 * GUARD];
 @WEIGHTS@
 static int fail(const char *what)
 {
@@ -54,7 +54,7 @@ static double difference(double y, double expected)
     }
     return fabs(y - expected);
 }
-@HALF@
+@HALF@@STEPS@
 int main(void)
 {
     int run, failures = 0;
@@ -76,6 +76,7 @@ int main(void)
         }
 @COMPARE@
     }
+@TAKE_STEPS@
     if (failures == 0) {
         printf("@NAME@: ok\n");
     }
@@ -95,6 +96,49 @@ _COMPARE = r"""        {
             printf("output %s is off by %.3g, where %.3g is allowed\n", @TITLE@, worst, @ALLOWED@);
             failures += !(worst <= @ALLOWED@);
         }"""
+
+_STEPS = r"""
+@STEP_ARRAYS@
+
+/* Take the steps of the recorded sequence one by one; the number of outputs that are off. */
+static int take_steps(@WEIGHTS_PARAMETER@unsigned char *guard)
+{
+    static @NAME@_state state;
+    unsigned char *workspace = guard + GUARD;
+    int failures = 0;
+    long step, i;
+    @NAME@_inputs inputs;
+    @NAME@_outputs outputs;
+    double worst[@OUTPUTS@] = {0.0};
+@STEP_ASSIGN@
+    memset(guard, 0xA5, GUARD);
+    memset(workspace + @MACRO@_STEP_WORKSPACE_BYTES, 0xA5, GUARD);
+    for (step = 0; step < @MACRO@_STEPS; step++) {
+        memset(workspace, 0xFF, @MACRO@_STEP_WORKSPACE_BYTES);
+@STEP_INPUTS@
+        if (@NAME@_step(&inputs, &outputs, &state, @WEIGHTS_ARGUMENT@workspace) != 0) {
+            return fail("a step returned an error");
+        }
+@STEP_COMPARE@
+    }
+    if (!is_whole(guard) || !is_whole(workspace + @MACRO@_STEP_WORKSPACE_BYTES)) {
+        return fail("a step wrote outside its workspace");
+    }
+@STEP_JUDGE@
+    return failures;
+}
+"""
+
+_STEP_COMPARE = r"""        for (i = 0; @WHEN@i < @SIZE@; i++) {
+            double off = difference(@VALUE@, @EXPECTED@);
+            if (!(off <= worst[@NUMBER@])) {
+                worst[@NUMBER@] = off;
+            }
+        }"""
+
+_STEP_JUDGE = r"""    printf("output %s of the steps is off by %.3g, where %.3g is allowed\n",
+           @TITLE@, worst[@NUMBER@], @ALLOWED@);
+    failures += !(worst[@NUMBER@] <= @ALLOWED@);"""
 
 _HALF = r"""
 /* The value of IEEE 754 binary16. */
@@ -137,12 +181,67 @@ def selftest(face: Interface, report: Report) -> str:
             ]
         ),
         "WEIGHTS_ARGUMENT": "weights, " if face.external else "",
+        "MEMORY": str(max(face.workspace, face.step.workspace if face.step else 0)),
+        "STEPS": "",
+        "TAKE_STEPS": "",
         "COMPARE": "\n".join(_compare(port, allowed[port.name]) for port in face.outputs),
         "ALIGNMENT": str(max(face.alignment, 64)),
         "MACRO": face.macro,
         "NAME": face.name,
     }
+    if face.step:
+        parts["STEPS"] = _filled(_STEPS, _step_parts(face, face.step, allowed))
+        parts["TAKE_STEPS"] = f"    failures += take_steps({parts['WEIGHTS_ARGUMENT']}guard);"
     return _filled(_TEMPLATE, parts)
+
+
+def _step_parts(face: Interface, step: StepInterface, allowed: Mapping[str, float]) -> dict[str, str]:
+    """What fills the part of the program that takes steps."""
+    moving = [port for port in step.inputs if port.name in step.moving]
+    arrays = [("x", port) for port in moving] + [("y", port) for port in step.outputs]
+    fields = [(p, "in" if p.name not in step.moving else "step_x") for p in step.inputs]
+    numbered = list(enumerate(step.outputs))
+    judged = [
+        {"TITLE": c_string(p.name), "NUMBER": str(n), "ALLOWED": repr(float(allowed[p.name]))} for n, p in numbered
+    ]
+    return {
+        "NAME": face.name,
+        "MACRO": face.macro,
+        "OUTPUTS": str(len(step.outputs)),
+        "WEIGHTS_PARAMETER": "const void *weights, " if face.external else "",
+        "WEIGHTS_ARGUMENT": "weights, " if face.external else "",
+        "STEP_ARRAYS": "\n".join(
+            f"static {C_TYPES[p.type.dtype]} step_{kind}_{p.field}[{max(p.size, 1)}];" for kind, p in arrays
+        ),
+        "STEP_ASSIGN": "\n".join(
+            [*(f"    inputs.{p.field} = {place}_{p.field};" for p, place in fields),
+             *(f"    outputs.{p.field} = step_y_{p.field};" for p in step.outputs)]
+        ),
+        "STEP_INPUTS": "\n".join(
+            f"        for (i = 0; i < {p.size}; i++) {{\n"
+            f"            step_x_{p.field}[i] = in_{p.field}[{_place(p, step)}];\n        }}"
+            for p in moving
+        ),
+        "STEP_COMPARE": "\n".join(_compare_step(n, p, step) for n, p in numbered),
+        "STEP_JUDGE": "\n".join(_filled(_STEP_JUDGE, parts) for parts in judged),
+    }  # fmt: skip
+
+
+def _place(port: Port, step: StepInterface) -> str:
+    """Where element `i` of a step lies in the whole sequence."""
+    element = port.size // max(port.type.static_shape()[0], 1)
+    return f"(i / {element} * {step.length} + step) * {element} + i % {element}"
+
+
+def _compare_step(number: int, port: Port, step: StepInterface) -> str:
+    moves = port.name in step.moving
+    parts = {"NUMBER": str(number), "SIZE": str(port.size), "WHEN": "" if moves else f"step == {step.length - 1} && "}
+    for key, text in (
+        ("VALUE", f"step_y_{port.field}[i]"),
+        ("EXPECTED", f"out_{port.field}[{_place(port, step) if moves else 'i'}]"),
+    ):
+        parts[key] = f"half({text})" if port.type.dtype == "float16" else f"(double){text}"
+    return _filled(_STEP_COMPARE, parts)
 
 
 def _filled(template: str, parts: Mapping[str, str]) -> str:

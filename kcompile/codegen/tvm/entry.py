@@ -170,16 +170,18 @@ define ptr @pointer_at(ptr %array, i32 %i) {
 
 
 def library_run(
-    machine: Machine, arena: Arena, calls: Sequence[Call], inputs: int, outputs: int, weights: str | None
+    machine: Machine, calls: Sequence[Call], inputs: int, outputs: int, weights: str | None, states: Sequence[int] = ()
 ) -> Any:
     """``int32_t run(inputs, outputs, workspace)``: every call, one after another; it returns 0.
 
     With `weights`, LLVM text that defines ``weights_address()``, the weights are in the object; without, they are a
-    parameter before the workspace.
+    parameter before the workspace. With `states`, a parameter before those points to memory in which the inputs and
+    outputs beyond the first ones lie at these offsets.
     """
     f = _Entry("run", machine, None)
     arrays = {kind: f.array(kind, "uint8") for kind in ("input", "output")}
-    blocks = {} if weights else {"weights": f.array("weights", "uint8")}
+    blocks = {"state": f.array("state", "uint8")} if states else {}
+    blocks |= {} if weights else {"weights": f.array("weights", "uint8")}
     blocks["arena"] = f.array("workspace", "uint8")
     if weights:
         blocks["weights"] = f.block("weights", tirx.call_extern(_VOID, "weights_address"))
@@ -188,10 +190,13 @@ def library_run(
         for i in range(count):
             held = tirx.call_extern(_VOID, "pointer_at", arrays[kind].data, tirx.const(i, "int32"))
             external[kind, i] = f.block(f"{kind}{i}", held)
+    beyond = {"input": inputs, "output": outputs}
 
     def pointer(location: Location) -> Any:
-        if location.kind in arrays:
+        if (location.kind, location.number) in external:
             block, offset = external[location.kind, location.number], 0
+        elif location.kind in arrays:
+            block, offset = blocks["state"], states[location.number - beyond[location.kind]]
         else:
             block = blocks[location.kind]
             offset = location.number if location.place is None else int(location.place.offset)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from kcompile.codegen.tvm import entry
 from kcompile.codegen.tvm.build import check_cpu, link_library
-from kcompile.codegen.tvm.lower import Lowered, lower
-from kcompile.codegen.tvm.object import library_object
+from kcompile.codegen.tvm.lower import Lowered, Weights, lower
+from kcompile.codegen.tvm.object import Object, library_object
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.ir.graph import Graph
 
@@ -45,42 +45,90 @@ class Library:
 
     Attributes:
         code: the object file.
-        shared: the shared library; None where the machine has none.
+        step: the object file of the step; None where there is none.
+        shared: the shared library of both; None where the machine has none.
         weights: as the kernels read them; they are in `code`, too, unless they were asked to stay outside.
-        workspace: its size in bytes.
+        workspace: bytes that a run needs.
+        step_workspace: bytes that a step needs.
         stack: the most bytes of stack that the function takes, without functions of others that it calls.
         stages: what the workspace holds, stage by stage.
     """
 
     code: bytes
+    step: bytes | None
     shared: bytes | None
     weights: bytes
     workspace: int
+    step_workspace: int
     stack: int
     stages: tuple[Live, ...]
 
 
-def compile_library(graph: Graph, machine: Machine, name: str, external: bool = False) -> Library:
-    """Native code for `graph`, whose extents are all known; its function is ``<name>_run``.
+@dataclass(frozen=True)
+class Function:
+    """A function of a library: its graph, what C calls it, and the memory of its states, if it has any.
+
+    Inputs and outputs of the graph beyond the first `inputs` and `outputs` lie in that memory at the offsets `states`.
+    """
+
+    graph: Graph
+    name: str
+    inputs: int
+    outputs: int
+    states: tuple[int, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its kernels begin with."""
+        return self.name.removesuffix("_run")
+
+
+@dataclass(frozen=True)
+class _Made:
+    lowered: Lowered
+    object: Object
+
+
+def compile_library(run: Function, step: Function | None, machine: Machine, external: bool = False) -> Library:
+    """Native code for functions whose extents are all known.
 
     Args:
-        external: whether the weights are a parameter of the function instead of a part of the object.
+        run: what computes the model.
+        step: what computes a step of it, an object of its own, so that a program holds what it calls.
+        machine: what it is for.
+        external: whether the weights are a parameter of the functions instead of a part of the objects.
 
     Raises:
         TargetError: LLVM does not know the machine.
-        UnsupportedOp: the graph holds ops that this back end cannot express.
+        UnsupportedOp: a graph holds ops that this back end cannot express.
         MissingExtra: the shared library needs a linker that is missing.
     """
     check_cpu(machine)
-    lowered = lower(graph, machine, name)
-    text = None if external else _weights_text(lowered.weights, name)
-    functions = dict(lowered.functions)
-    functions[f"{name}_run"] = entry.library_run(
-        machine, lowered.arena, lowered.calls, len(graph.inputs), len(graph.outputs), text
+    together = Weights() if external else None
+    made = [_made(function, machine, together) for function in (run, step) if function]
+    names = [function.name for function in (run, step) if function]
+    shared = link_library([part.object.code for part in made], names, machine) if machine.emulation else None
+    return Library(
+        made[0].object.code,
+        made[1].object.code if step else None,
+        shared,
+        together.blob() if together else made[0].lowered.weights,
+        made[0].lowered.arena.bytes({}),
+        made[-1].lowered.arena.bytes({}),
+        max(part.object.stack for part in made),
+        live_stages(made[0].lowered),
     )
-    made = library_object(functions, machine, f"{name}_run")
-    shared = link_library([made.code], [f"{name}_run"], machine) if machine.emulation else None
-    return Library(made.code, shared, lowered.weights, lowered.arena.bytes({}), made.stack, live_stages(lowered))
+
+
+def _made(function: Function, machine: Machine, together: Weights | None) -> _Made:
+    """One function; its weights go into the blob, if there is one."""
+    lowered = lower(function.graph, machine, function.prefix, together, function.outputs)
+    text = _weights_text(lowered.weights, function.name) if together is None else None
+    functions = dict(lowered.functions)
+    functions[function.name] = entry.library_run(
+        machine, lowered.calls, function.inputs, function.outputs, text, function.states
+    )
+    return _Made(lowered, library_object(functions, machine, function.name))
 
 
 def _weights_text(weights: bytes, name: str) -> str:

@@ -93,8 +93,15 @@ class Lowered:
     types: tuple[TensorType, ...]
 
 
-def lower(graph: Graph, machine: Machine, prefix: str) -> Lowered:
+def lower(
+    graph: Graph, machine: Machine, prefix: str, weights: "Weights | None" = None, kept: int | None = None
+) -> Lowered:
     """The functions of `graph`, whose names begin with `prefix`.
+
+    Args:
+        weights: a blob to add to.
+        kept: the number of outputs that may share memory with nothing else; what follows them is written last of all,
+            so that it may replace inputs.
 
     Raises:
         UnsupportedOp: the graph holds ops that this back end cannot express.
@@ -102,7 +109,7 @@ def lower(graph: Graph, machine: Machine, prefix: str) -> Lowered:
     graph = prepared(graph)
     plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses))
     plan.lower(graph.nodes)
-    memory = _Memory(graph, plan)
+    memory = _Memory(graph, plan, weights or Weights(), len(graph.outputs) if kept is None else kept)
     functions = _functions(plan, machine, prefix)
     calls = tuple(
         entry.Call(name, tuple(memory.locate(a) for a in stage.arguments), symbols)
@@ -154,7 +161,7 @@ def _functions(plan: Plan, machine: Machine, prefix: str) -> _Functions:
     return result
 
 
-class _Weights:
+class Weights:
     """The blob: every array once, 64-byte aligned."""
 
     def __init__(self) -> None:
@@ -180,8 +187,9 @@ class _Weights:
 class _Memory:
     """Where every argument of a plan's stages lies; appends copies to the plan for outputs that nothing computes."""
 
-    def __init__(self, graph: Graph, plan: Plan) -> None:
-        self.weights = _Weights()
+    def __init__(self, graph: Graph, plan: Plan, weights: Weights, kept: int) -> None:
+        self.weights = weights
+        self._kept = kept
         self._machine = plan.machine
         self._aliases = plan.aliases
         self._inputs = {value: i for i, value in enumerate(graph.inputs)}
@@ -200,7 +208,7 @@ class _Memory:
 
     def _place_output(self, plan: Plan, i: int, value: Value) -> None:
         root = self._root(value)
-        if root in self._inputs or root in self._outputs or root.constant is not None:
+        if i >= self._kept or root in self._inputs or root in self._outputs or root.constant is not None:
             target = Value(value.type)
             plan.stages.append(Stage(Copy(value.type.dtype, value.type.size), (value, target), ""))
             root = target
