@@ -7,19 +7,33 @@ from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
-from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, ahead, block, choose, pack, row_pieces
+from kcompile.codegen.tvm.kernels.tile import (
+    Block,
+    Panel,
+    Panels,
+    Rows,
+    Tile,
+    ahead,
+    block,
+    choose,
+    pack,
+    row_pieces,
+    streamed,
+)
 from kcompile.codegen.tvm.plan import TVM, Plan, Tail
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.errors import UnsupportedOp
-from kcompile.ir import ops
-from kcompile.ir.dims import Dim
+from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.passes.matching import constant_array
 from kcompile.ir.types import Array
 
 # Weights of at most this many bytes stay in the second-level cache, so that each row tile may run through all of them.
 _SMALL_WEIGHTS = 64_000
+# Rows of one element of the batch from which they are tiled for themselves.
+_ENOUGH_ROWS = 16
 # Row tiles that are enough to share among threads.
 _MANY_TILES = 8
 
@@ -88,7 +102,7 @@ class _MatrixFunction:
         size = spec.length * spec.tile[1]
         at = f.name_index(panel * size)
         following = None if number is None else ahead(number, spec.length, size, self._panels.count, at)
-        weights = Panel(self._w, at, columns.columns, following)
+        weights = Panel(self._w, at, columns.columns, following, streamed(size, self._panels.count))
         tile.multiply(x, weights, spec.length)
 
         def position(i: Index, column: Index) -> list[Index]:
@@ -104,7 +118,16 @@ def dense(plan: Plan, node: Node) -> None:
     if kernel.constant is None:
         emit_product(plan, node)
     else:
-        emit_matrix(plan, node, 0, kernel.constant, bias[0] if bias else None)
+        emit_matrix(plan, node, _outer_axes(node.inputs[0].type.shape[:-1]), kernel.constant, bias[0] if bias else None)
+
+
+def _outer_axes(lead: Shape) -> int:
+    """The fewest leading axes behind which enough rows, of a known number, are left to fill tiles; 0 if there are none.
+
+    Tiles then fit those rows, whatever the batch.
+    """
+    rows = [dims.mul(*lead[axis:]) for axis in range(len(lead))]
+    return next((axis for axis, count in enumerate(rows) if isinstance(count, int) and count >= _ENOUGH_ROWS), 0)
 
 
 @TVM.register(ops.MatMul)
@@ -136,7 +159,7 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
         chain = regroup(tail.chain, ends)
         assert chain
     outer, rows, _ = chain.result.shape
-    known = rows if isinstance(rows, int) and outer_axes else None
+    known = rows if isinstance(rows, int) else None
     tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize)
     small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
     grid = not (small and known and known >= _MANY_TILES * tile[0])

@@ -30,8 +30,10 @@ _COMPACT_VECTORS = (4, 5, 3, 2)
 _LINE = 16
 # Lines of a panel between the one that a single row uses and the one that is fetched.
 _LINES_AHEAD = 64
-# Bytes of weights from which they are fetched ahead, as they do not stay in the second-level cache.
-_STREAMED = 200_000
+# Bytes of weights from which they are fetched ahead: for a tile of several rows, which has time for it, and for a single
+# row, where it costs time unless the weights do not stay in the second-level cache.
+_FETCHED = 32_768
+_STREAMED = 400_000
 # Rows of a tile in the rest of an open extent.
 _REST_ROWS = 4
 
@@ -164,21 +166,29 @@ class Rows:
 class Panel:
     """A block of columns of the weights from the offset `at` on, whose lines are `line` apart.
 
-    Every step also fetches one cache line of the weights that come next, from the offset `ahead` on.
+    Every step of several rows also fetches one cache line of the weights that come next, from the offset `ahead` on;
+    a single row fetches its own panel's if the weights are `streamed`.
     """
 
     pointer: Pointer
     at: Index
     line: Index
     ahead: Index | None = None
+    streamed: bool = False
 
 
 def ahead(tile: Index, length: int, size: int, count: int, at: Index) -> Index | None:
     """Where the tile numbered `tile` of a panel, which begins at `at`, starts to fetch the next panel.
 
-    A panel has `length` lines; the weights have `count` panels of `size` elements.
+    A panel has `length` lines; the weights have `count` panels of `size` elements. The last panel fetches what lies
+    behind it, which is as a rule what the next kernel reads.
     """
-    return at + size + tile * (length * _LINE) if 4 * size * count > _STREAMED else None
+    return at + size + tile * (length * _LINE) if 4 * size * count >= _FETCHED else None
+
+
+def streamed(size: int, count: int) -> bool:
+    """Whether the weights, `count` panels of `size` elements, are too many for the second-level cache."""
+    return 4 * size * count >= _STREAMED
 
 
 class Tile:
@@ -219,10 +229,10 @@ class Tile:
     def _step(self, x: Rows, weights: Panel, k: Index, rows: Sequence[int], chain: int) -> None:
         f, block = self._f, self._block
         line = f.name_index(weights.at + k * weights.line)
-        if weights.ahead is not None and self._rows == 1:
+        if weights.streamed and self._rows == 1:
             for first in block.starts:  # a single row waits for nothing but the weights
                 weights.pointer.prefetch(line + (first + _LINES_AHEAD * block.columns))
-        elif weights.ahead is not None:
+        elif weights.ahead is not None and self._rows > 1:
             weights.pointer.prefetch(weights.ahead + k * _LINE)
         loaded = [
             f.let(weights.pointer.load(line + first, width).cast(self._dtype))
