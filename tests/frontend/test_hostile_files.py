@@ -354,6 +354,16 @@ def test_of_very_many_unknown_layers_some_are_named(tmp_path: Path) -> None:
     assert len(text) < 20_000
 
 
+def test_names_are_text(tmp_path: Path) -> None:
+    config = config_of(ARCHIVE)
+    config["config"]["layers"][1]["config"]["name"] = [["conv"]]
+    text = refusal(tmp_path, with_config(ARCHIVE, config), ".keras")
+    assert text == "the name of a 'Conv2D' in `branched` must be text. Received: [['conv']]."
+    config["config"]["layers"][1]["config"]["name"] = "a" * 100_000
+    config["config"]["layers"][1]["class_name"] = "B" * 100_000
+    assert len(refusal(tmp_path, with_config(ARCHIVE, config), ".keras")) < 1000
+
+
 def test_weights_that_are_no_numbers_load_and_are_named_when_compiled(tmp_path: Path) -> None:
     model = branched()
     kernel, bias = model.get_layer("dense").get_weights()

@@ -48,6 +48,15 @@ def manifest(config: dict[str, Any]) -> dict[str, Any]:
 
 
 WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (
+        lambda c: c.update(weightsManifest=[None]),
+        "a group of arrays in model.json must be a dict. Received: None.",
+    ),
+    (
+        lambda c: manifest(c)["weights"][0].update(quantization={"dtype": "uint8", "scale": "x", "min": 0}),
+        "`quantization` of array `d/kernel` in model.json must hold a dtype, and `scale` and `min` as numbers. "
+        "Received: {'dtype': 'uint8', 'scale': 'x', 'min': 0}.",
+    ),
     (lambda c: manifest(c).update(paths=["../a.bin"]), "model.json must name files beside it. Received: '../a.bin'."),
     (
         lambda c: manifest(c).update(paths=["a.bin", "c.bin"]),

@@ -1,24 +1,31 @@
 """The same few lines of model run by Keras and by kcompile, with the same random weights, and compared.
 
 A case is a function of the layers' module and the inputs' symbolic tensors, so that arguments, defaults, the order of
-weights, masks and numbers are all held against Keras at once.
+weights, masks and numbers are all held against Keras at once. `check` then goes the whole way: Keras saves the model in
+both formats, kcompile reads them, and the reference and what both targets compile give Keras's numbers for batches of
+several sizes. `check_files` does that part alone, for models that only Keras can build.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+import kcompile
+from kcompile.errors import UnsupportedOp
 from kcompile.frontend import layers as kcompile_layers
 from kcompile.frontend.functional import Functional
 from kcompile.frontend.inputs import Input
 from kcompile.frontend.layer import LAYERS, Layer, reset_names
-from kcompile.frontend.tracing import flatten
 from kcompile.ir.evaluate import evaluate
 
 Build = Callable[..., Any]
+FORMATS = (".keras", ".h5")
+TARGETS = {"onnx": ".onnx", "tvm": ".kcb"}
 
 
 def random_weights(weights: Sequence[Any], rng: np.random.Generator) -> list[Any]:
@@ -54,11 +61,6 @@ def assert_same_config(theirs: keras.layers.Layer, ours: Layer) -> None:
         assert not different, f"Keras's and kcompile's configs differ: {different}"
 
 
-def leaves(structure: Any) -> list[Any]:
-    """The tensors of a result, in order."""
-    return list(flatten(structure))
-
-
 def check(
     build: Build,
     *inputs: np.ndarray,
@@ -67,10 +69,12 @@ def check(
     atol: float = 5e-6,
     configs: bool = True,
     seed: int = 0,
+    refused: Mapping[str, str] | None = None,
 ) -> Functional:
-    """Build the case with both, and compare weights' shapes, configs, masks and outputs.
+    """Build the case with both, and compare weights' shapes, configs, masks and outputs, through files and artifacts.
 
-    `shapes` are those of the symbolic inputs without the batch axis; by default those of the arrays.
+    `shapes` are those of the symbolic inputs without the batch axis; by default those of the arrays. `refused` says
+    which targets refuse the model, and with what words.
     """
     rng = np.random.default_rng(seed)
     shapes = shapes or [array.shape[1:] for array in inputs]
@@ -91,16 +95,10 @@ def check(
             layer.finalize_state()
     ours.set_weights(arrays)
 
-    expected = leaves(theirs(inputs[0] if len(inputs) == 1 else list(inputs), training=False))
-    graph = ours.trace()
-    feed = dict(zip(graph.input_types, inputs, strict=True))
-    received = list(evaluate(graph, feed).values())
-    for symbol, theirs_out, ours_out in zip(ours.outputs, expected, received, strict=True):
-        reference = np.asarray(theirs_out)
-        assert ours_out.dtype == reference.dtype, (ours_out.dtype, reference.dtype)
-        assert all(d in (None, n) for d, n in zip(symbol.shape, reference.shape, strict=True)), symbol
-        largest = max(1.0, float(np.abs(reference).max(initial=0)))
-        np.testing.assert_allclose(ours_out, reference, rtol=rtol, atol=atol * largest)
+    expected = outputs_of(theirs, inputs)
+    assert_close(reference_of(ours, inputs), expected, rtol, atol, "the model made in Python")
+    for symbol, y in zip(ours.outputs, expected, strict=True):
+        assert all(d in (None, n) for d, n in zip(symbol.shape, y.shape, strict=True)), symbol
     if configs:
         # Keras adds operations of its own for masks; only its layers are compared.
         known = [layer for layer in theirs.layers if f"keras>{type(layer).__name__}" in LAYERS]
@@ -109,4 +107,73 @@ def check(
         by_name = {layer.name: layer for layer in own}
         for layer in known:
             assert_same_config(layer, by_name[layer.name])
+    check_files(theirs, *inputs, rtol=rtol, atol=atol, refused=refused)
     return ours
+
+
+def check_files(
+    theirs: keras.Model,
+    *inputs: np.ndarray,
+    rtol: float = 1e-5,
+    atol: float = 5e-6,
+    formats: Sequence[str] = FORMATS,
+    refused: Mapping[str, str] | None = None,
+) -> None:
+    """Save the model as Keras does, and compare what reading and compiling its files gives with what Keras gives.
+
+    `refused` says which targets refuse the model, and with what words.
+    """
+    rows = len(inputs[0])
+    expected = {rows: outputs_of(theirs, inputs), 1: outputs_of(theirs, [x[:1] for x in inputs])}
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in formats:
+            theirs.save(Path(folder) / f"m{suffix}")
+            model = kcompile.load_model(Path(folder) / f"m{suffix}")
+            assert_close(reference_of(model, inputs), expected[rows], rtol, atol, suffix)
+        for target, session in compiled(Path(folder), formats, refused or {}):
+            for count, outputs in expected.items():
+                feed = {name: x[:count] for name, x in zip(session.inputs, inputs, strict=True)}
+                results = list(session.run(feed).values())
+                assert_close(results, outputs, 10 * rtol, 4 * atol, f"{target} for a batch of {count}")
+
+
+def compiled(folder: Path, formats: Sequence[str], refused: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """A session per target, made from the files in `folder` by turns."""
+    for number, (target, suffix) in enumerate(TARGETS.items()):
+        source, artifact = folder / f"m{formats[number % len(formats)]}", folder / f"m{suffix}"
+        refusal = refusal_of(source, target, artifact)
+        assert bool(refusal) == (target in refused), refusal or f"{target} takes the model"
+        assert refused.get(target, "") in refusal
+        if not refusal:
+            yield target, kcompile.load(artifact)
+
+
+def refusal_of(source: Path, target: str, artifact: Path) -> str:
+    """What the target says of ops that it cannot express; nothing where the model is compiled."""
+    try:
+        kcompile.compile(source, target, artifact)
+    except UnsupportedOp as error:
+        return str(error)
+    return ""
+
+
+def outputs_of(theirs: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What Keras computes, flat."""
+    structured = keras.tree.pack_sequence_as(theirs._inputs_struct, list(inputs))  # pyright: ignore[reportPrivateUsage]
+    return [np.asarray(y) for y in keras.tree.flatten(theirs(structured, training=False))]
+
+
+def reference_of(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What the NumPy reference computes, flat."""
+    graph = model.trace()
+    return list(evaluate(graph, dict(zip(graph.input_types, inputs, strict=True))).values())
+
+
+def assert_close(
+    received: Sequence[np.ndarray], expected: Sequence[np.ndarray], rtol: float, atol: float, what: str
+) -> None:
+    """The arrays are equal in shape, dtype and, but for rounding, in value; `atol` is a share of the largest."""
+    for y, reference in zip(received, expected, strict=True):
+        assert y.dtype == reference.dtype, (what, y.dtype, reference.dtype)
+        largest = max(1.0, float(np.abs(reference).max(initial=0)))
+        np.testing.assert_allclose(y, reference, rtol=rtol, atol=atol * largest, err_msg=what)

@@ -70,13 +70,15 @@ class _Normalizer:
         class_name = modern_class(class_name, self.version)
         named: Any = config if isinstance(config, Mapping) else {}
         name = named.get("name") or spec.get("name") or class_name.lower()
-        here = f"{path}/{name}" if path else str(name)
-        made: Spec = {"class_name": class_name, "name": name, "made": self.shared_list(spec, class_name, str(name))}
-        cls = self.resolve(spec, class_name, str(name))
+        if not isinstance(name, str):
+            raise ModelError(f"the name of a {shown(class_name)} in `{path}` must be text. Received: {shown(name)}.")
+        here = f"{path}/{name}" if path else name
+        made: Spec = {"class_name": class_name, "name": name, "made": self.shared_list(spec, class_name, name)}
+        cls = self.resolve(spec, class_name, name)
         if cls is None and class_name in MODEL_CLASSES:
-            return {**made, **self.model(MODEL_CLASSES[class_name], config, str(name), here)}
+            return {**made, **self.model(MODEL_CLASSES[class_name], config, name, here)}
         if cls is None:
-            self.unsupported.append(_described(spec, class_name, str(name), here, self.version))
+            self.unsupported.append(_described(spec, class_name, name, here, self.version))
             return {**made, "config": {}}
         if not isinstance(config, Mapping):
             raise ModelError(f"the config of layer `{here}` must be a dict. Received: {shown(config)}.")
@@ -288,18 +290,24 @@ def _described(spec: Mapping[str, Any], class_name: str, name: str, path: str, v
 
 # Layers that one error names; a model of people has fewer that are unknown.
 _MOST_NAMED = 100
+_LONGEST_NAME = 200
+
+
+def _short(name: str) -> str:
+    """A name as an error shows it: the beginning of one that no person wrote."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def _unsupported_text(layers: list[_Unsupported], where: str) -> str:
-    width = max(len(layer.name) for layer in layers) + 2
-    room = max(len(layer.description) for layer in layers) + 2
+    width = max(len(_short(layer.name)) for layer in layers) + 2
+    room = max(len(_short(layer.description)) for layer in layers) + 2
     count = f"{len(layers)} layers" if len(layers) > 1 else "a layer"
     lines = [f"{where} uses {count} kcompile cannot compile:"]
     for layer in layers[:_MOST_NAMED]:
-        quoted = f"`{layer.name}`"
-        lines.append(f"  {quoted:{width}}  {f'({layer.description})':{room}}  at {layer.path}")
+        quoted = f"`{_short(layer.name)}`"
+        lines.append(f"  {quoted:{width}}  {f'({_short(layer.description)})':{room}}  at {_short(layer.path)}")
     lines += [f"  ... and {len(layers) - _MOST_NAMED} more"] * (len(layers) > _MOST_NAMED)
     registrations = list(dict.fromkeys(layer.registration for layer in layers))[:_MOST_NAMED]
-    decorators = ", ".join(f'@kcompile.register_layer("{name}")' for name in registrations)
+    decorators = ", ".join(f'@kcompile.register_layer("{_short(name)}")' for name in registrations)
     lines.append(f"  Register a converter with {decorators}, or see `kcompile layers`.")
     return "\n".join(lines)

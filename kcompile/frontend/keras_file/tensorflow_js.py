@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kcompile.errors import ModelError
+from kcompile.errors import ModelError, shown
 from kcompile.frontend.keras_file.old_layouts import Stored
 from kcompile.ir.types import Array
 
@@ -46,6 +46,8 @@ def arrays(config: Mapping[str, Any], folder: Path, where: str) -> dict[str, lis
     """
     found: dict[str, list[Stored]] = {}
     for group in _list(config["weightsManifest"], "weightsManifest", where):
+        if not isinstance(group, Mapping):
+            raise ModelError(f"a group of arrays in {where} must be a dict. Received: {shown(group)}.")
         parts = [_shard(folder, path, where) for path in _list(group.get("paths"), "paths", where)]
         data, start = b"".join(parts), 0
         for entry in _list(group.get("weights"), "weights", where):
@@ -75,14 +77,25 @@ def _array(entry: Any, data: bytes, start: int, where: str) -> tuple[Stored, int
             extents = tuple(_extents(shape, name, where))
         case _:
             raise ModelError(f"an array in {where} must have a name, a shape and a dtype. Received: {str(entry)[:80]}.")
-    quantization: Any = rest.get("quantization") or {}
-    kept = quantization.get("dtype", dtype)
+    quantization = _quantization(rest.get("quantization"), name, where)
+    kept: Any = quantization.get("dtype", dtype)
     if kept not in _DTYPES:
         raise ModelError(f"array `{name}` in {where} must be of {', '.join(_DTYPES)}. Received: {kept!r}.")
     end = start + int(np.prod(extents, dtype=object)) * np.dtype(kept).itemsize
     if end > len(data):
         raise ModelError(f"the files of {where} must hold array `{name}` up to byte {end:,}. Received: {len(data):,}.")
     return Stored(name, extents, partial(_read, data[start:end], kept, extents, quantization)), end
+
+
+def _quantization(stated: Any, name: str, where: str) -> Mapping[str, Any]:
+    """How an array's numbers are stored; empty where they stand as they are."""
+    held: Any = {} if stated is None else stated
+    if isinstance(held, Mapping):
+        numbers = [held.get(key) for key in ("scale", "min")]  # pyright: ignore[reportUnknownMemberType]
+        if numbers == [None, None] or all(isinstance(number, int | float) for number in numbers):
+            return held  # pyright: ignore[reportUnknownVariableType]
+    law = f"`quantization` of array `{name}` in {where} must hold a dtype, and `scale` and `min` as numbers"
+    raise ModelError(f"{law}. Received: {shown(stated)}.")
 
 
 def _extents(shape: Sequence[Any], name: str, where: str) -> Iterator[int]:
