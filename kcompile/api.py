@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kcompile.errors import ArtifactError, ModelError, TargetError, VerificationError
 from kcompile.ir.graph import Graph
+from kcompile.ir.types import Array
 from kcompile.runtime import Session
 from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
 from kcompile.runtime.load import existing, is_artifact, load_bundle
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kcompile.codegen.parity import Report, Samples
     from kcompile.frontend.layer import Layer
     from kcompile.frontend.model import Model
+    from kcompile.ir.passes.precision import PrecisionReport
 
 PathLike: TypeAlias = str | os.PathLike[str]
 ModelLike: TypeAlias = "Model | str | os.PathLike[str]"
@@ -47,6 +49,7 @@ class Artifact:
         size: of the file, in bytes.
         report: what the verification saw.
         seconds: what each stage took.
+        precision: what few bits cost, where they were asked for.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class Artifact:
     size: int
     report: "Report"
     seconds: Mapping[str, float]
+    precision: "PrecisionReport | None" = None
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -61,7 +65,7 @@ class Artifact:
 
 def load_model(
     path: PathLike,
-    custom_objects: "Mapping[str, type[Layer]] | None" = None,
+    custom_objects: "Mapping[str, Any] | None" = None,
     weights: PathLike | None = None,
     compile: bool = True,
 ) -> "Model":
@@ -69,8 +73,8 @@ def load_model(
 
     Args:
         path: a ``.keras`` or ``.h5`` file, or a ``.json`` or ``.yaml`` file with the architecture.
-        custom_objects: converters for this file alone, by registered name or class name; `kcompile.register_layer`
-            enters them for good.
+        custom_objects: layers, losses, metrics and functions for this file alone, by the names in it;
+            `kcompile.saving.register_keras_serializable` and `kcompile.register_layer` enter them for good.
         weights: a file of weights, for an architecture.
         compile: whether the model is compiled for training as its file says, with the state of its optimizer.
 
@@ -96,6 +100,13 @@ def compile(
     threads: int | None = None,
     seed: int = 0,
     on_stage: Callable[[str], None] | None = None,
+    precision: str = "float32",
+    calibration: "str | Path | Mapping[str, Array] | None" = None,
+    labels: str | None = None,
+    calibration_method: str | None = None,
+    activations: str | None = None,
+    bias_correction: bool | None = None,
+    max_accuracy_drop: float | None = None,
     **options: Any,
 ) -> Artifact:
     """Compile a Keras model, verify what came out, and write it.
@@ -111,6 +122,14 @@ def compile(
         threads: threads of a session that is loaded without saying how many; by default all CPUs.
         seed: of the inputs that the artifact is verified on.
         on_stage: called with the name of each stage as it begins.
+        precision: ``"float32"``, ``"bf16"`` or ``"int8"`` for the products of convolutions and dense layers.
+        calibration: rows of real inputs, in an ``.npz`` file or by name; without, int8 serves dense layers alone.
+        labels: the name in the calibration data of the rows' classes; by default ``"labels"``, if there are any.
+        calibration_method: ``"entropy"``, ``"mse"``, ``"percentile"`` or ``"minmax"``.
+        activations: scales for a whole ``"tensor"``, or for each row (``"token"``); by default these for sequences.
+        bias_correction: whether biases make up for the rounding of weights; by default they do.
+        max_accuracy_drop: layers stay in float32 until the accuracy on the labels, or the agreement with float32, falls
+            by no more than this share.
         options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's), and for C libraries
             `name` (of the function), `weights` ("embedded" or "external") and `max_ram` (bytes of the workspace).
 
@@ -124,23 +143,37 @@ def compile(
         VerificationError: the artifact disagrees with the reference; nothing is written.
     """
     from kcompile.codegen.backends import backend
+    from kcompile.codegen.precision import Request, narrowed, note_of
 
     if weights in WEIGHTS_PLACES:
         options, weights = {**options, "weights": weights}, None
-    chosen = backend(target, **options)
+    settings = {
+        "calibration_method": calibration_method,
+        "activations": activations,
+        "bias_correction": bias_correction,
+        "max_accuracy_drop": max_accuracy_drop,
+    }
+    request = Request(precision, calibration, labels, settings)
+    request.check()
+    chosen = backend(target, precision=precision, **options)
     path = _output_path(chosen, _name_of(model), output)
     clock = _Clock(on_stage)
     clock.start("reading the model")
     keras_model, file = _model_of(model, weights)
     notes = _notes(keras_model, file, threads)
     graph = chosen.prepare(trace(keras_model, shapes))
+    narrow = None
+    if precision != "float32":
+        clock.start("choosing precisions")
+        narrow = narrowed(graph, request, chosen)
+        graph, notes = narrow.graph, notes | note_of(narrow.report)
     clock.start("compiling")
     program = chosen.compile(graph, keras_model.signature(graph), notes)
     clock.start("verifying")
     report = _verified(graph, program, chosen, seed)
     clock.start("writing")
     _write(path, program, notes, report)
-    return Artifact(path, target, path.stat().st_size, report, clock.stop())
+    return Artifact(path, target, path.stat().st_size, report, clock.stop(), narrow.report if narrow else None)
 
 
 def _verified(graph: Graph, program: "Program", backend: "Backend", seed: int) -> "Report":

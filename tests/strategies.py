@@ -356,6 +356,67 @@ def _conv(draw: Draw, cls: type[ops.Conv], dtype: str) -> OpCase:
     return OpCase(op, (x, floats(draw, (*window, per_group, filters), dtype), *bias))
 
 
+# ---- few bits
+
+
+@case_of(ops.QuantizeLinear)
+def _quantize_linear(draw: Draw, cls: type[ops.QuantizeLinear], dtype: str) -> OpCase:
+    x, scale, zero = partners(draw, 3)
+    target = draw(st.sampled_from(["int8", "uint8"]))
+    zeros = integers(draw, zero, 0, 100, target)
+    return OpCase(cls(), (floats(draw, x, dtype), floats(draw, scale, dtype, low=0.01), zeros))
+
+
+@case_of(ops.DequantizeLinear)
+def _dequantize_linear(draw: Draw, cls: type[ops.DequantizeLinear], dtype: str) -> OpCase:
+    x, scale, zero = partners(draw, 3)
+    source = draw(st.sampled_from(["int8", "uint8", "int32"]))
+    arrays = (integers(draw, x, 0, 127, source), floats(draw, scale, dtype, low=0.01))
+    return OpCase(cls(), (*arrays, integers(draw, zero, 0, 100, source)))
+
+
+@case_of(ops.ToBfloat16)
+def _to_bfloat16(draw: Draw, cls: type[ops.ToBfloat16], dtype: str) -> OpCase:
+    return OpCase(cls(), (floats(draw, draw(shapes(low=0)), "float32"),))
+
+
+@case_of(ops.FromBfloat16)
+def _from_bfloat16(draw: Draw, cls: type[ops.FromBfloat16], dtype: str) -> OpCase:
+    return OpCase(cls(), (narrowed(floats(draw, draw(shapes(low=0)), "float32")),))
+
+
+def narrowed(x: NDArray) -> NDArray:
+    """The upper halves of float32 numbers, cut off."""
+    return (np.ascontiguousarray(x).view(np.uint32) >> 16).astype(np.uint16).reshape(x.shape)
+
+
+def _factors(draw: Draw, case: OpCase) -> tuple[NDArray, ...]:
+    """The operands of a product in few bits: integers, or bfloat16 with a bias of float32."""
+    x, kernel, *bias = case.arrays
+    if draw(st.booleans()):
+        return (narrowed(x), narrowed(kernel), *bias)
+    numbers = integers(draw, x.shape, 0, 255, "uint8"), integers(draw, kernel.shape, -127, 127, "int8")
+    return (*numbers, *(integers(draw, b.shape, -(2**20), 2**20) for b in bias))
+
+
+@case_of(ops.DenseNarrow)
+def _dense_narrow(draw: Draw, cls: type[ops.DenseNarrow], dtype: str) -> OpCase:
+    return OpCase(cls(), _factors(draw, _dense(draw, ops.Dense, "float32")))
+
+
+@case_of(ops.ConvNarrow)
+def _conv_narrow(draw: Draw, cls: type[ops.ConvNarrow], dtype: str) -> OpCase:
+    case = _conv(draw, ops.Conv, "float32")
+    op = case.op
+    assert isinstance(op, ops.Conv)
+    if op.data_format == "channels_first":
+        case = OpCase(op, (np.moveaxis(case.arrays[0], 1, -1), *case.arrays[1:]))
+    return OpCase(cls(op.strides, op.padding, op.dilation, op.groups), _factors(draw, case))
+
+
+# ---- transposed convolutions, pools and others
+
+
 @case_of(ops.ConvTranspose)
 def _conv_transpose(draw: Draw, cls: type[ops.ConvTranspose], dtype: str) -> OpCase:
     rank, groups, per_group = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))

@@ -9,6 +9,7 @@ import click
 from kcompile import api
 from kcompile.cli import options
 from kcompile.cli.output import Progress, duration, facts, say, say_json, size, verdict
+from kcompile.cli.precision import precision_options, precision_summary, precision_table
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -66,6 +67,7 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     "--max-ram", callback=_bytes, metavar="BYTES", help="The most that a C library's workspace may take: 256K, 1M, 900."
 )
 @click.option("--optimize", metavar="speed|size", help="What counts in the code of a C library.  [default: speed]")
+@precision_options
 @options.seed
 @options.as_json
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")
@@ -93,6 +95,7 @@ def command(
       kcompile detector.h5 --target tvm --shape image=1,320,320,3
       kcompile architecture.json --weights weights.h5
       kcompile keywords.keras --target tvm:cortex-m7 --max-ram 256K -o keywords.kcb
+      kcompile model.h5 --target tvm --precision int8 --calibration data.npz --max-accuracy-drop 0.01
     """
     with Progress(quiet or as_json) as progress:
         file = None if weights in api.WEIGHTS_PLACES else weights
@@ -116,11 +119,13 @@ def command(
 
 
 def _record(artifact: api.Artifact) -> dict[str, Any]:
+    precision = {"precision": artifact.precision.to_json()} if artifact.precision else {}
     return {
         "path": str(artifact.path),
         "target": artifact.target,
         "bytes": artifact.size,
         "verification": artifact.report.to_json(),
+        **precision,
         "seconds": {stage: round(seconds, 4) for stage, seconds in artifact.seconds.items()},
     }
 
@@ -134,7 +139,10 @@ def _describe(artifact: api.Artifact) -> None:
             [
                 ("wrote", f"{artifact.path} ({size(artifact.size)}, target {artifact.target})"),
                 ("verified", f"{verdict(True, 'agrees')} with the reference, {agreement}"),
+                ("precision", precision_summary(artifact.precision) if artifact.precision else ""),
                 ("took", f"{duration(sum(artifact.seconds.values()))} ({stages})"),
             ]
         )
     )
+    if artifact.precision and artifact.precision.layers:
+        say(f"\n{precision_table(artifact.precision)}")

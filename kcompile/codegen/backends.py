@@ -14,6 +14,7 @@ from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph
 from kcompile.ir.ops import Constant
 from kcompile.ir.passes.fusion import fuse
+from kcompile.ir.passes.narrow import native_products
 from kcompile.ir.passes.pipeline import inference
 from kcompile.runtime.bundle import machine_misfit
 from kcompile.runtime.native import NativeProgram, NativeSession
@@ -68,14 +69,18 @@ class Backend:
     """From a prepared graph, what the model takes and gives, and notes that the artifact carries."""
     prepare: Callable[[Graph], Graph] = lambda graph: graph
     """Fixes extents that the target cannot leave open."""
+    precisions: tuple[str, ...] = ()
+    """Those beside float32 that it computes in."""
 
     def session(self, graph: Graph) -> Session:
         """`graph` compiled in memory, for one thread."""
         return self.compile(graph, graph_signature(graph), {}).open(1)
 
 
-def backend(target: str, **options: Any) -> Backend:
+def backend(target: str, *, precision: str = "float32", **options: Any) -> Backend:
     """The back end of a target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``, or ``"c"``.
+
+    Code for this machine uses its instructions for few bits only where `precision` asks for few bits.
 
     Raises:
         TargetError: the target or an option is unknown.
@@ -90,7 +95,7 @@ def backend(target: str, **options: Any) -> Backend:
         module = _extra("tvm", "kcompile.codegen.library.c_backend", "apache-tvm")
         return module.c_backend(target, module.Options(**_known(target, options, *_LIBRARY_OPTIONS)))
     if name == "tvm" and (machine or not colon):
-        return _tvm_backend(target, machine or "host", options)
+        return _tvm_backend(target, machine or "host", precision, options)
     near = get_close_matches(name, TARGETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise TargetError(f'`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: {target!r}.{hint}')
@@ -162,15 +167,17 @@ def _onnx_backend(opset: int | None = None) -> Backend:
             lambda threads: OnnxSession(content, threads, signature.name),
         )
 
-    return Backend("onnx", (".onnx", ".kcb"), compile)
+    return Backend("onnx", (".onnx", ".kcb"), compile, precisions=("int8",))
 
 
-def _tvm_backend(target: str, name: str, options: Mapping[str, Any]) -> Backend:
+def _tvm_backend(target: str, name: str, precision: str, options: Mapping[str, Any]) -> Backend:
     """The back end of programs for `kcompile.load`, or of C libraries, as the machine asks for."""
-    from kcompile.codegen.tvm.targets import machine
+    from kcompile.codegen.tvm.targets import machine, with_narrow_products
 
     given = {key: value for key, value in options.items() if value is not None}
     found = machine(name, given.pop("cpu", None), given.pop("features", ()))
+    if name == "host" and precision != "float32":
+        found = with_narrow_products(found)
     if found.threaded:
         return _native_backend(target, found, **_known(target, given))
     library = _extra("tvm", "kcompile.codegen.library.backend", "apache-tvm")
@@ -185,7 +192,7 @@ def _native_backend(target: str, machine: "Machine") -> Backend:
         raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        compiled = lower.compile_graph(fuse(inference(graph)), machine)
+        compiled = lower.compile_graph(fuse(native_products(inference(graph))), machine)
         library, weights = compiled.library, compiled.weights
         program = NativeProgram(library, weights, compiled.symbols, work(graph))
         return Program(
@@ -199,7 +206,8 @@ def _native_backend(target: str, machine: "Machine") -> Backend:
             {"symbols": list(program.symbols), "work": program.work},
         )
 
-    return Backend(target, (".kcb",), compile)
+    bfloat16 = ("bf16",) if "+avx512bf16" in machine.features else ()
+    return Backend(target, (".kcb",), compile, precisions=("int8", *bfloat16))
 
 
 def _arena_text(slots: Sequence[Sequence[Dim]]) -> Dim:

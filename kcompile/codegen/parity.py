@@ -10,11 +10,21 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kcompile.codegen.samples import draw_inputs
-from kcompile.codegen.tolerances import ABSOLUTE, LARGE, PROBABILITY_SUM, SATURATED, SATURATED_SHARE, WHOLE_MODEL
+from kcompile.codegen.tolerances import (
+    ABSOLUTE,
+    BFLOAT16,
+    INT8,
+    LARGE,
+    PROBABILITY_SUM,
+    SATURATED,
+    SATURATED_SHARE,
+    WHOLE_MODEL,
+    Tolerance,
+)
 from kcompile.errors import KCompileError, ModelError, VerificationError
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph, Node, Value
-from kcompile.ir.ops import Constant, Full
+from kcompile.ir.ops import Constant, Full, QuantizeLinear, ToBfloat16
 from kcompile.ir.types import Array, array_dtype
 from kcompile.runtime.session import Session
 
@@ -75,9 +85,16 @@ def check_graph(graph: Graph, *sessions: Session, seed: int = 0) -> Report:
         raise _nothing_to_compare(graph)
     types = graph.output_types
     samples = Samples(inputs, {name: y.astype(array_dtype(types[name].dtype)) for name, y in exact.items()})
-    noise = _Noise(lambda: evaluate(graph, inputs), exact)
-    judge = _Judge(exact, lambda name, y, reference: _compare_with(noise, name, y, reference))
+    noise, tolerance = _Noise(lambda: evaluate(graph, inputs), exact), tolerance_of(graph)
+    judge = _Judge(exact, lambda name, y, reference: _compare_with(noise, tolerance, name, y, reference))
     return Report(judge.worst_of(sessions, inputs), samples)
+
+
+def tolerance_of(graph: Graph) -> Tolerance:
+    """How near to the reference what computes `graph` must be, by the bits in which the graph has its numbers."""
+    if any(isinstance(node.op, QuantizeLinear) for node in graph.nodes):
+        return INT8
+    return BFLOAT16 if any(isinstance(node.op, ToBfloat16) for node in graph.nodes) else WHOLE_MODEL
 
 
 def _nothing_to_compare(graph: Graph) -> ModelError | VerificationError:
@@ -120,6 +137,7 @@ def first_wrong_layer(graph: Graph, compile: Compile, inputs: Mapping[str, Array
     exact = evaluate(graph, inputs, precision="float64", keep=values)
     rounded = evaluate(graph, inputs, keep=values)
     references = [(exact[f"%{i}"], rounded[f"%{i}"]) for i in range(len(values))]
+    tolerance = tolerance_of(graph)
 
     def wrong(positions: Sequence[int]) -> int | None:
         """The first of `positions` whose value is off in a graph that gives them all."""
@@ -128,7 +146,7 @@ def first_wrong_layer(graph: Graph, compile: Compile, inputs: Mapping[str, Array
         results = compile(part).run(inputs)
         for i, name in zip(positions, names, strict=True):
             reference, in_f32 = references[i]
-            if not compare(name, results[name], reference, worst(in_f32, reference)).agrees:
+            if not compare(name, results[name], reference, worst(in_f32, reference), tolerance).agrees:
                 return i
         return None
 
@@ -154,13 +172,15 @@ def layer_results(graph: Graph) -> list[tuple[str, Value]]:
     return [(node.source, node.outputs[0]) for _, node in sorted(last.values(), key=lambda item: item[0])]
 
 
-def compare(output: str, y: Array, reference: Array, noise: float = 0.0) -> Difference:
+def compare(
+    output: str, y: Array, reference: Array, noise: float = 0.0, tolerance: Tolerance = WHOLE_MODEL
+) -> Difference:
     """`y` against `reference`, of which f32 arithmetic alone is `noise` off."""
     largest = _largest(reference)
     if reference.dtype.kind != "f":
-        return _judged(output, y, reference, WHOLE_MODEL.noise * noise)
+        return _judged(output, y, reference, tolerance.noise * noise)
     extra = ABSOLUTE if largest >= LARGE else min(SATURATED, SATURATED_SHARE * largest)
-    return _judged(output, y, reference, WHOLE_MODEL.allowed(largest, noise) + extra)
+    return _judged(output, y, reference, tolerance.allowed(largest, noise) + extra)
 
 
 def _judged(output: str, y: Array, reference: Array, allowed: float) -> Difference:
@@ -211,10 +231,10 @@ class _Noise:
         return worst(self._rounded[name], self._exact[name])
 
 
-def _compare_with(noise: _Noise, name: str, y: Array, reference: Array) -> Difference:
+def _compare_with(noise: _Noise, tolerance: Tolerance, name: str, y: Array, reference: Array) -> Difference:
     """The comparison; what f32 alone is off by is asked for only where it matters."""
-    difference = compare(name, y, reference)
-    return difference if difference.agrees else compare(name, y, reference, noise[name])
+    difference = compare(name, y, reference, tolerance=tolerance)
+    return difference if difference.agrees else compare(name, y, reference, noise[name], tolerance)
 
 
 @dataclass(frozen=True)

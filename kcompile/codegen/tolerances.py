@@ -25,6 +25,23 @@ WHOLE_MODEL = Tolerance(
 )
 """An artifact in f32 against the reference in f64."""
 
+INT8 = Tolerance(
+    # A difference in the last place, where it falls on the boundary of two steps of 8 bits, becomes a step: 1/255 of a
+    # tensor's range. Few elements are hit, but each layer sums over those of the one before. In ResNet50, whose 53
+    # convolutions give random results here, two correct programs differ by 1e-2 of the largest probability (ONNX
+    # Runtime 1.31 as well as native code). A wrong scale, zero point or kernel is off by the whole.
+    relative=3e-2,
+    noise=8.0,
+)
+"""An artifact in 8 bits against the reference of the same quantised graph."""
+
+BFLOAT16 = Tolerance(
+    # As for 8 bits; a step of bfloat16 is 2^-8 of the element itself (8 bits of significand).
+    relative=1.5e-2,
+    noise=8.0,
+)
+"""An artifact in bfloat16 against the reference of the same rounded graph."""
+
 ABSOLUTE = 1e-5
 LARGE = 0.1
 """`ABSOLUTE` is added to the limit of outputs whose largest is at least `LARGE`: beside a probability of 1, another may

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from kcompile.codegen.onnx.emit import emit
 from kcompile.ir.graph import Graph
 from kcompile.ir.passes.layout import to_channels_first
+from kcompile.ir.passes.narrow import token_products
 from kcompile.ir.passes.pipeline import inference
 
 
@@ -19,4 +20,4 @@ def lower_to_onnx(graph: Graph, *, metadata: Mapping[str, str], opset: int | Non
         TargetError: the opset is unknown or too old, or the weights exceed what one ONNX file can hold.
         UnsupportedOp: ops cannot be expressed; all are named.
     """
-    return emit(to_channels_first(inference(graph)), metadata=metadata, opset=opset).content()
+    return emit(to_channels_first(token_products(inference(graph))), metadata=metadata, opset=opset).content()

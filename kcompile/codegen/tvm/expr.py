@@ -128,9 +128,10 @@ class Expr:
             return select(self, constant(1, dtype, self.lanes), constant(0, dtype, self.lanes))
         return Expr(tirx.Cast(prim_type(dtype, self.lanes), self.node), dtype, self.lanes)
 
-    def bits(self, dtype: str) -> "Expr":
-        """The same bits read as another dtype of the same width."""
-        return Expr(tirx.reinterpret(prim_type(dtype, self.lanes), self.node), dtype, self.lanes)
+    def bits(self, dtype: str, lanes: int | None = None) -> "Expr":
+        """The same bits read as another dtype, and as another number of lanes if that is given."""
+        count = lanes or self.lanes
+        return Expr(tirx.reinterpret(prim_type(dtype, count), self.node), dtype, count)
 
     def lane(self, index: int) -> "Expr":
         """One element of the vector."""

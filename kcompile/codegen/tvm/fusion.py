@@ -8,6 +8,9 @@ from kcompile.codegen.tvm.vector import VECTOR
 from kcompile.ir import ops
 from kcompile.ir.graph import Node, Value
 
+# These read what a group is given, and belong to the node that reads their result.
+_WIDENINGS = ops.DequantizeLinear | ops.FromBfloat16
+
 
 @TVM.register(ops.Fused)
 def fused(plan: Plan, node: Node) -> None:
@@ -36,11 +39,18 @@ def fused(plan: Plan, node: Node) -> None:
 def groups(nodes: Sequence[Node], results: Sequence[Value]) -> list[list[Node]]:
     """`nodes`, in order, cut into kernels; what is read outside a group is its last result (or one of its root)."""
     found: list[list[Node]] = []
+    made = {value for node in nodes for value in node.outputs}
+    waiting: dict[Value, Node] = {}
     for node in nodes:
+        if isinstance(node.op, _WIDENINGS) and not made.intersection(node.inputs):
+            waiting[node.outputs[0]] = node
+            continue
+        widened = [waiting.pop(value) for value in dict.fromkeys(node.inputs) if value in waiting]
         if found and node.op in VECTOR and _extends(found[-1], node):
-            found[-1].append(node)
+            found[-1] += [*widened, node]
         else:
-            found.append([node])
+            found += [*([each] for each in widened), [node]]
+    found += [[node] for node in waiting.values()]
     read: list[tuple[Value, list[Node] | None]] = [(result, None) for result in results]
     read += [(value, group) for group in found for node in group for value in node.inputs]
     return [part for group in found for part in _cut(group, read)]

@@ -146,6 +146,13 @@ _LEVEL_FLAGS = {
     "x86-64-v4": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
 }
 
+# LLVM's flags of instructions that multiply numbers of few bits: the level that they extend, and how Linux prints them.
+_NARROW_FLAGS = {
+    "+avxvnni": ("x86-64-v3", "avx_vnni"),
+    "+avx512vnni": ("x86-64-v4", "avx512_vnni"),
+    "+avx512bf16": ("x86-64-v4", "avx512_bf16"),
+}
+
 
 def machine(name: str, cpu: str | None = None, features: Sequence[str] = ()) -> Machine:
     """The machine called `name`: one of the table, an LLVM triple, or ``"host"``, the one that this process runs on.
@@ -232,4 +239,12 @@ def required_flags(machine: Machine) -> frozenset[str]:
     """The feature flags, as Linux prints them, that a CPU must have to run code for `machine`."""
     levels = list(_LEVEL_FLAGS)
     used = levels[: levels.index(machine.cpu) + 1] if machine.cpu in levels else []
-    return frozenset().union(*(_LEVEL_FLAGS[level] for level in used))
+    narrow = frozenset(_NARROW_FLAGS[flag][1] for flag in machine.features if flag in _NARROW_FLAGS)
+    return narrow.union(*(_LEVEL_FLAGS[level] for level in used))
+
+
+def with_narrow_products(machine: Machine) -> Machine:
+    """`machine`, the host, with those of its instructions that multiply numbers of few bits."""
+    here = _cpu_flags()
+    found = [flag for flag, (level, name) in _NARROW_FLAGS.items() if machine.cpu == level and name in here]
+    return replace(machine, features=tuple(dict.fromkeys((*machine.features, *found))))

@@ -129,6 +129,7 @@ class Function:
         self._blocks: list[list[Any]] = [[]]
         self._count = 0
         self._names: set[Any] = set()
+        self._imports: dict[str, None] = {}
         self._thread, self._threads = (self._scalar(n) for n in ("thread", "threads"))
         self._shared = machine.threaded
 
@@ -294,6 +295,10 @@ class Function:
         """Append a TensorIR statement to the block being written."""
         self._blocks[-1].append(statement)
 
+    def import_llvm(self, text: str) -> None:
+        """Have functions in LLVM's language, which `tirx.call_extern` can name, beside this one."""
+        self._imports[text] = None
+
     def finish(self) -> Any:
         """The PrimFunc: pointers, symbols in order of their first use, thread number and threads if there are any."""
         scalars = [*self.symbols.values(), *((self._thread, self._threads) if self._shared else ())]
@@ -304,7 +309,10 @@ class Function:
 
     def body(self) -> Any:
         """All statements so far."""
-        return _sequence(self._blocks[0])
+        body = _sequence(self._blocks[0])
+        for text in self._imports:
+            body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", tvm.ir.StringImm(text), body)
+        return body
 
     def _open_tiles(self, extent: Expr, size: int) -> Iterator[tuple[Index, int]]:
         done: Index = 0

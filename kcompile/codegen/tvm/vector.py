@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from kcompile.codegen.lowering import LoweringTable
 from kcompile.codegen.tvm import math as polynomials
 from kcompile.codegen.tvm.expr import Expr, constant, is_nan, maximum, minimum, select, unary
@@ -314,10 +316,47 @@ def _gelu(f: Function, op: ops.Gelu, x: Expr) -> Expr:
     return x * 0.5 * (curve + 1.0)
 
 
+# ---- numbers of few bits
+
+# 1.5 * 2^23: added to a float32 of at most 22 bits before the point, it leaves the nearest integer, ties to even, in
+# the lowest bits of the sum.
+_TO_INTEGER = 12582912.0
+
+
+@VECTOR.register(ops.QuantizeLinear)
+def _quantize_linear(f: Function, op: Op, x: Expr, scale: Expr, zero: Expr) -> Expr:
+    limits = np.iinfo(zero.dtype)
+    offset = f.let(zero.cast(x.dtype))
+    steps = f.let(x * f.let(1.0 / scale))
+    low, high = f.let(float(limits.min) - offset), f.let(float(limits.max) - offset)
+    steps = f.let(select(steps < low, low, steps))
+    steps = f.let(select(steps > high, high, steps))
+    if x.dtype == "float32":
+        return ((steps + _TO_INTEGER).bits("int32") + zero.cast("int32")).cast(zero.dtype)
+    return (unary("nearbyint", steps) + offset).cast("int32").cast(zero.dtype)
+
+
+@VECTOR.register(ops.DequantizeLinear)
+def _dequantize_linear(f: Function, op: Op, x: Expr, scale: Expr, zero: Expr) -> Expr:
+    return (x.cast("int32") - zero.cast("int32")).cast(scale.dtype) * scale
+
+
+@VECTOR.register(ops.ToBfloat16)
+def _to_bfloat16(f: Function, op: Op, x: Expr) -> Expr:
+    bits = f.let(x.bits("uint32"))
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return select(is_nan(x), (bits >> 16) | 0x40, rounded).cast("uint16")
+
+
+@VECTOR.register(ops.FromBfloat16)
+def _from_bfloat16(f: Function, op: Op, x: Expr) -> Expr:
+    return (x.cast("uint32") << 16).bits("float32")
+
+
 _CHEAP = frozenset(
     {
         ops.Constant, ops.Add, ops.Sub, ops.Mul, ops.Maximum, ops.Minimum, ops.Neg, ops.Abs, ops.Clip, ops.Cast,
         ops.Compare, ops.And, ops.Or, ops.Not, ops.Where, ops.Relu, ops.LeakyRelu, ops.PRelu, ops.HardSigmoid,
-        ops.HardSilu,
+        ops.HardSilu, ops.QuantizeLinear, ops.DequantizeLinear, ops.ToBfloat16, ops.FromBfloat16,
     }
 )  # fmt: skip

@@ -66,6 +66,14 @@ from kcompile.ir.ops.gradients_recurrent import RecurrentGradient
 from kcompile.ir.ops.image import Resize
 from kcompile.ir.ops.linear import Dense, MatMul
 from kcompile.ir.ops.normalization import BatchNorm, LayerNorm
+from kcompile.ir.ops.quantization import (
+    ConvNarrow,
+    DenseNarrow,
+    DequantizeLinear,
+    FromBfloat16,
+    QuantizeLinear,
+    ToBfloat16,
+)
 from kcompile.ir.ops.random import RandomNormal, RandomUniform
 from kcompile.ir.ops.recurrent import Gru, Lstm, SimpleRnn
 from kcompile.ir.ops.reduction import (
@@ -137,11 +145,14 @@ __all__ = [
     "Conv",
     "ConvFilterGradient",
     "ConvInputGradient",
+    "ConvNarrow",
     "ConvTranspose",
     "Cos",
     "CountTokens",
     "CumSum",
     "Dense",
+    "DenseNarrow",
+    "DequantizeLinear",
     "Div",
     "Elu",
     "Erf",
@@ -149,6 +160,7 @@ __all__ = [
     "Floor",
     "FloorDiv",
     "FormatInteger",
+    "FromBfloat16",
     "Full",
     "Fused",
     "Gather",
@@ -180,6 +192,7 @@ __all__ = [
     "Pad",
     "PadGradient",
     "Pow",
+    "QuantizeLinear",
     "RandomNormal",
     "RandomUniform",
     "RecurrentGradient",
@@ -215,6 +228,7 @@ __all__ = [
     "Sub",
     "Tanh",
     "Tile",
+    "ToBfloat16",
     "Transpose",
     "Where",
 ]

@@ -4,6 +4,7 @@ import numpy as np
 
 from kcompile.ir.evaluate import computed
 from kcompile.ir.graph import Builder, Graph, Node, Value, substitute
+from kcompile.ir.ops import DequantizeLinear, FromBfloat16
 from kcompile.ir.passes.matching import constant_array
 
 # A result may have this many bytes whatever it is computed from; a larger one must not exceed its operands.
@@ -17,13 +18,15 @@ def fold_constants(graph: Graph) -> Graph:
     """`graph` with nodes of constant operands replaced by their results.
 
     An op that expands its operands into something large stays, and so does one whose large operands are read elsewhere
-    too, because either would make the artifact larger.
+    too, because either would make the artifact larger. Numbers of few bits stay what they are.
     """
     known: dict[Value, Value] = {}
     b = Builder(graph.name)
     for node in graph.nodes:
         arrays = [constant_array(known.get(value, value)) for value in node.inputs]
         arguments = tuple(array for array in arrays if array is not None)
+        if isinstance(node.op, DequantizeLinear | FromBfloat16):
+            continue
         if not arguments or len(arguments) < len(arrays) or not _is_worth_it(graph, node):
             continue
         with np.errstate(all="ignore"), b.at(node.source):

@@ -17,8 +17,12 @@ from kcompile.ir.ops import (
     BatchNorm,
     Constant,
     Conv,
+    ConvNarrow,
     ConvTranspose,
     Dense,
+    DenseNarrow,
+    DequantizeLinear,
+    FromBfloat16,
     Fused,
     LayerNorm,
     MatMul,
@@ -33,8 +37,10 @@ from kcompile.ir.passes.rewrite import Context, Result, Skip, rewrite, rule
 from kcompile.ir.types import Array
 
 # Those that compute most are served first.
-_HEAVY = Conv | ConvTranspose | Dense | MatMul
+_HEAVY = Conv | ConvNarrow | ConvTranspose | Dense | DenseNarrow | MatMul
 _LIGHT = MaxPool | AvgPool | LayerNorm
+# What is kept in few bits is widened where it is read, by every group anew.
+_WIDENINGS = DequantizeLinear | FromBfloat16
 
 
 def fuse(graph: Graph) -> Graph:
@@ -181,13 +187,23 @@ class _Groups:
                 heappush(waiting, (-self.position[value.producer], value.producer))
 
 
+def _with_widenings(members: Sequence[Node]) -> list[Node]:
+    """The members, before each elementwise one those that widen what it reads."""
+    nodes: list[Node] = []
+    for node in members:
+        producers = (value.producer for value in node.inputs if isinstance(node.op, Elementwise))
+        nodes += [each for each in producers if each and isinstance(each.op, _WIDENINGS) and each not in members]
+        nodes.append(node)
+    return list(dict.fromkeys(nodes))
+
+
 def _fused(members: Sequence[Node], label: str) -> Node:
     """The members as one node; numbers in arithmetic stand inside it, and all else that they read is an operand."""
     b = Builder("body")
     values: dict[Value, Value] = {}
     operands: list[Value] = []
     names: set[str] = set()
-    for node in members:
+    for node in _with_widenings(members):
         for value in node.inputs:
             if value in values:
                 continue

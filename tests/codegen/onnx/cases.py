@@ -253,9 +253,23 @@ def constants() -> Iterator[Case]:
     yield ops.Full((), 7, "int32"), ()
 
 
+def few_bits() -> Iterator[Case]:
+    """Quantisation with one scale, a scale per index of an axis, and scales that are computed."""
+    for zero in (np.uint8(128), np.int8(-3), np.uint8(0)):
+        yield ops.QuantizeLinear(), (f32("N", 3, 5), np.float32(0.03), np.asarray(zero))
+        yield ops.DequantizeLinear(), (of(zero.dtype.name, "N", 3, 5), np.float32(0.03), np.asarray(zero))
+    scales = np.linspace(0.01, 0.2, 5, dtype=np.float32)
+    yield ops.QuantizeLinear(), (f32("N", 3, 5), scales, np.zeros((), np.int8))
+    yield ops.DequantizeLinear(), (of("int32", "N", 5), scales, np.zeros((), np.int32))
+    yield ops.DequantizeLinear(), (of("uint8", "N", 3, 5), scales[:3, None], np.arange(3, dtype=np.uint8)[:, None])
+    kernel = np.arange(-60, 60, dtype=np.int8).reshape(12, 10)
+    yield ops.DenseNarrow(), (of("uint8", "N", 4, 12), kernel)
+    yield ops.DenseNarrow(), (of("uint8", "N", 12), kernel, np.arange(10, dtype=np.int32) * 1000)
+
+
 FAMILIES = (
     *(arithmetic, casts, logic, activations, moves, reductions, linear, attention),
-    *(convolutions, transposed_convolutions, pools, resizes, constants),
+    *(convolutions, transposed_convolutions, pools, resizes, constants, few_bits),
 )
 
 

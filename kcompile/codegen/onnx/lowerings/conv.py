@@ -3,6 +3,7 @@
 from typing import Any
 
 from kcompile.codegen.onnx.emitter import Emitter, known
+from kcompile.codegen.onnx.lowerings.quantization import dequantized
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
@@ -61,7 +62,7 @@ def _kernel(e: Emitter, node: Node) -> str:
     perm = (rank - 1, rank - 2, *range(rank - 2))
     kernel = known(value)
     if kernel is None:
-        return e.transpose(e.name(value), perm)
+        return dequantized(e, value, perm) or e.transpose(e.name(value), perm)
     return e.constant(kernel.transpose(perm), e.weight_name(value))
 
 

@@ -12,7 +12,7 @@ from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.op import Op
-from kcompile.ir.types import TensorType
+from kcompile.ir.types import Array, TensorType
 
 # Elements that a thread takes at once: enough to hide the loop, few enough to share.
 _BLOCK = 2048
@@ -94,10 +94,14 @@ def collapse(chain: Chain) -> Chain:
 
 
 def chain_of(nodes: Sequence[Node], first: Value | None = None) -> tuple[Chain, tuple[Value, ...]]:
-    """Elementwise nodes as a chain and its operands, of which `first` is the first; scalar constants are part of it."""
+    """Elementwise nodes as a chain and its operands, of which `first` is the first; scalar constants are part of it.
+
+    Scales are not, or no two quantised layers would share a kernel.
+    """
     made = {node.outputs[0] for node in nodes}
     read = [value for node in nodes for value in node.inputs if value not in made]
-    operands = list(dict.fromkeys(([first] if first else []) + [v for v in read if _scalar(v) is None]))
+    scales = {v for n in nodes if isinstance(n.op, ops.DequantizeLinear) for v in n.inputs[1:] if _is_some(v.constant)}
+    operands = list(dict.fromkeys(([first] if first else []) + [v for v in read if _scalar(v) is None or v in scales]))
     numbers = {value: i for i, value in enumerate(operands)}
     steps: list[tuple[Op, tuple[int, ...]]] = []
     for node in nodes:
@@ -109,6 +113,11 @@ def chain_of(nodes: Sequence[Node], first: Value | None = None) -> tuple[Chain, 
         numbers[node.outputs[0]] = len(operands) + len(steps) - 1
     chain = Chain(tuple(value.type for value in operands), nodes[-1].outputs[0].type, tuple(steps))
     return chain, tuple(operands)
+
+
+def _is_some(array: Array | None) -> bool:
+    """Whether an array holds anything but zeros."""
+    return array is not None and bool(array.any())
 
 
 def emit_chain(plan: Plan, chain: Chain, operands: Sequence[Value], result: Value) -> None:

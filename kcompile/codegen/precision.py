@@ -1,0 +1,126 @@
+"""Lower precision on request: from the arguments of `compile` to a graph in few bits and the report on it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kcompile.codegen.backends import Backend
+from kcompile.errors import TargetError
+from kcompile.ir.graph import Graph
+from kcompile.ir.passes.calibration import METHODS
+from kcompile.ir.passes.calibration_data import Calibration, Source, read_calibration
+from kcompile.ir.passes.pipeline import inference
+from kcompile.ir.passes.precision import Narrowed, PrecisionReport, Settings, to_bf16, to_int8
+
+PRECISIONS = ("float32", "bf16", "int8")
+ACTIVATIONS = ("auto", "tensor", "token")
+
+# The note of an artifact that holds the report, as JSON.
+PRECISION_KEY = "kcompile.precision"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        precision: one of `PRECISIONS`.
+        calibration: an ``.npz`` file, or arrays by name.
+        labels: the name of the labels in it.
+        options: those of `Settings`, by the names of `compile`'s arguments; None leaves a default.
+    """
+
+    precision: str = "float32"
+    calibration: Source | None = None
+    labels: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def check(self) -> None:
+        """Make sure that the arguments make sense.
+
+        Raises:
+            TargetError: they do not; all problems are named.
+        """
+        problems = [*self._unknown(), *self._lonely()]
+        if problems:
+            raise TargetError("\n".join(problems))
+
+    def _unknown(self) -> list[str]:
+        choices = (
+            ("precision", self.precision, PRECISIONS),
+            ("calibration_method", self._given("calibration_method"), METHODS),
+            ("activations", self._given("activations"), ACTIVATIONS),
+        )
+        problems = [
+            f"`{name}` must be one of {', '.join(allowed)}. Received: {value!r}."
+            for name, value, allowed in choices
+            if value is not None and value not in allowed
+        ]
+        drop = self._given("max_accuracy_drop")
+        if drop is not None and not (isinstance(drop, int | float) and 0 <= drop < float("inf")):
+            problems.append(f"`max_accuracy_drop` must be a number from 0 on, such as 0.01. Received: {drop!r}.")
+        return problems
+
+    def _lonely(self) -> list[str]:
+        """What is asked for without that which it is about."""
+        needs = ("calibration_method", "max_accuracy_drop", "bias_correction")
+        given = [name for name in needs if self._given(name) is not None]
+        given += ["labels"] if self.labels is not None else []
+        problems: list[str] = []
+        if self.precision in ("int8", "bf16") and self.calibration is None and given:
+            problems.append(f"{_quoted(given)} need calibration data. Give them with `calibration`.")
+        given += [name for name in ("activations",) if self._given(name) is not None]
+        if self.precision == "bf16":
+            given = [name for name in given if name != "labels"]
+        elif self.precision == "float32":
+            given += ["calibration"] if self.calibration is not None else []
+        if self.precision in ("float32", "bf16") and given:
+            problems.append(f"{_quoted(given)} are for precision 'int8'. Received: precision {self.precision!r}.")
+        return problems
+
+    def _given(self, name: str) -> Any:
+        return self.options.get(name)
+
+    def settings(self) -> Settings:
+        """The options as `Settings`."""
+        names = {
+            "calibration_method": "method",
+            "activations": "activations",
+            "bias_correction": "correct_bias",
+            "max_accuracy_drop": "max_drop",
+        }
+        return Settings(**{names[key]: value for key, value in self.options.items() if value is not None})
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def narrowed(graph: Graph, request: Request, chosen: Backend) -> Narrowed:
+    """`graph` in the precision that is asked for; where the machine has none such, `graph` itself, with a note.
+
+    Raises:
+        TargetError: the target computes in no such precision.
+        InputError: the calibration data do not fit, or no layer can be in few bits.
+    """
+    if request.precision == "int8" and "int8" not in chosen.precisions:
+        law = "precision 'int8' is for the targets onnx and tvm, and for machines of tvm that run Linux"
+        raise TargetError(f"{law}. Received: target {chosen.target!r}.")
+    optimized = inference(graph)
+    data = _data(optimized, request)
+    if request.precision == "int8":
+        return to_int8(optimized, data, request.settings())
+    if "bf16" not in chosen.precisions:
+        note = f"float32 throughout: target {chosen.target!r} has no bfloat16 instructions here"
+        return Narrowed(graph, PrecisionReport("bf16", notes=(note,)))
+    return to_bf16(optimized, data)
+
+
+def _data(graph: Graph, request: Request) -> Calibration | None:
+    return None if request.calibration is None else read_calibration(graph, request.calibration, request.labels)
+
+
+def note_of(report: PrecisionReport) -> dict[str, str]:
+    """The report as a note of the artifact."""
+    return {PRECISION_KEY: json.dumps(report.to_json())}
