@@ -86,6 +86,9 @@ def _attributes(machine: Machine) -> dict[str, object]:
         "mabi": machine.abi,
         "mfloat-abi": machine.float_abi,
         # Else TVM guesses, and says that it does. Only its own vectorizer, which nothing here uses, reads it.
+        # Loops over the taps inside an image run a few times at most; written out for every number, they made kernels
+        # several times as long, and slower where their code has to come from memory.
+        "cl-opt": ["-unroll-max-upperbound:uint=0"],
         "vector-width": 0 if machine.threaded else 128,
     }
     return attributes | {key: value for key, value in optional.items() if value}
