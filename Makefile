@@ -73,8 +73,8 @@ real: .venv/.ready
 	.venv/bin/python -m pytest $(PYTEST_FLAGS) -m real $(ARGS)
 
 # Emulators and compilers of other machines come from the distribution, and are installed only if one is missing.
-EDGE_TOOLS := qemu-aarch64 qemu-arm qemu-riscv64 qemu-system-arm arm-none-eabi-gcc gcc g++ make valgrind
-EDGE_PACKAGES := qemu-user qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi gcc g++ libc6-dev make valgrind
+EDGE_TOOLS := qemu-aarch64 qemu-arm qemu-riscv64 qemu-system-arm arm-none-eabi-gcc gcc make rustc
+EDGE_PACKAGES := qemu-user qemu-system-arm gcc-arm-none-eabi libnewlib-arm-none-eabi gcc libc6-dev make rustc
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 edge: .venv/.ready
 	@for tool in $(EDGE_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \

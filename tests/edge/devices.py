@@ -22,6 +22,7 @@ PACKAGES = {
     "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "make": "make",
     "gcc": "gcc",
+    "rustc": "rustc",
 }
 
 

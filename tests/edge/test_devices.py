@@ -1,7 +1,9 @@
 """C libraries for every machine reproduce the reference on it: emulated, or natively under sanitizers."""
 
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kcompile
@@ -71,3 +73,42 @@ def test_a_workspace_that_is_too_small_fails_the_self_test(tmp_path: Path):
     header.write_text(header.read_text().replace("WORKSPACE_BYTES 512", "WORKSPACE_BYTES 508"))
     with pytest.raises(AssertionError, match="the run wrote outside its workspace"):
         check("x86-64-v2-linux", folder)
+
+
+RUST = """
+#[path = "gru.rs"]
+mod gru;
+
+#[repr(align(64))]
+struct Workspace([u8; gru::GRU_WORKSPACE_BYTES]);
+
+fn main() {
+    let tokens: [i32; gru::GRU_STEPS] = core::array::from_fn(|i| 3 * i as i32);
+    let (mut whole, mut stepped) = ([0f32; gru::GRU_OUTPUT_SCORES_SIZE], [0f32; gru::GRU_OUTPUT_SCORES_SIZE]);
+    let mut workspace = Workspace([0; gru::GRU_WORKSPACE_BYTES]);
+    unsafe {
+        let mut outputs = gru::gru_outputs { scores: whole.as_mut_ptr() };
+        let inputs = gru::gru_inputs { tokens: tokens.as_ptr() };
+        assert_eq!(gru::gru_run(&inputs, &mut outputs, workspace.0.as_mut_ptr().cast()), 0);
+        let mut outputs = gru::gru_outputs { scores: stepped.as_mut_ptr() };
+        let mut state: gru::gru_state = core::mem::zeroed();
+        for token in &tokens {
+            let inputs = gru::gru_inputs { tokens: token };
+            assert_eq!(gru::gru_step(&inputs, &mut outputs, &mut state, workspace.0.as_mut_ptr().cast()), 0);
+        }
+    }
+    println!("{:?}", whole);
+    assert!(whole.iter().zip(&stepped).all(|(a, b)| (a - b).abs() < 1e-4));
+}
+"""
+
+
+def test_rust_runs_and_steps(tmp_path: Path):
+    require("rustc")
+    bundle = kcompile.compile(build("gru"), "tvm:x86-64-v2-linux", tmp_path / "model.kcb")
+    folder = unpacked(bundle.path, tmp_path / "unpacked")
+    (folder / "use.rs").write_text(RUST)
+    subprocess.run(["rustc", "-A", "dead_code", "-L", ".", "-l", "static=gru", "use.rs"], cwd=folder, check=True)
+    printed = subprocess.run(["./use"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    expected = build("gru").predict(np.arange(0, 36, 3, dtype=np.int32)[None])[0]
+    np.testing.assert_allclose(np.array(printed.strip("[]\n").split(", "), np.float32), expected, 1e-4, 1e-5)

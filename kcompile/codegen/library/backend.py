@@ -14,6 +14,7 @@ from typing import Any
 from kcompile.codegen.backends import Backend, Program, describe, work
 from kcompile.codegen.library import project
 from kcompile.codegen.library.archive import archive
+from kcompile.codegen.library.bindings import cpp, rust
 from kcompile.codegen.library.interface import Interface, header, identifier, interface, step_interface
 from kcompile.codegen.library.objects import Contents, contents
 from kcompile.codegen.library.selftest import selftest
@@ -136,6 +137,7 @@ class _Compilation:
         members: dict[str, bytes | memoryview] = {f"lib{self._name}.a": archive(offered), **shared, **external}
         texts = {f"{self._name}.h": header(face), "Makefile": project.makefile(face, facts)}
         texts |= {"CMakeLists.txt": project.cmake(face, facts), "README.md": project.readme(face, facts)}
+        texts |= {f"{self._name}.hpp": cpp(face), f"{self._name}.rs": rust(face)}
         if shared:
             texts[f"{self._name}.py"] = project.loader(face)
         members |= {name: text.encode() for name, text in texts.items()}

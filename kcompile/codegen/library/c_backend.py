@@ -9,6 +9,7 @@ import numpy as np
 from kcompile.codegen.backends import Backend, Program, work
 from kcompile.codegen.library import project
 from kcompile.codegen.library.backend import Options, check_ram, fixed, functions, layers, stepping, tools
+from kcompile.codegen.library.bindings import cpp, rust
 from kcompile.codegen.library.interface import Interface, Port, header, identifier, interface, step_interface
 from kcompile.codegen.library.selftest import selftest, words
 from kcompile.codegen.library.step_check import verify_steps
@@ -60,6 +61,7 @@ def _program(graph: Graph, signature: Signature, options: Options) -> Program:
     text = source.text(face)
     texts = {f"{name}.c": text, f"{name}.h": header(face), "Makefile": project.makefile(face, facts)}
     texts |= {"CMakeLists.txt": project.cmake(face, facts), "README.md": project.readme(face, facts)}
+    texts |= {f"{name}.hpp": cpp(face), f"{name}.rs": rust(face)}
 
     def native(function: str, workspace: int) -> LibraryProgram:
         library = link_source(text, (f"{name}.h", header(face)), host())

@@ -105,7 +105,17 @@ def test_the_python_loader_needs_numpy_alone(weights: str, tmp_path: Path):
 
 def test_the_loader_is_only_where_a_shared_library_is(tmp_path: Path):
     members = manifest(kcompile.compile(build("mlp"), "tvm:cortex-m33", tmp_path / "m.kcb").path)["members"]
-    names = ["libmlp.a", "mlp.h", "Makefile", "CMakeLists.txt", "README.md", "main.c", "samples.npz"]
+    names = [
+        "libmlp.a",
+        "mlp.h",
+        "Makefile",
+        "CMakeLists.txt",
+        "README.md",
+        "mlp.hpp",
+        "mlp.rs",
+        "main.c",
+        "samples.npz",
+    ]
     assert list(members) == names
 
 
