@@ -10,69 +10,136 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kcompile import callbacks, constraints, errors, layers, losses, metrics, optimizers, regularizers
+    from kcompile import (
+        activations,
+        callbacks,
+        config,
+        constraints,
+        errors,
+        initializers,
+        layers,
+        losses,
+        metrics,
+        models,
+        ops,
+        optimizers,
+        random,
+        regularizers,
+        saving,
+        utils,
+    )
     from kcompile.api import Artifact, compile, load, load_model, verify
     from kcompile.errors import KCompileError
-    from kcompile.frontend import Input, Layer, Model, Sequential, model_from_json, register_layer
+    from kcompile.frontend import Input, Layer, Model, Sequential, model_from_json, model_from_yaml, register_layer
     from kcompile.frontend.drawing import plot_history, plot_model
+    from kcompile.frontend.initializers import Initializer
+    from kcompile.frontend.tracing import KerasTensor
+    from kcompile.frontend.training.losses.base import Loss
+    from kcompile.frontend.training.metrics.base import Metric
+    from kcompile.frontend.training.optimizers.base import Optimizer
+    from kcompile.frontend.training.regularizers import Regularizer
+    from kcompile.frontend.variables import Variable
     from kcompile.runtime import Session
 
     __version__: str
 
 __all__ = [
     "Artifact",
+    "Initializer",
     "Input",
     "KCompileError",
+    "KerasTensor",
     "Layer",
+    "Loss",
+    "Metric",
     "Model",
+    "Optimizer",
+    "Regularizer",
     "Sequential",
     "Session",
+    "Variable",
     "__version__",
+    "activations",
     "callbacks",
     "compile",
+    "config",
     "constraints",
     "errors",
+    "initializers",
     "layers",
     "load",
     "load_model",
     "losses",
     "metrics",
     "model_from_json",
+    "model_from_yaml",
+    "models",
+    "ops",
     "optimizers",
     "plot_history",
     "plot_model",
+    "random",
     "register_layer",
     "regularizers",
+    "saving",
+    "utils",
     "verify",
 ]
 
 _MODULES = {
+    "activations",
     "callbacks",
+    "config",
     "constraints",
     "errors",
+    "initializers",
     "layers",
     "losses",
     "metrics",
+    "models",
+    "ops",
     "optimizers",
+    "random",
     "regularizers",
+    "saving",
+    "utils",
 }
 
 _HOMES = {
     "Artifact": "kcompile.api",
+    "Initializer": "kcompile.frontend.initializers",
     "Input": "kcompile.frontend",
     "KCompileError": "kcompile.errors",
+    "KerasTensor": "kcompile.frontend.tracing",
     "Layer": "kcompile.frontend",
+    "Loss": "kcompile.frontend.training.losses.base",
+    "Metric": "kcompile.frontend.training.metrics.base",
     "Model": "kcompile.frontend",
+    "Optimizer": "kcompile.frontend.training.optimizers.base",
+    "Regularizer": "kcompile.frontend.training.regularizers",
     "Sequential": "kcompile.frontend",
     "Session": "kcompile.runtime",
+    "Variable": "kcompile.frontend.variables",
     "compile": "kcompile.api",
     "load": "kcompile.api",
     "load_model": "kcompile.api",
     "model_from_json": "kcompile.frontend",
+    "model_from_yaml": "kcompile.frontend",
     "plot_history": "kcompile.frontend.drawing",
     "plot_model": "kcompile.frontend.drawing",
     "register_layer": "kcompile.frontend",
     "verify": "kcompile.api",
+}
+
+# What Keras has and kcompile has not, with what to do.
+_ABSENT = {
+    "applications": "Load a file that Keras saved: kcompile.load_model.",
+    "backend": "Use kcompile.ops, and kcompile.utils.clear_session.",
+    "datasets": "kcompile fetches nothing. Load arrays with what the data comes with, such as sklearn.datasets.",
+    "distribution": "kcompile trains on one machine.",
+    "export": "Use kcompile.compile.",
+    "mixed_precision": 'Give layers dtype="mixed_float16".',
+    "preprocessing": "pad_sequences and timeseries_dataset_from_array are in kcompile.utils.",
 }
 
 
@@ -87,7 +154,7 @@ def __getattr__(name: str) -> Any:
     elif name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     else:
-        raise AttributeError(f"module 'kcompile' has no attribute {name!r}")
+        raise AttributeError(f"module 'kcompile' has no attribute {name!r}. {_ABSENT.get(name, '')}".rstrip())
     globals()[name] = value
     return value
 

@@ -3,7 +3,7 @@
 from kcompile.frontend import layers
 from kcompile.frontend.functional import Functional
 from kcompile.frontend.inputs import Input, InputLayer
-from kcompile.frontend.keras_file import load_model, model_from_json
+from kcompile.frontend.keras_file import load_model, model_from_json, model_from_yaml
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.model import Model
 from kcompile.frontend.sequential import Sequential
@@ -18,5 +18,6 @@ __all__ = [
     "layers",
     "load_model",
     "model_from_json",
+    "model_from_yaml",
     "register_layer",
 ]

@@ -135,6 +135,13 @@ _COMPOSED: dict[str, Callable[["Trace", Value], Value]] = {
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 
 NAMES = frozenset({*_ELEMENTWISE, *_COMPOSED, *_ALIASES})
+# Those that Keras 3 has.
+PUBLIC = NAMES - {"hard_sigmoid_v2"}
+
+
+def canonical(name: str) -> str:
+    """The name by which an activation is known here."""
+    return _ALIASES.get(name, name)
 
 
 def get(spec: Any, where: str) -> Activation:
@@ -146,6 +153,7 @@ def get(spec: Any, where: str) -> Activation:
     Raises:
         ModelError: Keras has no such activation and no layer is registered under that name.
     """
+    from kcompile.frontend import registry
     from kcompile.frontend.layer import LAYERS, Layer, deserialize_layer
 
     if spec is None:
@@ -160,18 +168,37 @@ def get(spec: Any, where: str) -> Activation:
         name = parts.get("config")
         if parts.get("registered_name") in LAYERS:
             name = parts["registered_name"]
+    if callable(name):
+        return _of_function(name)
     if isinstance(name, str) and name in NAMES:
-        return _ALIASES.get(name, name)
+        return canonical(name)
     if isinstance(name, str) and name in LAYERS:
         return LAYERS[name]()
-    law = f"{where} must be one of {', '.join(sorted(NAMES))}, or a layer without weights"
+    if (found := registry.find(name)) is not None:
+        return get(found, where)
+    law = f"{where} must be one of {', '.join(sorted(NAMES))}, a function, or a layer without weights"
     raise ModelError(f"{law}. Received: {spec!r}.")
+
+
+def _of_function(function: Callable[..., Any]) -> Activation:
+    """What a layer keeps of a function: its name where it is one of Keras's, else a layer that calls it."""
+    from kcompile.frontend.layer import Layer
+    from kcompile.frontend.layers.functions import FunctionActivation
+
+    if isinstance(function, type) and issubclass(function, Layer):
+        return function()
+    name = getattr(function, "keras_activation", None)
+    return canonical(name) if name else FunctionActivation(function)
 
 
 def serialize(activation: Activation) -> Any:
     """The activation as a config holds it."""
     from kcompile.frontend.layer import serialize_layer
+    from kcompile.frontend.layers.functions import FunctionActivation
+    from kcompile.frontend.objects import serialize_keras_object
 
+    if isinstance(activation, FunctionActivation):
+        return serialize_keras_object(activation.function)
     return activation if isinstance(activation, str) else serialize_layer(activation)
 
 

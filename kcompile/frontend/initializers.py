@@ -4,6 +4,7 @@ An initializer is a frozen dataclass whose fields are Keras's arguments; `get` f
 """
 
 import math
+import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
@@ -41,6 +42,24 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     """Let unseeded initializers go on drawing from where they were at `random_state`."""
     _Source.generator = np.random.default_rng()
     _Source.generator.bit_generator.state = state
+
+
+def set_random_seed(seed: int) -> None:
+    """Make all that is drawn from now on a function of `seed`: here, in NumPy and in Python.
+
+    Raises:
+        ModelError: it is no integer from 0 to 2**32 - 1.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ModelError(f"`seed` must be an integer from 0 to 2**32 - 1. Received: {seed!r}.")
+    random.seed(seed)
+    np.random.seed(seed)
+    set_seed(seed)
+
+
+def generator() -> np.random.Generator:
+    """What unseeded initializers draw from."""
+    return _Source.generator
 
 
 def drawn_seed() -> int:
@@ -313,7 +332,9 @@ def get(spec: Any) -> Callable[[tuple[int, ...], str], Array]:
 
 def _named(spec: Any) -> Initializer:
     name, config = (spec, {}) if isinstance(spec, str) else _parts(spec)
-    cls = _BY_NAME.get(name)
+    cls = _BY_NAME.get(name) or _registered(name)
+    if cls is not None and not isinstance(cls, type):
+        return cls
     if cls is None:
         known = ", ".join(sorted(cls.__name__ for cls in _CLASSES))
         raise ModelError(f"an initializer must be one of {known}. Received: {name!r}.")
@@ -322,6 +343,12 @@ def _named(spec: Any) -> Initializer:
         return cls(**{key: value for key, value in config.items() if key != "dtype"})
     except TypeError:
         raise ModelError(f"initializer {cls.__name__} does not take these arguments: {config}.") from None
+
+
+def _registered(name: str) -> Any:
+    from kcompile.frontend import registry
+
+    return registry.find(name)
 
 
 def _parts(spec: Any) -> tuple[str, Mapping[str, Any]]:

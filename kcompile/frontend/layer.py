@@ -28,8 +28,19 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from kcompile.errors import ModelError, UnsupportedLayer, shown
-from kcompile.frontend import initializers
-from kcompile.frontend.tracing import Call, KerasTensor, Trace, apply_symbolically, holds_symbols
+from kcompile.frontend import custom, initializers
+from kcompile.frontend.operators import Operators
+from kcompile.frontend.tensor import Tensor, current
+from kcompile.frontend.tracing import (
+    Call,
+    KerasTensor,
+    Trace,
+    apply_symbolically,
+    flatten,
+    holds_symbols,
+    map_structure,
+    result_types,
+)
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Value
 from kcompile.ir.types import SHORT_DTYPES, Array
@@ -55,33 +66,106 @@ def register_layer(*names: str) -> Callable[[L], L]:
 
 
 @dataclass(eq=False)
-class Weight:
-    """One array of a layer. `name` is the layer's own name for it (``"kernel"``)."""
+class Weight(Operators):
+    """One array of a layer. `name` is the layer's own name for it (``"kernel"``).
+
+    In the `call` of a layer in Keras's style it stands for its value, as a tensor does.
+
+    Attributes:
+        regularizer: what its size costs while training; `constraint`: what it is brought back to after each step.
+    """
 
     name: str
-    value: Array
+    value: Array = field(repr=False)
     trainable: bool = True
+    regularizer: Any = field(default=None, repr=False)
+    constraint: Any = field(default=None, repr=False)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape."""
         return self.value.shape
 
-    def assign(self, value: Array) -> None:
-        """Replace the array by one of the same shape.
+    @property
+    def dtype(self) -> str:
+        """The numpy name of the element type."""
+        return self.value.dtype.name
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.value.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.value.size
+
+    def numpy(self) -> Array:
+        """A copy of the array."""
+        return self.value.copy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.value, dtype, copy=copy)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def assign_add(self, value: Any) -> None:
+        """Add to the present value."""
+        self.assign(self + value)
+
+    def assign_sub(self, value: Any) -> None:
+        """Take away from the present value."""
+        self.assign(self - value)
+
+    def assign(self, value: Any) -> None:
+        """Replace the array by one of the same shape; while a step is traced, after the step.
 
         Raises:
             ModelError: the shape differs.
         """
+        t = current()
+        if t is not None:
+            from kcompile.frontend.operations.calling import call
+
+            given = call("Cast", value if isinstance(value, Tensor) else self * 0 + value, self.dtype)
+            t.store(self, call("BroadcastTo", given, self.shape).value)
+            return
         array = np.asarray(value)
         if array.shape != self.shape:
             raise ModelError(f"weight `{self.name}` must have shape {self.shape}. Received: {array.shape}.")
         self.value = array.astype(self.value.dtype, copy=False)
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, init=False)
 class Layer(ABC):
-    """Base of all layers.
+    """Base of all layers, of kcompile's own style (above) and of Keras's:
+
+        class Scale(Layer):
+            def __init__(self, units, **kwargs):
+                super().__init__(**kwargs)
+                self.units = units
+
+            def build(self, input_shape):
+                self.w = self.add_weight(shape=(input_shape[-1], self.units), initializer="glorot_uniform", name="w")
+
+            def call(self, x, training=None, mask=None):
+                return kcompile.ops.relu(kcompile.ops.matmul(x, self.w))
 
     Args:
         name: unique in a model; by default the class name in snake case with a number.
@@ -101,8 +185,13 @@ class Layer(ABC):
     autocast: ClassVar[bool] = True
     # Whether `dtype` is such a policy; an input's is that of its tensor.
     has_policy: ClassVar[bool] = True
+    # Attributes whose layers are not inside this one, where the attributes say which are.
+    untracked: ClassVar[frozenset[str]] = frozenset()
     # Texts that a ``.keras`` file may hold of the layer beside its config and weights, by their names.
     assets: ClassVar[tuple[str, ...]] = ()
+
+    # What the layer was made with, positional and by name; set in each object.
+    given: ClassVar[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
 
     name: str = ""
     trainable: bool = True
@@ -110,12 +199,47 @@ class Layer(ABC):
     # Shape of one sample, or of a batch, given to the first layer of a Sequential in place of an Input.
     input_shape: Shape | None = field(default=None, repr=False)
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "call" in cls.__dict__ and custom.takes_trace(cls.call):
+            cls.call = custom.either(cls.call)
+        if "build" in cls.__dict__:
+            cls.build = custom.building(cls.build)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        object.__setattr__(made, "given", (args, kwargs))
+        return made
+
+    def __init__(
+        self,
+        *,
+        activity_regularizer: Any = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        autocast: bool = True,
+        name: str | None = None,
+        input_shape: Shape | None = None,
+        **others: Any,
+    ) -> None:
+        if others:
+            law = f"layer {type(self).__name__} takes name, trainable, dtype, autocast and activity_regularizer here"
+            raise ModelError(f"{law}. Received: {', '.join(others)}.")
+        object.__setattr__(self, "name", name or "")
+        self.trainable, self.dtype, self.input_shape = trainable, dtype, input_shape
+        self.activity_regularizer = activity_regularizer
+        if not autocast:
+            object.__setattr__(self, "autocast", False)
+        self.__post_init__()
+
     def __post_init__(self) -> None:
         self.name = self.name or unique_name(type(self).__name__)
         self.dtype = _policy_name(self.dtype)
         known = self.dtype.removeprefix("mixed_") in SHORT_DTYPES
         self.require(known or not self.has_policy, "dtype", 'a dtype, or the policy "mixed_float16"')
         self.own_weights: list[Weight] = []
+        # What the layer gave where the `call` of another, in Keras's style, last called it.
+        self.traced_outputs: Any = None
         self.calls: list[Call] = []
         self.built = False
 
@@ -124,6 +248,17 @@ class Layer(ABC):
         if name == "trainable" and "built" in self.__dict__:  # once the layer is made, for the layers inside as well
             for layer in self.sublayers.values():
                 layer.trainable = value
+        if isinstance(value, Weight) and not any(value is weight for weight in self.own_weights):
+            self.own_weights.append(value)
+
+    def __getattr__(self, name: str) -> Any:
+        """The layer's own weight of that name (``dense.kernel``)."""
+        if name in ("own_weights", "calls", "built"):
+            raise ModelError(f"`__init__` of {type(self).__name__} must call super().__init__() first.")
+        found = next((weight for weight in self.__dict__.get("own_weights", ()) if weight.name == name), None)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return found
 
     # -- what a layer defines ---------------------------------------------------------------------------------------
 
@@ -131,9 +266,34 @@ class Layer(ABC):
         """Create the weights with `add_weight`; called once, with the shape of each call argument that is a tensor."""
         del input_shapes
 
+    def finish_build(self, *input_shapes: Any, **named: Any) -> None:
+        """What follows `build`: the layer is built."""
+        del input_shapes, named
+        self.built = True
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """What `build_from_config` needs, beside the config; None where calls say it all."""
+        return None
+
+    def build_from_config(self, config: Mapping[str, Any]) -> None:
+        """Create the weights as a file says; calls do so for most layers."""
+        del config
+
+    def build_for(self, x: Any) -> None:
+        """Create the weights for arrays; a layer does so when it is called."""
+        del x
+
+    @classmethod
+    def is_users_own(cls) -> bool:
+        """Whether the class is written in Keras's style, so that its `__init__` says what makes an equal layer."""
+        return not custom.is_own_style(cls)
+
     @abstractmethod
-    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
-        """The results as IR values, from IR values (in the structure that the user's call gave)."""
+    def call(self, t: Any, *args: Any, **kwargs: Any) -> Any:
+        """The results as IR values, from IR values (in the structure that the user's call gave); `t` writes them.
+
+        Where the first parameter is not called `t`, the results as tensors, from tensors.
+        """
 
     def compute_mask(self, t: Trace, *args: Any, **kwargs: Any) -> Value | Sequence[Value | None] | None:
         """The mask of the result; by default the first input's where `supports_masking`."""
@@ -145,7 +305,33 @@ class Layer(ABC):
     @property
     def sublayers(self) -> Mapping[str, "Layer"]:
         """Layers inside this one by the attribute names that Keras gives them (``"forward_layer"``)."""
-        return {}
+        return {} if custom.is_own_style(type(self)) else dict(custom.attribute_layers(self))
+
+    def ensure_built(
+        self, shapes: Sequence[Shape], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Create the weights, once, for values of these shapes, which stand in the arguments where those are given."""
+        if self.built:
+            return
+        if custom.is_own_style(type(self)):
+            self.build(*shapes)
+        else:
+            custom.build(self, shapes, args, kwargs or {})
+        self.built = True
+
+    def applied(self, t: Trace, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The results and their masks, in either style of `call`."""
+        if not custom.is_own_style(type(self)):
+            return custom.apply(self, t, args, kwargs)
+        return self.call(t, *args, **kwargs), self.compute_mask(t, *args, **kwargs)
+
+    def compute_output_shape(self, *shapes: Any) -> Any:
+        """The shapes of the results for inputs of these shapes, None for open extents."""
+        from kcompile.frontend.inputs import Input
+
+        tensors = tuple(map_shapes(lambda shape: Input(batch_shape=shape), each) for each in shapes)
+        types = result_types(self, tensors, {})
+        return map_structure(lambda type: KerasTensor(type).shape, types)
 
     # -- what files hold beside config and weights ------------------------------------------------------------------
 
@@ -165,14 +351,48 @@ class Layer(ABC):
     # -- weights ----------------------------------------------------------------------------------------------------
 
     def add_weight(
-        self, name: str, shape: Sequence[Any], initializer: Any = "glorot_uniform", trainable: bool = True
-    ) -> None:
-        """Create a weight, filled by an initializer (a Keras name, config or object)."""
+        self,
+        *order: Any,
+        name: str | None = None,
+        shape: Sequence[Any] = (),
+        initializer: Any = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+    ) -> Weight:
+        """Create a weight, filled by an initializer (a Keras name, config or object).
+
+        Args:
+            order: name, shape, initializer and trainable; or, as in Keras 3, shape, initializer and dtype.
+        """
+        del autocast
+        names = ("name", "shape", "initializer", "trainable") if order and isinstance(order[0], str) else _KERAS_ORDER
+        given: dict[str, Any] = dict(zip(names, order, strict=False))
+        name, shape = str(given.get("name", name) or "variable"), given.get("shape", shape)
+        initializer = given.get("initializer", initializer)
+        dtype = str(given.get("dtype", dtype) or self.variable_dtype)
+        shape = (shape,) if isinstance(shape, int) else shape or ()
         if not all(isinstance(extent, int) for extent in shape):
             law = f"`{name}` of layer `{self.name}` needs known extents"
             raise ModelError(f"{law}. Received: {tuple(shape)}. Give the model's Input a full shape.")
-        value = initializers.get(initializer)(tuple(shape), self.variable_dtype)
-        self.own_weights.append(Weight(name, value, trainable))
+        if initializer is None:
+            initializer = "glorot_uniform" if dtype.startswith("float") else "zeros"
+        value = initializers.get(initializer)(tuple(shape), dtype)
+        weight = Weight(name, np.asarray(value), given.get("trainable", trainable), regularizer, constraint)
+        self.own_weights.append(weight)
+        return weight
+
+    def add_loss(self, loss: Any) -> None:
+        """Add a cost to the loss, from within `call`: numbers, which are summed."""
+        t = current()
+        if t is None:
+            raise ModelError(f"`add_loss` of layer `{self.name}` is for its `call`.")
+        if t.effects is not None:
+            from kcompile.frontend.operations.calling import call
+
+            t.effects.add(call("Sum", loss).value)
 
     @property
     def variable_dtype(self) -> str:
@@ -189,6 +409,36 @@ class Layer(ABC):
         """All weights: the layer's own, then those of layers inside, depth first."""
         inner = [weight for layer in self.sublayers.values() for weight in layer.weights]
         return list(dict.fromkeys([*self.own_weights, *inner]))
+
+    @property
+    def trainable_weights(self) -> list[Weight]:
+        """The weights that training changes."""
+        return self._weights_by_training(True)
+
+    @property
+    def non_trainable_weights(self) -> list[Weight]:
+        """The weights that training leaves alone."""
+        return self._weights_by_training(False)
+
+    @property
+    def variables(self) -> list[Weight]:
+        """`weights`."""
+        return self.weights
+
+    @property
+    def trainable_variables(self) -> list[Weight]:
+        """`trainable_weights`."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_variables(self) -> list[Weight]:
+        """`non_trainable_weights`."""
+        return self.non_trainable_weights
+
+    def _weights_by_training(self, trains: bool) -> list[Weight]:
+        from kcompile.frontend.keras_file.layout import owned_weights
+
+        return [owned.weight for owned in owned_weights(self) if owned.trains == trains]
 
     def get_weights(self) -> list[Array]:
         """The arrays of `weights`."""
@@ -216,7 +466,8 @@ class Layer(ABC):
         """The arguments that make an equal layer, as Keras names them."""
         left_out = {"input_shape", *self.hidden_fields}
         left_out |= {name for name in self.optional_fields if getattr(self, name) is None}
-        return {f.name: _serialize(f.name, getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
+        config = {f.name: _serialize(f.name, getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
+        return config | custom.arguments(self) if self.is_users_own() else config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -225,6 +476,8 @@ class Layer(ABC):
         Raises:
             ModelError: an argument is missing or unknown.
         """
+        if cls.is_users_own():
+            return custom.made(cls, config)
         known = {f.name: f for f in fields(cls) if f.init}
         missing = [
             n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in config
@@ -238,14 +491,22 @@ class Layer(ABC):
     # -- calling ----------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Apply the layer to symbolic tensors (`KerasTensor`), alone, in lists, dicts or as keyword arguments."""
-        if not holds_symbols((args, kwargs)):
+        """Apply the layer to tensors, alone, in lists, dicts or as keyword arguments.
+
+        Symbolic tensors (`KerasTensor`) record a call in a graph; arrays are computed at once.
+        """
+        if holds_symbols((args, kwargs)):
+            return apply_symbolically(self, args, kwargs)
+        if current() is not None:
+            return custom.apply_to_tensors(self, args, kwargs)
+        if not any(isinstance(leaf, np.ndarray | list | int | float) for leaf in flatten((args, kwargs))):
             received = ", ".join(type(a).__name__ for a in args) or "nothing"
-            raise ModelError(
-                f"layer `{self.name}` takes symbolic tensors such as kcompile.Input(...). Received: {received}. "
-                "Use model.predict(x) for arrays."
-            )
-        return apply_symbolically(self, args, kwargs)
+            law = f"layer `{self.name}` takes arrays, or symbolic tensors such as kcompile.Input(...)"
+            raise ModelError(f"{law}. Received: {received}.")
+        from kcompile.frontend.training.eager import apply_layer
+
+        self.build_for(args[0] if args else None)
+        return apply_layer(self, args, kwargs)
 
     @property
     def output(self) -> Any:
@@ -271,6 +532,19 @@ class Layer(ABC):
             raise ModelError(f"`{argument}` of layer `{self.name}` must be {expected}. Received: {received}.")
 
 
+# The order of `add_weight`'s arguments in Keras 3.
+_KERAS_ORDER = ("shape", "initializer", "dtype", "trainable")
+
+
+def map_shapes(function: Callable[[Any], Any], shapes: Any) -> Any:
+    """A structure whose leaves are shapes, with every leaf replaced."""
+    if isinstance(shapes, Mapping):
+        return {key: map_shapes(function, shape) for key, shape in shapes.items()}  # pyright: ignore
+    if all(extent is None or isinstance(extent, int) for extent in shapes):
+        return function(tuple(shapes))
+    return [map_shapes(function, shape) for shape in shapes]
+
+
 def _policy_name(dtype: Any) -> str:
     """The name of a dtype policy, which Keras writes as a config; None is "float32"."""
     config: Any = dtype.get("config") if isinstance(dtype, Mapping) else None  # pyright: ignore[reportUnknownMemberType]
@@ -281,7 +555,15 @@ def _serialize(name: str, value: Any) -> Any:
     """The value of an argument as a config holds it."""
     if name.endswith("_initializer"):
         return initializers.serialize(value)
-    return serialize_layer(value) if isinstance(value, Layer) else value
+    if isinstance(value, Layer):
+        from kcompile.frontend import activations
+
+        return activations.serialize(value) if name.endswith("activation") else serialize_layer(value)
+    if name.endswith(("_regularizer", "_constraint")):
+        from kcompile.frontend.objects import serialize_keras_object
+
+        return serialize_keras_object(value)
+    return value
 
 
 # The numbers of layers that stand in several models of what is being serialized, by identity. One is noted where the
@@ -302,6 +584,7 @@ def serialize_layer(layer: Layer) -> dict[str, Any]:
         "class_name": cls.__name__,
         "config": layer.get_config(),
         "registered_name": None if own else registered,
+        **({} if (built := layer.get_build_config()) is None else {"build_config": built}),
         **shared,
     }
 
@@ -323,13 +606,22 @@ def deserialize_layer(spec: Any) -> Layer:
     shared: list[Layer] = parts.get("made", [])
     names = [parts.get("registered_name"), parts.get("class_name")]
     found = (LAYERS.get(str(name)) or LAYERS.get(f"keras>{name}") for name in names)
-    cls = parts.get("layer_class") or next(filter(None, found), None)
+    cls = parts.get("layer_class") or next(filter(None, found), None) or _registered(names)
     if cls is None:
         law = f"kcompile cannot compile layer class {names[1]!r}"
         raise UnsupportedLayer(f"{law}. Register a converter with @kcompile.register_layer.")
     if not shared:
         shared.append(cls.from_config(parts["config"]))
+        if isinstance(parts.get("build_config"), Mapping):
+            shared[0].build_from_config(parts["build_config"])
     return shared[0]
+
+
+def _registered(names: Sequence[Any]) -> type[Layer] | None:
+    from kcompile.frontend import registry
+
+    found = registry.find(*names)
+    return found if isinstance(found, type) and issubclass(found, Layer) else None
 
 
 _names: Counter[str] = Counter()

@@ -4,15 +4,19 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from kcompile.errors import ModelError
 from kcompile.frontend.inputs import BATCH, symbolic_shape
-from kcompile.frontend.layer import Layer, Weight, unique_name
-from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
+from kcompile.frontend.layer import Layer, Weight, map_shapes, unique_name
+from kcompile.frontend.tracing import Call, KerasTensor, Trace, flatten, map_structure
+from kcompile.frontend.training.eager import as_array
+from kcompile.frontend.training.naming import snake_case
 from kcompile.frontend.training.trainer import Trainer
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.types import Array, TensorType
@@ -34,7 +38,18 @@ class Provenance:
 
 
 class Model(Trainer, Layer):
-    """Base of models.
+    """Base of models: ``Model(inputs, outputs)``, or a class with a `call` of its own.
+
+        class Classifier(Model):
+            def __init__(self):
+                super().__init__()
+                self.dense = layers.Dense(10)
+
+            def call(self, x, training=False):
+                return self.dense(x)
+
+    Such a class is traced to a graph when it first sees the shape of its input: in `fit`, in `build`, or called. Its
+    layers are those among its attributes.
 
     Args:
         inputs: a tensor made by `kcompile.Input`, or a list or dict of them.
@@ -44,18 +59,21 @@ class Model(Trainer, Layer):
 
     hidden_fields: ClassVar[frozenset[str]] = frozenset({"dtype"})
     autocast: ClassVar[bool] = False
+    untracked: ClassVar[frozenset[str]] = frozenset({"_graph", "_traced", "calls", "given"})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls is Model:
             from kcompile.frontend.functional import Functional
 
             return super().__new__(Functional)  # pyright: ignore[reportArgumentType]
-        if cls.topology is Model.topology:
-            law = "a model is made from layers: kcompile.Model(inputs, outputs), or kcompile.Sequential"
-            raise ModelError(f"{law}. Received: {cls.__name__}, a subclass that states no graph.")
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **kwargs)
 
-    # `inputs` and `outputs` are here for type checkers; a kind of model that has them takes them itself.
+    @classmethod
+    def is_users_own(cls) -> bool:
+        """Whether the class is a user's, with a `call` or a graph that its `__init__` makes."""
+        return cls.topology is Model.topology
+
+    # `inputs` and `outputs` are here for subclasses that state a graph; other kinds take theirs themselves.
     def __init__(
         self,
         inputs: Any = None,
@@ -64,33 +82,137 @@ class Model(Trainer, Layer):
         trainable: bool = True,
         dtype: str = "float32",
     ) -> None:
-        del inputs, outputs
         self.name = name or unique_name(type(self).__name__)
         self.trainable, self.dtype = trainable, dtype
         self.provenance = Provenance()
+        self._graph: Model | None = None
+        self._traced: Call | None = None
+        self._own_topology: Topology | None = None
         super().__post_init__()
+        if inputs is not None and outputs is not None:
+            self._graph = Model(inputs, outputs, name=self.name)
+            self.built = True
+        elif type(self).call is Model.call and self.is_users_own():
+            law = "a model is made from layers: kcompile.Model(inputs, outputs), kcompile.Sequential, or a `call`"
+            raise ModelError(f"{law}. Received: {type(self).__name__}, a subclass that states none of them.")
 
     # -- structure --------------------------------------------------------------------------------------------------
 
     @property
     def layers(self) -> list[Layer]:
         """The layers, as Keras lists them."""
-        raise NotImplementedError
+        return self._graph.layers if self._graph else list(dict.fromkeys(super().sublayers.values()))
 
     @property
     def topology(self) -> "Topology":
         """The calls and layers between the inputs and the outputs."""
-        raise NotImplementedError
+        if self._graph is not None:
+            return self._graph.topology
+        self._own_call()
+        assert self._own_topology is not None
+        return self._own_topology
 
     @property
     def input(self) -> Any:
         """The inputs in the structure that the model takes."""
-        raise NotImplementedError
+        return self._graph.input if self._graph else self._own_call().args[0]
 
     @property
     def output(self) -> Any:
         """The outputs in the structure that the model gives."""
-        raise NotImplementedError
+        return self._graph.output if self._graph else self._own_call().outputs
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the model's layers stand in a graph, and not in the code of a `call`."""
+        return not self.is_users_own() or self._graph is not None
+
+    def _own_call(self) -> Call:
+        if self._traced is None:
+            law = f"model `{self.name}` does not know its input shape yet"
+            raise ModelError(f"{law}. Fit it, call it on an array, or call model.build((None, ...)).")
+        return self._traced
+
+    def build(self, *input_shapes: Any) -> None:
+        """Create the weights for inputs of these shapes, which include the batch axis: one, or a list or dict of them.
+
+        Raises:
+            ModelError: a layer does not accept its input.
+        """
+        del input_shapes
+
+    def finish_build(self, *input_shapes: Any, **named: Any) -> None:
+        """What follows `build`: the code of a `call` is traced."""
+        if not self.is_graph and self._traced is None and (input_shapes or named):
+            shapes = next(iter((*input_shapes, *named.values())))
+            self._trace_call(map_shapes(lambda shape: TensorType("float32", symbolic_shape(shape)), shapes))
+
+    def build_for(self, x: Any) -> None:
+        """Create the weights, where there are none yet, for arrays in any structure."""
+        if self.built:
+            return
+        types = map_structure(_input_type, x)
+        if not self.is_graph and type(self).build is Model.build:
+            self._trace_call(types)
+        else:
+            self.build(map_structure(lambda type: (None, *type.shape[1:]), types))
+
+    def stored_layers(self) -> dict[str, Layer]:
+        """Where Keras stores the layers of a `call`: by their attributes in the order of the names; what stands after
+        "layers" in the alphabet, under that name by classes.
+        """
+        found: dict[str, Layer] = {}
+        first = {name: layer for name, layer in super().sublayers.items() if _before_layers(name)}
+        found.update(first)
+        counts: Counter[str] = Counter()
+        for layer in self.layers:
+            name = snake_case(type(layer).__name__)
+            number = counts[name]
+            counts[name] += 1
+            if not any(layer is each for each in first.values()):
+                found[f"layers/{name}_{number}" if number else f"layers/{name}"] = layer
+        return found
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """The inputs' shapes and dtypes, where the model's code needs them to be traced."""
+        if self.is_graph or self._traced is None:
+            return None
+        return {"input_shape": self.input_shape, "dtypes": map_structure(lambda tensor: tensor.dtype, self.input)}
+
+    def build_from_config(self, config: Mapping[str, Any]) -> None:
+        """Trace the model's code for inputs of the shapes that a file states."""
+        if self.is_graph or self.built or "input_shape" not in config:
+            return
+        dtypes = iter(flatten(config.get("dtypes", ())))
+        types = map_shapes(
+            lambda shape: TensorType(next(dtypes, None) or "float32", symbolic_shape((None, *shape[1:]))),
+            config["input_shape"],
+        )
+        if type(self).build is not Model.build:
+            self.build(config["input_shape"])
+        if not self.built:
+            self._trace_call(types)
+
+    def _trace_call(self, types: Any) -> None:
+        """Call the model on symbolic tensors of these types, with any number of samples."""
+        names = iter(_input_names(type(self), types))
+
+        from kcompile.frontend.inputs import Input
+        from kcompile.frontend.topology import Topology
+
+        def entry(type: TensorType) -> KerasTensor:
+            shape = (None, *KerasTensor(type).shape[1:])
+            return Input(batch_shape=shape, dtype=type.dtype, name=next(names))
+
+        self.built = True
+        inputs = map_structure(entry, types)
+        try:
+            self(inputs)
+        except BaseException:
+            self.built = False
+            raise
+        self._traced = self.calls.pop()
+        self._own_topology = Topology((self._traced,), tuple(self.layers))
 
     @property
     def inputs(self) -> list[KerasTensor]:
@@ -133,23 +255,8 @@ class Model(Trainer, Layer):
 
     @property
     def sublayers(self) -> Mapping[str, Layer]:
-        """The layers by name."""
-        return {layer.name: layer for layer in self.layers}
-
-    @property
-    def trainable_weights(self) -> list[Weight]:
-        """The weights that training changes."""
-        return self._weights_by_training(True)
-
-    @property
-    def non_trainable_weights(self) -> list[Weight]:
-        """The weights that training leaves alone."""
-        return self._weights_by_training(False)
-
-    def _weights_by_training(self, trains: bool) -> list[Weight]:
-        from kcompile.frontend.keras_file.layout import owned_weights
-
-        return [owned.weight for owned in owned_weights(self) if owned.trains == trains]
+        """The layers by name; in the code of a `call`, by attribute."""
+        return {layer.name: layer for layer in self.layers} if self.is_graph else super().sublayers
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or number `index` of `layers`.
@@ -171,7 +278,12 @@ class Model(Trainer, Layer):
 
     def run(self, t: Trace, values: Sequence[Value], masks: Sequence[Value | None]) -> tuple[Any, Any]:
         """The outputs and their masks, in the outputs' structure, for one value per input."""
-        raise NotImplementedError
+        if self._graph is not None:
+            return self._graph.run(t, values, masks)
+        queue = iter(values)
+        inner = t.inside(self, "")
+        inner.masks = tuple(masks)
+        return self.applied(inner, (map_structure(lambda _: next(queue), self.input),), {})
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
         """The outputs, where the model is a layer of another."""
@@ -249,6 +361,7 @@ class Model(Trainer, Layer):
         Raises:
             InputError: numbers, names or shapes do not fit.
         """
+        self.build_for(x)
         types = {t.name: t.type.with_shape((BATCH, *t.type.shape[1:])) if t.type.rank else t.type for t in self.inputs}
         arrays = converted(types, by_name(types, self.input_keys, x), casts=False)
         return dict(zip(types, arrays, strict=True))
@@ -271,6 +384,16 @@ class Model(Trainer, Layer):
         from kcompile.frontend.serialization import serialize_model
 
         return json.dumps(serialize_model(self), **options)
+
+    def to_yaml(self, **options: Any) -> str:
+        """The config as YAML text; `options` are those of `yaml.safe_dump`.
+
+        Raises:
+            MissingExtra: PyYAML is not installed.
+        """
+        from kcompile.frontend.keras_file.yaml_config import yaml_text
+
+        return yaml_text(json.loads(self.to_json()), **options)
 
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model to a file that Keras reads: ``.keras``, or ``.h5`` (Keras's older format).
@@ -301,6 +424,26 @@ class Model(Trainer, Layer):
         from kcompile.frontend.keras_file.reader import load_weights
 
         load_weights(self, Path(path), by_name, skip_mismatch)
+
+
+def _input_type(x: Any) -> TensorType:
+    """The type of an input for arrays like `x`, of any number of samples."""
+    array = as_array(x)
+    return TensorType(array.dtype.name, (BATCH, *array.shape[1:]))
+
+
+def _before_layers(path: str) -> bool:
+    """Whether Keras comes to an attribute before it comes to "layers"; to private ones it comes last."""
+    return not path.startswith("_") and path.split("/")[0] < "layers"
+
+
+def _input_names(cls: type[Model], types: Any) -> list[str]:
+    """Names of the inputs of a `call`: that of its parameter, numbered; the keys of a dict."""
+    name = next(iter(list(signature(cls.call).parameters)[1:]), "x")
+    if isinstance(types, Mapping):
+        return sorted(map(str, cast(Mapping[str, Any], types)))
+    count = len(list(flatten(types)))
+    return [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
 
 
 def _with_lists(structure: Any) -> Structure:

@@ -11,7 +11,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend.functional import Functional
 from kcompile.frontend.layer import Layer, Weight
 from kcompile.frontend.model import Model
-from kcompile.frontend.tracing import Call, KerasTensor, map_structure
+from kcompile.frontend.tracing import Call, KerasTensor, flatten, map_structure
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def _row(layer: Layer, model: Model, stacked: bool) -> list[str]:
 
 
 def _output_shape(layer: Layer) -> str:
-    if not layer.calls:
+    outputs = layer.calls[-1].outputs if layer.calls else layer.traced_outputs
+    if outputs is None:
         return "?"
-    outputs = layer.calls[-1].outputs
     if isinstance(outputs, Mapping):
         return str(map_structure(lambda tensor: tensor.shape, outputs))
-    shapes = [tensor.shape for tensor in layer.calls[-1].flat_outputs]
+    shapes = [tensor.shape for tensor in flatten(outputs)]
     return str(shapes if len(shapes) > 1 else shapes[0])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kcompile.errors import ModelError, TypeRuleError
+from kcompile.frontend.operators import Unknown
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Builder, Value
 from kcompile.ir.op import Op
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class KerasTensor:
+class KerasTensor(Unknown):
     """A symbolic tensor: output number `index` of `call`; without one, an input of a model."""
 
     type: TensorType
@@ -150,15 +151,42 @@ class Trace:
         weight = next(w for w in self._layer.own_weights if w.name == name)
         self.effects.state.write(weight, self._as_float(value, weight.value.dtype.name))
 
+    def read(self, weight: "Weight") -> Value:
+        """Any weight, as layers in Keras's style hold them, in the dtype in which the layer computes."""
+        value = self._weights(weight, self._path_of(weight))
+        return value if self._layer is None else self._autocast(self._layer, value)
+
+    def _path_of(self, weight: "Weight") -> str:
+        owners = [("", self._layer)] if self._layer is not None else []
+        for path, layer in owners:
+            if any(each is weight for each in layer.own_weights):
+                return "/".join(part for part in (self._path, path, weight.name) if part)
+            owners.extend((f"{path}/{inner.name}".lstrip("/"), inner) for inner in layer.sublayers.values())
+        return weight.name
+
+    def store(self, weight: "Weight", value: Value) -> None:
+        """Give any weight a new value, which is stored after the step.
+
+        Raises:
+            ModelError: what is traced keeps no state.
+        """
+        if self.for_shapes:
+            return
+        if self.effects is None:
+            law = f"`{self._path_of(weight)}` is given a new value, but a compiled model keeps no state"
+            raise ModelError(f"{law}. Assign where `training` is true alone.")
+        self.effects.state.write(weight, self._as_float(value, weight.value.dtype.name))
+
     def has_weight(self, name: str) -> bool:
         """Whether the layer has a weight of that name."""
         assert self._layer is not None
         return any(w.name == name for w in self._layer.own_weights)
 
-    def inside(self, layer: "Layer") -> "Trace":
-        """A trace with the weights of `layer`, which is inside this one."""
+    def inside(self, layer: "Layer", path: str | None = None) -> "Trace":
+        """A trace with the weights of `layer`, which is inside this one; `path` by default is by its name."""
         inner = Trace(self.b, self._weights, self.effects)
-        inner._layer, inner._path = layer, f"{self._path}/{layer.name}" if self._path else layer.name
+        named = f"{self._path}/{layer.name}" if self._path else layer.name
+        inner._layer, inner._path = layer, named if path is None else path
         inner.for_shapes = self.for_shapes
         inner.trainable = self.trainable and layer.trainable
         inner._training, inner._asks_training = self._training, self._asks_training
@@ -194,11 +222,11 @@ class Trace:
         with self.b.source(layer.name):
             args, kwargs = map_structure(lambda leaf: self._autocast(layer, leaf), (args, kwargs))
             try:
-                ensure_built(layer, [v.type.shape for v in values])
-                results = layer.call(inner, *args, **kwargs)
+                layer.ensure_built([v.type.shape for v in values], args, kwargs)
+                results, found = layer.applied(inner, args, kwargs)
                 if self.effects is not None:
                     self.effects.regularize(layer, results)
-                return results, layer.compute_mask(inner, *args, **kwargs)
+                return results, found
             except TypeRuleError as error:
                 received = ", ".join(str(v.type) for v in values)
                 raise ModelError(
@@ -208,13 +236,21 @@ class Trace:
 
 def ensure_built(layer: "Layer", shapes: Sequence[Shape]) -> None:
     """Create the layer's weights, once."""
-    if not layer.built:
-        layer.build(*shapes)
-        layer.built = True
+    layer.ensure_built(shapes)
 
 
 def apply_symbolically(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record a call of `layer` and return its results as symbolic tensors, in the structure that the layer returns."""
+    call = Call(layer, args, kwargs)
+    types = result_types(layer, args, kwargs)
+    numbers = iter(range(len(list(flatten(types)))))
+    call.outputs = map_structure(lambda type: KerasTensor(type, layer.name, call, next(numbers)), types)
+    layer.calls.append(call)
+    return call.outputs
+
+
+def result_types(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The types of a layer's results on symbolic tensors, in the structure that the layer returns."""
     b = Builder("shape inference")
     t = Trace(b, lambda weight, path: b.input(path, type_of(weight.value)))
     t.for_shapes = True
@@ -223,12 +259,7 @@ def apply_symbolically(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, 
         return b.input(f"input_{id(tensor)}", tensor.type) if isinstance(tensor, KerasTensor) else tensor
 
     values, value_kwargs = map_structure(value_of, (args, kwargs))
-    results = t.run(layer, *values, **value_kwargs)
-    call = Call(layer, args, kwargs)
-    numbers = iter(range(len(list(flatten(results)))))
-    call.outputs = map_structure(lambda v: KerasTensor(v.type, layer.name, call, next(numbers)), results)
-    layer.calls.append(call)
-    return call.outputs
+    return map_structure(lambda value: value.type, t.run(layer, *values, **value_kwargs))
 
 
 def holds_symbols(structure: Any) -> bool:

@@ -213,10 +213,10 @@ def test_a_subclass_without_a_graph_is_refused_with_what_to_do() -> None:
     class Custom(Model):
         pass
 
-    law = "a model is made from layers: kcompile.Model(inputs, outputs), or kcompile.Sequential"
+    law = "a model is made from layers: kcompile.Model(inputs, outputs), kcompile.Sequential, or a `call`"
     with pytest.raises(ModelError) as raised:
         Custom(name="own")
-    assert str(raised.value) == f"{law}. Received: Custom, a subclass that states no graph."
+    assert str(raised.value) == f"{law}. Received: Custom, a subclass that states none of them."
 
 
 def test_predict_arranges_outputs_and_reads_inputs_as_a_loaded_model_does(tmp_path: Path) -> None:

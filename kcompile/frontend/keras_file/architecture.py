@@ -10,7 +10,8 @@ from kcompile.frontend import initializers
 from kcompile.frontend.keras_file.keras_1 import is_keras_0
 from kcompile.frontend.keras_file.normalize import normalize
 from kcompile.frontend.keras_file.version import KerasVersion
-from kcompile.frontend.layer import Layer, deserialize_layer
+from kcompile.frontend.keras_file.yaml_config import parsed_yaml
+from kcompile.frontend.layer import deserialize_layer
 from kcompile.frontend.model import Model, Provenance
 
 # What a damaged config makes of Python's own operations in layers that trust their arguments' types.
@@ -29,7 +30,7 @@ _CONFUSION = (
 
 def model_from_json(
     text: str,
-    custom_objects: Mapping[str, type[Layer]] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
     where: str = "the config",
     new_weights: bool = True,
 ) -> Model:
@@ -47,9 +48,17 @@ def model_from_json(
     return model_from_config(parsed_config(text, where), custom_objects, where, new_weights)
 
 
-def model_from_config(
-    config: Any, custom_objects: Mapping[str, type[Layer]] | None, where: str, new_weights: bool
+def model_from_yaml(
+    text: str,
+    custom_objects: Mapping[str, Any] | None = None,
+    where: str = "the config",
+    new_weights: bool = True,
 ) -> Model:
+    """The model that a YAML text describes; see `model_from_json`."""
+    return model_from_config(parsed_yaml(text, where), custom_objects, where, new_weights)
+
+
+def model_from_config(config: Any, custom_objects: Mapping[str, Any] | None, where: str, new_weights: bool) -> Model:
     """The model that a config describes which states the version of Keras itself; see `model_from_json`."""
     if not isinstance(config, Mapping):
         raise ModelError(f"{where} must be the config of a model. Received: {str(config)[:60]!r}.")
@@ -90,7 +99,7 @@ def built_model(
     config: Any,
     version: KerasVersion,
     where: str,
-    custom: Mapping[str, type[Layer]] | None,
+    custom: Mapping[str, Any] | None,
     new_weights: bool = False,
 ) -> Model:
     """The model that a config of any version describes; its weights are zeros unless `new_weights`.

@@ -57,7 +57,9 @@ def _inner(place: Place, naming: Naming, container: str) -> Iterator[Place]:
     layer = place.layer
     inner = layer.sublayers.items()
     path = place.path
-    if isinstance(layer, Model):
+    if isinstance(layer, Model) and not layer.is_graph:
+        inner = layer.stored_layers().items()
+    elif isinstance(layer, Model):
         path = joined(place.path, container)
         inner = naming(path, [each for each in layer.layers if not isinstance(each, Operation)])
     for name, each in inner:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias, TypeGuard
 
 from kcompile.errors import ModelError, UnsupportedLayer, shown
-from kcompile.frontend import activations
+from kcompile.frontend import activations, registry
 from kcompile.frontend.keras_file.int8_layers import INT8_LAYERS
 from kcompile.frontend.keras_file.keras_1 import keras_2_spec
 from kcompile.frontend.keras_file.names import FOREIGN, KERAS_LAYERS, MODEL_CLASSES, canonical_class
@@ -86,6 +86,7 @@ class _Normalizer:
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
         cls = self.quantized(cls, known, inner.get("dtype"), here)
         inner = {**modern(class_name, known, inner, self.version), "name": name}
+        made |= {"build_config": spec["build_config"]} if "build_config" in spec else {}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
 
     def quantized(self, cls: type[Layer], class_name: str, dtype: Any, here: str) -> type[Layer]:
@@ -133,6 +134,8 @@ class _Normalizer:
         names = [str(parts.get("registered_name")), str(parts.get("config", value))]
         for name in names:
             if name in activations.NAMES:
+                return name
+            if registry.find(name) is not None and name not in self.custom:
                 return name
             if cls := self.custom.get(name) or LAYERS.get(name):
                 return {"class_name": name, "config": {}, "layer_class": cls}
@@ -203,7 +206,7 @@ class _Normalizer:
 
     def known_only(self, cls: type[Layer], class_name: str, config: Spec, here: str) -> Spec:
         """The arguments that the class takes; one that it lacks must be without effect."""
-        if cls.from_config.__func__ is not Layer.from_config.__func__:  # pyright: ignore[reportFunctionMemberAccess]
+        if cls.is_users_own() or cls.from_config.__func__ is not Layer.from_config.__func__:  # pyright: ignore[reportFunctionMemberAccess]
             return config
         known = {f.name for f in fields(cls) if f.init}
         for key, value in config.items():
@@ -226,7 +229,8 @@ def normalize(spec: Any, version: KerasVersion, where: str, custom: Mapping[str,
         UnsupportedLayer: layers have no converter; all are named.
         ModelError: the spec is no model's, or layers have arguments of unknown meaning.
     """
-    normalizer = _Normalizer(version, custom or {})
+    converters = {name: entry for name, entry in (custom or {}).items() if isinstance(entry, type)}
+    normalizer = _Normalizer(version, {**registry.layers(), **converters})
     made = normalizer.layer(keras_2_spec(spec) if version.is_1 else spec, "")
     if normalizer.unsupported:
         raise UnsupportedLayer(_unsupported_text(normalizer.unsupported, where))

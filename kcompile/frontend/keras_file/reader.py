@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend import registry
 from kcompile.frontend.keras_file import (
     archive,
     assets,
@@ -22,7 +23,6 @@ from kcompile.frontend.keras_file.architecture import built_model, model_from_co
 from kcompile.frontend.keras_file.h5_weights import Matching
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.keras_file.yaml_config import parsed_yaml
-from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model, Provenance
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -32,7 +32,7 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 def load_model(
     path: str | Path,
-    custom_objects: Mapping[str, type[Layer]] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
     compile: bool = True,
 ) -> Model:
@@ -49,14 +49,15 @@ def load_model(
     """
     path = Path(path)
     magic = _magic(path)
-    if magic.startswith(_HDF5_MAGIC):
-        model = _load_h5(path, custom_objects, compile)
-    elif magic.startswith(_ZIP_MAGIC):
-        model = _load_keras(path, custom_objects, compile)
-    elif magic.lstrip()[:1] == b"{" or path.suffix.lower() in YAML_SUFFIXES:
-        model = _load_text(path, custom_objects, new_weights=weights is None)
-    else:
-        raise ModelError(f"{path.name} is neither a .keras (zip), .h5 (HDF5), .json nor .yaml file.")
+    with registry.custom_object_scope(custom_objects):
+        if magic.startswith(_HDF5_MAGIC):
+            model = _load_h5(path, custom_objects, compile)
+        elif magic.startswith(_ZIP_MAGIC):
+            model = _load_keras(path, custom_objects, compile)
+        elif magic.lstrip()[:1] == b"{" or path.suffix.lower() in YAML_SUFFIXES:
+            model = _load_text(path, custom_objects, new_weights=weights is None)
+        else:
+            raise ModelError(f"{path.name} is neither a .keras (zip), .h5 (HDF5), .json nor .yaml file.")
     if weights is not None:
         load_weights(model, Path(weights))
     return model
@@ -96,7 +97,7 @@ def _magic(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _load_h5(path: Path, custom: Mapping[str, type[Layer]] | None, compile: bool) -> Model:
+def _load_h5(path: Path, custom: Mapping[str, Any] | None, compile: bool) -> Model:
     where = path.name
     with hdf5.opened(path, where) as root:
         text = hdf5.attribute(root, "model_config")
@@ -122,7 +123,7 @@ def _without_architecture(root: hdf5.Group, where: str) -> str:
     return f"{where} is no file of Keras's: it holds neither `model_config` nor `layer_names`."
 
 
-def _load_keras(path: Path, custom: Mapping[str, type[Layer]] | None, compile: bool) -> Model:
+def _load_keras(path: Path, custom: Mapping[str, Any] | None, compile: bool) -> Model:
     where = path.name
     with archive.opened(path) as zipped:
         text = archive.text(zipped, archive.CONFIG, where)
@@ -140,7 +141,7 @@ def _load_keras(path: Path, custom: Mapping[str, type[Layer]] | None, compile: b
     return model
 
 
-def _load_text(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights: bool) -> Model:
+def _load_text(path: Path, custom: Mapping[str, Any] | None, new_weights: bool) -> Model:
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -155,7 +156,7 @@ def _load_text(path: Path, custom: Mapping[str, type[Layer]] | None, new_weights
     return model
 
 
-def _tensorflow_js_model(config: Mapping[str, Any], path: Path, custom: Mapping[str, type[Layer]] | None) -> Model:
+def _tensorflow_js_model(config: Mapping[str, Any], path: Path, custom: Mapping[str, Any] | None) -> Model:
     where = path.name
     model = model_from_config(tensorflow_js.topology(config, where), custom, where, new_weights=False)
     version = KerasVersion.parse(model.provenance.keras_version, otherwise=2, backend=model.provenance.backend)

@@ -18,7 +18,13 @@ _IGNORED = ("seed_generator", "_seed_generator", "random_generator", "_random_ge
 
 def is_store(root: hdf5.Group) -> bool:
     """Whether a file holds weights in the layout of Keras 3."""
-    return any(name in root for name in ("layers", _CONTAINER_2_13))
+    return any(name in root for name in ("layers", _CONTAINER_2_13)) or _holds_arrays(root)
+
+
+def _holds_arrays(root: hdf5.Group) -> bool:
+    """Whether an object of the file keeps numbered arrays, as those of a model in the code of a `call` do."""
+    groups = [root, *(root[name] for name in root if hdf5.is_group(root[name]))]
+    return any("vars" in group for group in groups)
 
 
 def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:

@@ -9,6 +9,21 @@ from kcompile.errors import MissingExtra, ModelError
 _MOST_PARTS = 2_000_000
 
 
+def yaml_text(config: Any, **options: Any) -> str:
+    """A config as YAML, its parts in the order in which they stand.
+
+    Raises:
+        MissingExtra: PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError:
+        law = "YAML is written by an optional dependency"
+        raise MissingExtra(f'{law}. Install it with: pip install "kcompile[yaml]"') from None
+    chosen: Any = {"sort_keys": False, **options}
+    return str(yaml.safe_dump(config, **chosen))
+
+
 def parsed_yaml(text: str, where: str) -> Any:
     """The config that a YAML text holds: data alone, with Python's tuples as lists.
 

@@ -3,7 +3,6 @@
 A cell writes a whole sequence as one op (`sequence`); called by itself it runs one step of it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend import activations, initializers
-from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
+from kcompile.frontend.layer import Layer, Weight, deserialize_layer, register_layer, serialize_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.regularization import dropped
 from kcompile.frontend.layers.unrolling import Run, unrolled
@@ -125,7 +124,7 @@ class Cell(Recurrence):
         raise NotImplementedError
 
     def step(self, t: Trace, x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
-        """The output of a step and its states; ``x: T[N, gates * units]`` is its input as the kernel and bias have it."""
+        """The output of a step and its states; ``x: T[N, gates * units]`` is the input times the kernel."""
         raise NotImplementedError
 
     def elementwise(self, argument: str) -> Elementwise | None:
@@ -245,11 +244,10 @@ class LSTMCell(Cell):
     def state_count(self) -> int:
         return 2
 
-    def add_weight(
-        self, name: str, shape: Sequence[Any], initializer: Any = "glorot_uniform", trainable: bool = True
-    ) -> None:
-        forget = name == "bias" and self.unit_forget_bias
-        super().add_weight(name, shape, ForgetBias(initializer) if forget else initializer, trainable)
+    def add_weight(self, *order: Any, **named: Any) -> Weight:
+        if order[0] == "bias" and self.unit_forget_bias:
+            order = (*order[:2], ForgetBias(order[2]), *order[3:])
+        return super().add_weight(*order, **named)
 
     def operator(self, run: Run) -> Op:
         return ops.Lstm(self.elementwise("activation"), self.elementwise("recurrent_activation"), **run.attributes())

@@ -1,15 +1,18 @@
 """What an operation is: a layer without weights, whose rule is a function on IR values.
 
-    @operation("numpy", "Square")
-    def square(t: Trace, x: Value) -> Value:
-        return t(ops.Mul(), x, x)
+    @operation("numpy", "Mean")
+    def mean(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Value:
+        return t(ops.ReduceMean(axes_of(x, axis), keepdims), x)
 
-A rule takes the arguments of the class in `keras.src.ops` under their names: those of its call, then those of its
-constructor. Rules share one table with TensorFlow's functions.
+A rule takes the arguments of the class in `keras.src.ops` under their names: those of its call, then, after ``*``,
+those of its constructor. The same rule reads the function in files, and is the function in ``kcompile.ops``: one table
+for all, TensorFlow's functions too.
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -17,14 +20,65 @@ import numpy as np
 from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.tracing import Trace
+from kcompile.frontend.training.naming import snake_case
 from kcompile.ir import ops
 from kcompile.ir.graph import Value
+from kcompile.ir.types import Array
 
 Rule: TypeAlias = Callable[..., Any]
-Number: TypeAlias = "Value | int | float | bool"
+Number: TypeAlias = "Value | Array | int | float | bool"
 
-# The rule of each operation by the name of its class in Keras.
-OPERATIONS: dict[str, Rule] = {}
+
+@dataclass(frozen=True)
+class Definition:
+    """An operation: its rule, its name in ``keras.ops``, and the order of the arguments there, where it is another."""
+
+    rule: Rule
+    function: str
+    order: tuple[str, ...] = ()
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The rule's parameters but for the trace."""
+        return dict(list(inspect.signature(self.rule).parameters.items())[1:])
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """That of the function in ``keras.ops``: what has no default stands first."""
+        found = [self.parameters[name] for name in self.order or self.parameters]
+        several = [p for p in found if p.kind == p.VAR_POSITIONAL]
+        required = [p for p in found if p.default is p.empty and p not in several]
+        rest = [p for p in found if p.default is not p.empty]
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        if several:
+            return inspect.Signature([*(p.replace(kind=positional) for p in required), *several, *rest])
+        return inspect.Signature([p.replace(kind=positional) for p in (*required, *rest)])
+
+    def is_option(self, name: str) -> bool:
+        """Whether an argument is one of the constructor of Keras's class."""
+        return self.parameters[name].kind == inspect.Parameter.KEYWORD_ONLY
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The given arguments by name.
+
+        Raises:
+            TypeError: one is missing, unknown or given twice.
+        """
+        return dict(self.signature.bind(*args, **kwargs).arguments)
+
+    def __call__(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
+        """The rule's results for arguments in the order of ``keras.ops``."""
+        return self.of_names(t, self.bind(args, kwargs))
+
+    def of_names(self, t: Trace, arguments: Mapping[str, Any]) -> Any:
+        """The rule's results for arguments by name."""
+        several = next((name for name, p in self.parameters.items() if p.kind == p.VAR_POSITIONAL), "")
+        named = {name: value for name, value in arguments.items() if name != several}
+        return self.rule(t, *arguments.get(several, ()), **named)
+
+
+# Each operation by the name of its class in Keras.
+OPERATIONS: dict[str, Definition] = {}
 
 
 @dataclass(eq=False)
@@ -32,13 +86,13 @@ class Operation(Layer):
     """A function of ``keras.ops`` in a graph; `arguments` are those of the constructor of Keras's class."""
 
     autocast: ClassVar[bool] = False
-    rule: ClassVar[Rule]
+    definition: ClassVar[Definition]
 
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
         """The rule's results."""
-        return apply_rule(type(self).rule, self.name, t, args, {**self.arguments, **kwargs})
+        return apply_rule(type(self).definition.rule, self.name, t, args, {**self.arguments, **kwargs})
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor of Keras's class."""
@@ -51,7 +105,7 @@ class Operation(Layer):
         return cls(name=str(config.get("name", "")), arguments=arguments)
 
 
-def apply_rule(rule: Rule, name: str, t: Trace, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def apply_rule(rule: Rule, name: str, t: Trace, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The rule's results.
 
     Raises:
@@ -66,13 +120,19 @@ def apply_rule(rule: Rule, name: str, t: Trace, args: tuple[Any, ...], kwargs: M
         raise ModelError(f"operation `{name}` does not take these arguments: {received} ({error}).") from error
 
 
-def operation(module: str, *names: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for the classes `names` of ``keras.src.ops.<module>``."""
+def operation(module: str, *names: str, function: str = "", order: tuple[str, ...] = ()) -> Callable[[Rule], Rule]:
+    """Enter a rule for the classes `names` of ``keras.src.ops.<module>``.
+
+    Args:
+        function: its name in ``keras.ops``, by default that of the class in snake case.
+        order: of the arguments there, where it is not the rule's.
+    """
 
     def enter(rule: Rule) -> Rule:
         for name in names:
-            OPERATIONS[name] = rule
-            members = {"rule": staticmethod(rule), "keras_module": f"keras.src.ops.{module}", "__doc__": rule.__doc__}
+            definition = Definition(rule, function or snake_case(name), order)
+            OPERATIONS[name] = definition
+            members = {"definition": definition, "keras_module": f"keras.src.ops.{module}", "__doc__": rule.__doc__}
             register_layer(f"keras.ops>{name}")(type(name, (Operation,), members))
         return rule
 
@@ -81,9 +141,9 @@ def operation(module: str, *names: str) -> Callable[[Rule], Rule]:
 
 def promoted(t: Trace, *operands: Number, floating: bool = False) -> list[Value]:
     """Operands as values of one dtype, as Keras promotes them: a number takes the kind of the tensor beside it."""
-    tensors = [x.type.dtype for x in operands if isinstance(x, Value)]
-    numbers = [np.asarray(x).dtype.kind for x in operands if not isinstance(x, Value)]
-    dtype = _common(tensors)
+    tensors = [_dtype_of(x) for x in operands if isinstance(x, Value | np.ndarray)]
+    numbers = [np.asarray(x).dtype.kind for x in operands if not isinstance(x, Value | np.ndarray)]
+    dtype = _common(tensors) if tensors else "float32" if "f" in numbers else "int32"
     if dtype == "bool" and "i" in numbers:
         dtype = "int32"
     if not dtype.startswith("float") and (floating or "f" in numbers):
@@ -95,7 +155,13 @@ def _common(dtypes: list[str]) -> str:
     floats = [dtype for dtype in dtypes if dtype.startswith("float")]
     if floats:
         return max(floats, key=lambda dtype: np.dtype(dtype).itemsize)
-    return np.result_type(*map(np.dtype, dtypes)).name if dtypes else "float32"
+    return np.result_type(*map(np.dtype, dtypes)).name
+
+
+def _dtype_of(x: "Value | Array") -> str:
+    """The dtype that counts: of arrays of doubles, which nobody asked for, single precision."""
+    dtype = x.type.dtype if isinstance(x, Value) else x.dtype.name
+    return "float32" if dtype == "float64" and not isinstance(x, Value) else dtype
 
 
 def as_value(t: Trace, x: Number, dtype: str) -> Value:

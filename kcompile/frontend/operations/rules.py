@@ -85,7 +85,7 @@ def _activation(name: str) -> Any:
 
 
 def _reduction(kind: Any) -> Any:
-    def rule(t: Trace, x: Value, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Value:
+    def rule(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Value:
         if initial is not None:
             raise ModelError(f"`initial` of a reduction must be None. Received: initial={initial!r}.")
         return t(kind(axes_of(x, axis), keepdims), x)
@@ -131,7 +131,7 @@ def rsqrt(t: Trace, x: Value) -> Value:
 
 
 @operation("numpy", "Round")
-def round_(t: Trace, x: Value, decimals: int = 0) -> Value:
+def round_(t: Trace, x: Value, *, decimals: int = 0) -> Value:
     """The nearest integers, halves to even ones."""
     if decimals:
         raise ModelError(f"`decimals` of an operation Round must be 0. Received: decimals={decimals}.")
@@ -139,7 +139,7 @@ def round_(t: Trace, x: Value, decimals: int = 0) -> Value:
 
 
 @operation("numpy", "Clip")
-def clip(t: Trace, x: Value, x_min: Any, x_max: Any) -> Value:
+def clip(t: Trace, x: Value, *, x_min: Any, x_max: Any) -> Value:
     """``min(max(x, x_min), x_max)``."""
     low, high = (float(np.asarray(bound)) for bound in (x_min, x_max))
     return t(ops.Clip(low, high), x)
@@ -170,90 +170,90 @@ def where(t: Trace, condition: Number, x1: Number, x2: Number) -> Value:
 
 
 @operation("core", "Cast")
-def cast(t: Trace, x: Number, dtype: str) -> Value:
+def cast(t: Trace, x: Number, *, dtype: str) -> Value:
     """`x` as `dtype`."""
     return as_value(t, x, dtype)
 
 
 @operation("numpy", "Copy")
 @operation("core", "StopGradient", "ConvertToTensor")
-def same(t: Trace, x: Value, dtype: str | None = None, sparse: None = None, ragged: None = None) -> Value:
+def same(t: Trace, x: Value, *, dtype: str | None = None, sparse: None = None, ragged: None = None) -> Value:
     """`x`."""
     del sparse, ragged
     return as_value(t, x, dtype or x.type.dtype)
 
 
 @operation("nn", "Gelu")
-def gelu(t: Trace, x: Value, approximate: bool = True) -> Value:
+def gelu(t: Trace, x: Value, *, approximate: bool = True) -> Value:
     """``x * Phi(x)``, or its approximation by tanh."""
     return t(ops.Gelu(approximate), x)
 
 
 @operation("nn", "LeakyRelu")
-def leaky_relu(t: Trace, x: Value, negative_slope: float = 0.2) -> Value:
+def leaky_relu(t: Trace, x: Value, *, negative_slope: float = 0.2) -> Value:
     """`x` where it is positive, else ``negative_slope * x``."""
     return t(ops.LeakyRelu(negative_slope), x)
 
 
 @operation("nn", "Elu")
-def elu(t: Trace, x: Value, alpha: float = 1.0) -> Value:
+def elu(t: Trace, x: Value, *, alpha: float = 1.0) -> Value:
     """`x` where it is positive, else ``alpha * (exp(x) - 1)``."""
     return t(ops.Elu(alpha), x)
 
 
 @operation("nn", "Softmax")
-def softmax(t: Trace, x: Value, axis: int = -1) -> Value:
+def softmax(t: Trace, x: Value, *, axis: int = -1) -> Value:
     """``exp(x) / sum(exp(x))`` along an axis."""
     return t(ops.Softmax(axis), x)
 
 
 @operation("nn", "LogSoftmax")
-def log_softmax(t: Trace, x: Value, axis: int = -1) -> Value:
+def log_softmax(t: Trace, x: Value, *, axis: int = -1) -> Value:
     """The logarithm of the softmax along an axis."""
     return t(ops.LogSoftmax(axis), x)
 
 
 @operation("numpy", "Sum")
-def sum_(t: Trace, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+def sum_(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Value:
     """The sum; of bools, the number of those that hold."""
     return t(ops.ReduceSum(axes_of(x, axis), keepdims), as_value(t, x, "int32") if x.type.dtype == "bool" else x)
 
 
 @operation("numpy", "Prod")
-def prod(t: Trace, x: Value, axis: Any = None, keepdims: bool = False, dtype: str | None = None) -> Value:
+def prod(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False, dtype: str | None = None) -> Value:
     """The product."""
     return t(ops.ReduceProd(axes_of(x, axis), keepdims), as_value(t, x, dtype or x.type.dtype))
 
 
 @operation("numpy", "Mean")
-def mean(t: Trace, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+def mean(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Value:
     """The mean, of integers too."""
     return t(ops.ReduceMean(axes_of(x, axis), keepdims), *promoted(t, x, floating=True))
 
 
 @operation("numpy", "Var")
-def var(t: Trace, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+def var(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Value:
     """The mean square of the distance from the mean."""
     (x,) = promoted(t, x, floating=True)
-    centred = t(ops.Sub(), x, mean(t, x, axis, keepdims=True))
-    return mean(t, square(t, centred), axis, keepdims)
+    centred = t(ops.Sub(), x, mean(t, x, axis=axis, keepdims=True))
+    return mean(t, square(t, centred), axis=axis, keepdims=keepdims)
 
 
 @operation("numpy", "Std")
-def std(t: Trace, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+def std(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Value:
     """The square root of the variance."""
-    return t(ops.Sqrt(), var(t, x, axis, keepdims))
+    return t(ops.Sqrt(), var(t, x, axis=axis, keepdims=keepdims))
 
 
 @operation("numpy", "Any")
-def any_(t: Trace, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+def any_(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Value:
     """Whether any element is not 0."""
     found = t(ops.ReduceMax(axes_of(x, axis), keepdims), as_value(t, as_value(t, x, "bool"), "int32"))
     return as_value(t, found, "bool")
 
 
 @operation("numpy", "All")
-def all_(t: Trace, x: Value, axis: Any = None, keepdims: bool = False) -> Value:
+def all_(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Value:
     """Whether no element is 0."""
     found = t(ops.ReduceMin(axes_of(x, axis), keepdims), as_value(t, as_value(t, x, "bool"), "int32"))
     return as_value(t, found, "bool")
@@ -270,19 +270,19 @@ def _position(t: Trace, x: Value, axis: int | None, keepdims: bool, which: Any) 
 
 
 @operation("numpy", "Argmax")
-def argmax(t: Trace, x: Value, axis: int | None = None, keepdims: bool = False) -> Value:
+def argmax(t: Trace, x: Value, *, axis: int | None = None, keepdims: bool = False) -> Value:
     """Where the largest element along an axis stands."""
     return _position(t, x, axis, keepdims, "max")
 
 
 @operation("numpy", "Argmin")
-def argmin(t: Trace, x: Value, axis: int | None = None, keepdims: bool = False) -> Value:
+def argmin(t: Trace, x: Value, *, axis: int | None = None, keepdims: bool = False) -> Value:
     """Where the smallest element along an axis stands."""
     return _position(t, x, axis, keepdims, "min")
 
 
 @operation("numpy", "Cumsum")
-def cumsum(t: Trace, x: Value, axis: int | None = None, dtype: str | None = None) -> Value:
+def cumsum(t: Trace, x: Value, *, axis: int | None = None, dtype: str | None = None) -> Value:
     """The running sum along an axis."""
     if axis is None:
         raise ModelError("`axis` of an operation Cumsum must be a number. Received: axis=None.")

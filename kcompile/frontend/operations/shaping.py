@@ -19,7 +19,7 @@ Index: TypeAlias = int | slice | EllipsisType | None
 
 
 @operation("numpy", "Reshape")
-def reshape(t: Trace, x: Value, newshape: Sequence[int | None]) -> Value:
+def reshape(t: Trace, x: Value, *, newshape: Sequence[int | None]) -> Value:
     """`x` under another shape, in which one extent may be -1 or None for what is left.
 
     Raises:
@@ -41,14 +41,14 @@ def ravel(t: Trace, x: Value) -> Value:
 
 
 @operation("numpy", "Transpose")
-def transpose(t: Trace, x: Value, axes: Sequence[int] | None = None) -> Value:
+def transpose(t: Trace, x: Value, *, axes: Sequence[int] | None = None) -> Value:
     """`x` with its axes in another order, by default the reverse."""
     order = reversed(range(x.type.rank)) if axes is None else [axis_of(x, axis) for axis in axes]
     return t(ops.Transpose(tuple(order)), x)
 
 
 @operation("numpy", "Swapaxes")
-def swapaxes(t: Trace, x: Value, axis1: int, axis2: int) -> Value:
+def swapaxes(t: Trace, x: Value, *, axis1: int, axis2: int) -> Value:
     """`x` with two axes exchanged."""
     order = list(range(x.type.rank))
     first, second = axis_of(x, axis1), axis_of(x, axis2)
@@ -57,7 +57,7 @@ def swapaxes(t: Trace, x: Value, axis1: int, axis2: int) -> Value:
 
 
 @operation("numpy", "ExpandDims")
-def expand_dims(t: Trace, x: Value, axis: int | Sequence[int]) -> Value:
+def expand_dims(t: Trace, x: Value, *, axis: int | Sequence[int]) -> Value:
     """`x` with new axes of extent 1."""
     new = [axis] if isinstance(axis, int) else list(axis)
     rank = x.type.rank + len(new)
@@ -67,7 +67,7 @@ def expand_dims(t: Trace, x: Value, axis: int | Sequence[int]) -> Value:
 
 
 @operation("numpy", "Squeeze")
-def squeeze(t: Trace, x: Value, axis: Any = None) -> Value:
+def squeeze(t: Trace, x: Value, *, axis: Any = None) -> Value:
     """`x` without axes of extent 1."""
     ones = [i for i, extent in enumerate(x.type.shape) if extent == 1]
     left_out = ones if axis is None else axes_of(x, axis)
@@ -77,30 +77,30 @@ def squeeze(t: Trace, x: Value, axis: Any = None) -> Value:
 
 
 @operation("numpy", "Concatenate")
-def concatenate(t: Trace, xs: Sequence[Value], axis: int = 0) -> Value:
+def concatenate(t: Trace, xs: Sequence[Value], *, axis: int = 0) -> Value:
     """The tensors one after the other along an axis."""
     return t(ops.Concat(axis_of(xs[0], axis)), *promoted(t, *xs))
 
 
 @operation("numpy", "Stack")
-def stack(t: Trace, x: Sequence[Value], axis: int = 0) -> Value:
+def stack(t: Trace, x: Sequence[Value], *, axis: int = 0) -> Value:
     """The tensors along a new axis."""
     place = axis % (x[0].type.rank + 1)
-    return t(ops.Concat(place), *(expand_dims(t, each, place) for each in promoted(t, *x)))
+    return t(ops.Concat(place), *(expand_dims(t, each, axis=place) for each in promoted(t, *x)))
 
 
 @operation("core", "Unstack")
-def unstack(t: Trace, x: Value, num: int | None = None, axis: int = 0) -> list[Value]:
+def unstack(t: Trace, x: Value, *, num: int | None = None, axis: int = 0) -> list[Value]:
     """The slices of `x` along an axis, without it."""
     place = axis_of(x, axis)
     extent = x.type.shape[place]
     if not isinstance(extent, int) or num not in (None, extent):
         raise ModelError(f"an operation Unstack needs a known extent. Received: num={num} of {x.type}.")
-    return [squeeze(t, t(ops.Slice(place, i, i + 1), x), place) for i in range(extent)]
+    return [squeeze(t, t(ops.Slice(place, i, i + 1), x), axis=place) for i in range(extent)]
 
 
 @operation("numpy", "Split")
-def split(t: Trace, x: Value, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Value]:
+def split(t: Trace, x: Value, *, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Value]:
     """`x` in equal parts, or cut at indices."""
     place = axis_of(x, axis)
     extent = x.type.shape[place]
@@ -117,19 +117,19 @@ def split(t: Trace, x: Value, indices_or_sections: int | Sequence[int], axis: in
 
 
 @operation("numpy", "Flip")
-def flip(t: Trace, x: Value, axis: Any = None) -> Value:
+def flip(t: Trace, x: Value, *, axis: Any = None) -> Value:
     """`x` with the order along axes reversed."""
     return t(ops.Reverse(axes_of(x, axis)), x)
 
 
 @operation("numpy", "Tile")
-def tile(t: Trace, x: Value, repeats: Sequence[int]) -> Value:
+def tile(t: Trace, x: Value, *, repeats: Sequence[int]) -> Value:
     """`x` again and again along each axis."""
     return t(ops.Tile(tuple(repeats)), x)
 
 
-@operation("numpy", "Pad")
-def pad(t: Trace, x: Value, pad_width: Any, mode: str = "constant", constant_values: Any = None) -> Value:
+@operation("numpy", "Pad", order=("x", "pad_width", "mode", "constant_values"))
+def pad(t: Trace, x: Value, constant_values: Any = None, *, pad_width: Any, mode: str = "constant") -> Value:
     """`x` with borders."""
     pairs = np.broadcast_to(np.asarray(pad_width), (x.type.rank, 2)).tolist()
     low, high = (tuple(int(pair[side]) for pair in pairs) for side in (0, 1))
@@ -137,7 +137,7 @@ def pad(t: Trace, x: Value, pad_width: Any, mode: str = "constant", constant_val
 
 
 @operation("numpy", "Take")
-def take(t: Trace, x: Value, indices: Any, axis: int | None = None) -> Value:
+def take(t: Trace, x: Value, indices: Any, *, axis: int | None = None) -> Value:
     """Slices of `x` along an axis, by their numbers.
 
     Raises:
@@ -150,19 +150,19 @@ def take(t: Trace, x: Value, indices: Any, axis: int | None = None) -> Value:
 
 
 @operation("numpy", "OnesLike")
-def ones_like(t: Trace, x: Value, dtype: str | None = None) -> Value:
+def ones_like(t: Trace, x: Value, *, dtype: str | None = None) -> Value:
     """Ones in the shape of `x`."""
     return t(ops.Full(x.type.shape, 1, dtype or x.type.dtype))
 
 
 @operation("numpy", "ZerosLike")
-def zeros_like(t: Trace, x: Value, dtype: str | None = None) -> Value:
+def zeros_like(t: Trace, x: Value, *, dtype: str | None = None) -> Value:
     """Zeros in the shape of `x`."""
     return t(ops.Full(x.type.shape, 0, dtype or x.type.dtype))
 
 
 @operation("numpy", "BroadcastTo")
-def broadcast_to(t: Trace, x: Number, shape: Sequence[int]) -> Value:
+def broadcast_to(t: Trace, x: Number, *, shape: Sequence[int]) -> Value:
     """`x` stretched to a shape."""
     return t(ops.BroadcastTo(tuple(shape)), as_value(t, x, x.type.dtype if isinstance(x, Value) else "float32"))
 

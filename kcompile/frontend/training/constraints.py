@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kcompile.frontend.training.eager import on_array
+from kcompile.frontend.training.formulas import as_formula
 from kcompile.frontend.training.losses.functions import EPSILON
 from kcompile.frontend.training.named import lookup
+from kcompile.frontend.training.naming import object_name
 from kcompile.ir.expression import Expression
 
 Axes = Sequence[int] | int
@@ -36,6 +39,7 @@ class MaxNorm(Constraint):
     max_value: float = 2
     axis: Axes = 0
 
+    @on_array
     def __call__(self, w: Expression) -> Expression:
         norms = _norms(w, self.axis)
         return w * (norms.clip(0.0, float(self.max_value)) / (EPSILON + norms))
@@ -45,6 +49,7 @@ class MaxNorm(Constraint):
 class NonNeg(Constraint):
     """No element below 0."""
 
+    @on_array
     def __call__(self, w: Expression) -> Expression:
         return w.maximum(0.0)
 
@@ -55,6 +60,7 @@ class UnitNorm(Constraint):
 
     axis: Axes = 0
 
+    @on_array
     def __call__(self, w: Expression) -> Expression:
         return w / (EPSILON + _norms(w, self.axis))
 
@@ -68,6 +74,7 @@ class MinMaxNorm(Constraint):
     rate: float = 1.0
     axis: Axes = 0
 
+    @on_array
     def __call__(self, w: Expression) -> Expression:
         norms = _norms(w, self.axis)
         desired = self.rate * norms.clip(self.min_value, self.max_value) + (1 - self.rate) * norms
@@ -83,4 +90,5 @@ def get(identifier: Any) -> Callable[[Expression], Expression] | None:
     Raises:
         ModelError: there is none of that name, or it does not take these arguments.
     """
-    return lookup("a constraint", _CLASSES, identifier)
+    found = lookup("a constraint", _CLASSES, identifier)
+    return None if found is None else as_formula(found, f"constraint `{object_name(found)}`")

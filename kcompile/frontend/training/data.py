@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -221,6 +222,25 @@ def is_arrays(x: Any) -> bool:
     if isinstance(x, list | tuple | dict):
         return all(isinstance(leaf, np.ndarray | int | float) or hasattr(leaf, "__array__") for leaf in flatten(x))
     return False
+
+
+def built_for(model: "Model", x: Any) -> Any:
+    """`x`, whose first batch tells a model without weights the shapes of its inputs.
+
+    Raises:
+        InputError: there is no batch.
+    """
+    if model.built or x is None:
+        return x
+    if is_arrays(x):
+        model.build_for(x)
+        return x
+    iterator: Any = None if hasattr(x, "__getitem__") else iter(x)
+    first = x[0] if iterator is None else next(iterator, None)
+    if first is None:
+        raise InputError("the data must give at least one batch. Received: none.")
+    model.build_for(first[0] if isinstance(first, tuple) else first)
+    return chain([first], x) if iterator is x else x
 
 
 def split(data: Any, share: float) -> tuple[Any, Any]:

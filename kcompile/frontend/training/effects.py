@@ -44,6 +44,10 @@ class Effects:
         b = self.state.b
         return Expression(b, b(op(tuple(shape), next(self._streams), dtype), self.seed))
 
+    def add(self, cost: Value) -> None:
+        """Add a cost beside the loss."""
+        self.losses.append(Expression(self.state.b, cost))
+
     def regularize(self, layer: Layer, results: Any) -> None:
         """Add the cost that a layer's `activity_regularizer` puts on its results: its mean over the batch."""
         penalty = regularizers.get(getattr(layer, "activity_regularizer", None))

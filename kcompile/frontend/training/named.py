@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend import registry
 from kcompile.frontend.training.naming import snake_case
 
 
@@ -23,6 +24,9 @@ def lookup(what: str, classes: Sequence[type[Any]], identifier: Any) -> Any:
         return identifier
     parts: Any = {"class_name": identifier, "config": {}} if isinstance(identifier, str) else identifier
     name = parts.get("class_name") if isinstance(parts, Mapping) else None
+    found = registry.find(parts.get("registered_name"), name) if isinstance(parts, Mapping) else None
+    if found is not None:
+        return found if not isinstance(found, type) else found(**parts.get("config") or {})
     if name not in by_name:
         known = ", ".join(cls.__name__ for cls in classes)
         raise ModelError(f"{what} must be a function or one of {known}. Received: {identifier!r}.")

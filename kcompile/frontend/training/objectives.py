@@ -268,7 +268,7 @@ class Objectives:
                     weights = _masked(target.mask, weights)
                 with _fitting(f"the metric {metric.name}", target):
                     metric.ensure_built(target.labels(), target.y_pred)
-                    metric.update(state, target.labels(), target.y_pred, weights=weights)
+                    metric.write_update(state, target.labels(), target.y_pred, weights=weights)
         self._assign_pending()
 
     def results(self, state: State) -> dict[str, Expression]:
@@ -280,7 +280,7 @@ class Objectives:
                 for metric, flag in group:
                     if flag == weighted:
                         own = f"{name}_{metric.name}" if several else metric.name
-                        found[_free(found, own, weighted)] = metric.outcome(state)
+                        found[_free(found, own, weighted)] = metric.write_outcome(state)
         found.update({metric.name: metric.outcome(state) for metric in self.partial.values()})
         return found
 

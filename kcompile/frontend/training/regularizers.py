@@ -8,8 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from kcompile.errors import ModelError
+from kcompile.frontend.training.eager import on_array
+from kcompile.frontend.training.formulas import as_formula
 from kcompile.frontend.training.losses.functions import unit
 from kcompile.frontend.training.named import lookup
+from kcompile.frontend.training.naming import object_name
 from kcompile.ir.expression import Expression
 from kcompile.ir.ops import MatMul
 
@@ -36,6 +39,7 @@ class L1L2(Regularizer):
     l1: float = 0.0
     l2: float = 0.0
 
+    @on_array
     def __call__(self, x: Expression) -> Expression:
         cost = x.like(0.0)
         if self.l1:
@@ -49,6 +53,7 @@ class L1(Regularizer):
 
     l1: float = 0.01
 
+    @on_array
     def __call__(self, x: Expression) -> Expression:
         return self.l1 * x.abs().sum()
 
@@ -59,6 +64,7 @@ class L2(Regularizer):
 
     l2: float = 0.01
 
+    @on_array
     def __call__(self, x: Expression) -> Expression:
         return self.l2 * x.square().sum()
 
@@ -70,6 +76,7 @@ class OrthogonalRegularizer(Regularizer):
     factor: float = 0.01
     mode: Literal["rows", "columns"] = "rows"
 
+    @on_array
     def __call__(self, x: Expression) -> Expression:
         if x.type.rank != 2:
             raise ModelError(f"OrthogonalRegularizer takes matrices. Received: {x.type}.")
@@ -89,4 +96,5 @@ def get(identifier: Any) -> Penalty | None:
     Raises:
         ModelError: there is none of that name, or it does not take these arguments.
     """
-    return lookup("a regularizer", _CLASSES, identifier)
+    found = lookup("a regularizer", _CLASSES, identifier)
+    return None if found is None else as_formula(found, f"regularizer `{object_name(found)}`")

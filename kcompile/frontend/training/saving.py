@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend import registry
+from kcompile.frontend.objects import serialize_keras_object
 from kcompile.frontend.training import losses, metrics, optimizers
 from kcompile.frontend.training.losses import Loss
 from kcompile.frontend.training.metrics import Metric
@@ -63,6 +65,8 @@ def _serialized(value: Any) -> Any:
             return metrics.serialize(value)
         case _ if id(value) in known:
             return known[id(value)]
+        case _ if registry.registered_name(value) or registry.registered_name(type(value)):
+            return serialize_keras_object(value)
         case _:
             raise NotSaved(getattr(value, "__name__", type(value).__name__))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from kcompile.frontend.layer import Layer, Weight
+from kcompile.frontend.tensor import writing
 from kcompile.frontend.tracing import Trace, flatten
 from kcompile.frontend.training import constraints, regularizers
 from kcompile.frontend.training.effects import Effects
@@ -70,22 +71,23 @@ def write_step(
         optimizer.build(trainable)
         pack = state.pack(trainable) if packs(optimizer) else None
     effects = Effects(state, b.input(SEED, TensorType("int64", ())), mode == "train")
-    targets = _targets(model, state, effects, types)
-    if objectives is None:
-        return _finished(state, {target.name: target.y_pred for target in targets})
-    extra = [*effects.losses, *_weight_penalties(model, state, trainable)]
-    loss = objectives.total_loss(state, targets, extra)
-    objectives.update_metrics(state, targets, loss)
-    if mode == "train" and optimizer is not None:
-        _minimize(model, state, optimizer, loss, pack)
-    return _finished(state, objectives.results(state))
-
-
-def _targets(model: "Model", state: State, effects: Effects, types: BatchTypes) -> list[Target]:
-    b = state.b
-    values = [b.input(name, types.x[name]) for name in model.input_names]
     t = Trace(b, state.read, effects)
     t.trainable = model.trainable
+    targets = _targets(model, t, types)
+    if objectives is None:
+        return _finished(state, {target.name: target.y_pred for target in targets})
+    with writing(t):
+        extra = [*effects.losses, *_weight_penalties(model, state, trainable)]
+        loss = objectives.total_loss(state, targets, extra)
+        objectives.update_metrics(state, targets, loss)
+        if mode == "train" and optimizer is not None:
+            _minimize(model, state, optimizer, loss, pack)
+        return _finished(state, objectives.results(state))
+
+
+def _targets(model: "Model", t: Trace, types: BatchTypes) -> list[Target]:
+    b = t.b
+    values = [b.input(name, types.x[name]) for name in model.input_names]
     outputs, masks = model.run(t, values, (None,) * len(values))
     targets: list[Target] = []
     for name, y_pred, mask in zip(model.output_names, flatten(outputs), _flat_masks(masks), strict=False):
@@ -111,7 +113,8 @@ def _minimize(model: "Model", state: State, optimizer: Optimizer, loss: Expressi
     scaled = loss * optimizer.loss_scale_factor if optimizer.loss_scale_factor else loss
     found = backward(state.b, scaled.value, [state.original(weight) for weight in optimizer.weights])
     gradients = [Expression(state.b, dw) for dw in found]
-    limits = {weight: constraints.get(_option(layer, weight, "constraint")) for layer, weight in owners(model)}
+    pairs = {weight: weight.constraint or _option(layer, weight, "constraint") for layer, weight in owners(model)}
+    limits = {weight: constraints.get(given) for weight, given in pairs.items()}
     kept = {weight: limit for weight, limit in limits.items() if limit is not None}
     apply_gradients(optimizer, state, gradients, pack, kept)
 
@@ -120,7 +123,7 @@ def _weight_penalties(model: "Model", state: State, trainable: Sequence[Weight])
     """What the layers' regularizers add to the loss, for weights that training changes."""
     found: list[Expression] = []
     for layer, weight in owners(model):
-        penalty = regularizers.get(_option(layer, weight, "regularizer"))
+        penalty = regularizers.get(weight.regularizer or _option(layer, weight, "regularizer"))
         if penalty is not None and any(weight is each for each in trainable):
             found.append(penalty(state.expression(weight)))
     return found

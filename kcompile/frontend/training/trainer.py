@@ -10,7 +10,7 @@ from kcompile.frontend.training.callbacks.base import Callback, CallbackList
 from kcompile.frontend.training.callbacks.progress import ProgbarLogger
 from kcompile.frontend.training.callbacks.simple import History
 from kcompile.frontend.training.compiled import Compiled
-from kcompile.frontend.training.data import Reader, split
+from kcompile.frontend.training.data import Reader, built_for, split
 from kcompile.frontend.training.loop import (
     Sources,
     Start,
@@ -177,7 +177,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = self.require_compiled("fit")
+        compiled, x = self.require_compiled("fit"), built_for(self._self, x)
         reader, data = self._reader(compiled), (x, y, sample_weight)
         if validation_split and validation_data is None:
             data, validation_data = split(data, validation_split)
@@ -217,7 +217,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = self.require_compiled("evaluate")
+        compiled, x = self.require_compiled("evaluate"), built_for(self._self, x)
         source = make_source(self._reader(compiled), (x, y, sample_weight), batch_size, steps)
         logs = test(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
         return logs if return_dict else self._in_order(logs)
@@ -235,7 +235,7 @@ class Trainer:
         Raises:
             InputError: the data does not fit the model.
         """
-        compiled = self._ensured()
+        compiled, x = self._ensured(), built_for(self._self, x)
         source = make_source(Reader(self._self, []), (x, None, None), batch_size, steps)
         found = predict(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
         return self._self.structure_outputs(found)
@@ -278,6 +278,7 @@ class Trainer:
         return_dict: bool,
     ) -> Any:
         compiled = self.require_compiled(f"{mode}_on_batch")
+        built_for(self._self, data[0])
         reader = self._reader(compiled)
         count = reader.named(data[0]).size
         (batch,) = make_source(reader, data, max(count, 1), None, False, class_weight).batches
@@ -292,6 +293,7 @@ class Trainer:
             InputError: the arrays do not fit the model.
         """
         reader = Reader(self._self, [])
+        built_for(self._self, x)
         batch = reader.cast(reader.named(x))
         return self._self.structure_outputs(self._ensured().runner(self._self, "predict").run(batch))
 

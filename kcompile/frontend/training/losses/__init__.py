@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend import registry
 from kcompile.frontend.training.losses.base import Loss
 from kcompile.frontend.training.losses.classes import (
     CLASSES,
@@ -105,6 +106,8 @@ def get(identifier: Any) -> Loss:
         return identifier
     if isinstance(identifier, type) and issubclass(identifier, Loss):
         return identifier()
+    if isinstance(identifier, str) and (found := registry.find(identifier)) is not None:
+        return get(found)
     if isinstance(identifier, str) and identifier in FUNCTIONS:
         return LossFunctionWrapper(FUNCTIONS[identifier], name=identifier)
     if isinstance(identifier, str) and identifier in _BY_NAME:
@@ -120,11 +123,12 @@ def _from_config(parts: Mapping[str, Any]) -> Loss:
     name, config = parts.get("class_name"), parts.get("config")
     if name == "function" and isinstance(config, str):
         return get(config)
-    if name not in _BY_NAME or not isinstance(config, Mapping):
+    cls = registry.find(parts.get("registered_name"), name) or _BY_NAME.get(str(name))
+    if cls is None or not isinstance(config, Mapping):
         raise _unknown(parts)
     arguments: dict[str, Any] = dict(config)  # pyright: ignore[reportUnknownArgumentType]
     try:
-        return _BY_NAME[name](**arguments)
+        return cls.from_config(arguments)
     except TypeError:
         raise ModelError(f"loss {name} does not take these arguments: {arguments}.") from None
 

@@ -1,12 +1,12 @@
 """What a loss is: values per sample, weighted and brought to one number."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from kcompile.errors import ModelError
 from kcompile.frontend.training.eager import compute
+from kcompile.frontend.training.formulas import as_formula, holds_tensors, through_expressions
 from kcompile.frontend.training.losses.functions import Masked, same_rank
 from kcompile.frontend.training.naming import snake_case
 from kcompile.ir import expression
@@ -15,8 +15,8 @@ from kcompile.ir.expression import Expression
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
 
-@dataclass(kw_only=True, eq=False)
-class Loss(ABC):
+@dataclass(kw_only=True, eq=False, init=False)
+class Loss:
     """Base of losses; a subclass says in `call` what one sample costs.
 
     Args:
@@ -33,15 +33,25 @@ class Loss(ABC):
     reduction: str | None = "sum_over_batch_size"
     dtype: str | None = field(default=None, repr=False)
 
+    def __init__(
+        self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: str | None = None
+    ) -> None:
+        self.name, self.reduction, self.dtype = name, reduction, dtype
+        self.__post_init__()
+
     def __post_init__(self) -> None:
         self.name = self.name or snake_case(type(self).__name__)
         if self.reduction not in REDUCTIONS:
             allowed = ", ".join(map(repr, REDUCTIONS))
             raise ModelError(f"`reduction` of a loss must be one of {allowed}. Received: {self.reduction!r}.")
 
-    @abstractmethod
-    def call(self, y_true: Expression, y_pred: Expression) -> Expression | Masked:
-        """The value of each sample: ``T[N, ...]``."""
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The value of each sample, of tensors: ``T[N, ...]``; what a loss of a user's own defines."""
+        return through_expressions(self.formula, y_true, y_pred)
+
+    def formula(self, y_true: Expression, y_pred: Expression) -> Expression | Masked:
+        """The value of each sample: ``T[N, ...]``; what kcompile's own losses define."""
+        return as_formula(self.call, f"loss `{self.name}`")(y_true, y_pred)
 
     def classes(self, y_pred: Expression) -> int | None:
         """How many classes there are for labels that are their numbers; None for labels of other kinds."""
@@ -55,10 +65,13 @@ class Loss(ABC):
             sample_weight: a weight for each sample, or for each of its values.
             mask: which values count.
         """
+        if holds_tensors(y_true, y_pred):
+            return through_expressions(self, y_true, y_pred, sample_weight)
         if not isinstance(y_pred, Expression):
             return compute(self, y_true, y_pred, sample_weight)
         dtype = self.dtype or "float32"
-        found = self.call(y_true.cast(dtype), y_pred.cast(dtype))
+        formula = self.formula if type(self).call is Loss.call else as_formula(self.call, f"loss `{self.name}`")
+        found = formula(y_true.cast(dtype), y_pred.cast(dtype))
         values = found
         if isinstance(found, Masked):
             values, mask = found.values, found.mask if mask is None else mask & found.mask

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend.training.formulas import as_formula
 from kcompile.frontend.training.losses import functions
 from kcompile.frontend.training.losses.base import Loss
 from kcompile.frontend.training.losses.functions import Masked, same_rank
@@ -20,9 +21,9 @@ class LossFunctionWrapper(Loss):
         super().__init__(name=name or object_name(fn), reduction=reduction)
         self.fn, self.arguments = fn, arguments
 
-    def call(self, y_true: Expression, y_pred: Expression) -> Expression | Masked:
+    def formula(self, y_true: Expression, y_pred: Expression) -> Expression | Masked:
         y_true, y_pred = same_rank(y_true, y_pred)
-        return self.fn(y_true, y_pred, **self.arguments)
+        return as_formula(self.fn)(y_true, y_pred, **self.arguments)
 
     def classes(self, y_pred: Expression) -> int | None:
         is_sparse = self.fn is functions.sparse_categorical_crossentropy
@@ -39,7 +40,7 @@ class _Function(Loss):
 
     function: Callable[..., Any]
 
-    def call(self, y_true: Expression, y_pred: Expression) -> Expression | Masked:
+    def formula(self, y_true: Expression, y_pred: Expression) -> Expression | Masked:
         y_true, y_pred = same_rank(y_true, y_pred)
         config = {k: v for k, v in self.get_config().items() if k not in ("name", "reduction")}
         return type(self).function(y_true, y_pred, **config)

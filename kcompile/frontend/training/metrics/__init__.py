@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend import registry
 from kcompile.frontend.training.losses import FUNCTIONS as LOSS_FUNCTIONS
 from kcompile.frontend.training.metrics import functions
 from kcompile.frontend.training.metrics.auc import AUC
@@ -131,6 +132,11 @@ def get(identifier: Any) -> Metric:
         return identifier()
     parts: Any = {"class_name": identifier, "config": {}} if isinstance(identifier, str) else identifier
     name = parts.get("class_name") if isinstance(parts, Mapping) else None
+    found = registry.find(parts.get("registered_name"), name) if isinstance(parts, Mapping) else None
+    if found is not None:
+        return found(**parts.get("config") or {}) if isinstance(found, type) else MeanMetricWrapper(found)
+    if name == "function":
+        return get(parts["config"])
     if name in _BY_NAME:
         config = {key: _plain(value) for key, value in dict(parts.get("config") or {}).items()}
         return _made(_BY_NAME[name], config, str(name))

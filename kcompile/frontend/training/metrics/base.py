@@ -4,14 +4,16 @@ As ``keras/src/metrics/metric.py`` and ``reduction_metrics.py`` have them. A met
 `outcome` take part in the graph of a step; `update_state` and `result` compute the same at once from arrays.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from kcompile.frontend import initializers
 from kcompile.frontend.layer import Weight
+from kcompile.frontend.tensor import current
 from kcompile.frontend.training.eager import as_array
+from kcompile.frontend.training.formulas import as_expression, as_formula, call_users, tensors, writing_with
 from kcompile.frontend.training.losses.functions import Masked, same_rank
 from kcompile.frontend.training.naming import object_name, snake_case
 from kcompile.frontend.training.state import State, assign
@@ -22,7 +24,7 @@ from kcompile.ir.graph import Builder
 from kcompile.ir.types import Array, type_of
 
 
-class Metric(ABC):
+class Metric:
     """Base of metrics.
 
     Args:
@@ -33,6 +35,8 @@ class Metric(ABC):
     # Arguments of a subclass, for its config.
     arguments: ClassVar[tuple[str, ...]] = ()
     default_name: ClassVar[str] = ""
+    # How many arrays `update_state` takes, but for sample weights.
+    takes: ClassVar[int] = 2
 
     def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
         self.name = name or self.default_name or snake_case(type(self).__name__)
@@ -41,13 +45,30 @@ class Metric(ABC):
         self._initial: list[Array] = []
         self.built = False
 
-    @abstractmethod
     def update(self, state: State, *values: Expression, weights: Expression | None = None) -> None:
-        """Write the new state after one batch of labels and predictions."""
+        """Write the new state after one batch of labels and predictions; what kcompile's own metrics define."""
+        raise NotImplementedError
 
-    @abstractmethod
     def outcome(self, state: State) -> Expression:
-        """The result so far."""
+        """The result so far; what kcompile's own metrics define."""
+        raise NotImplementedError
+
+    def write_update(self, state: State, *values: Expression, weights: Expression | None = None) -> None:
+        """Write the new state, as `update` says, or as `update_state` of a user's own metric does."""
+        if type(self).update_state is Metric.update_state:
+            self.update(state, *values, weights=weights)
+            return
+        given = {} if weights is None else {"sample_weight": weights}
+        with writing_with(state.b):
+            call_users(self.update_state, f"metric `{self.name}`", *tensors(values), **tensors(given))
+
+    def write_outcome(self, state: State) -> Expression:
+        """The result so far, as `outcome` says, or `result` of a user's own metric."""
+        if type(self).result is Metric.result:
+            return self.outcome(state)
+        with writing_with(state.b):
+            what = f"metric `{self.name}`"
+            return as_expression(state.b, call_users(self.result, what), what)
 
     def build(self, *values: Expression) -> None:
         """Create variables whose shapes depend on those of the values; called once."""
@@ -59,12 +80,29 @@ class Metric(ABC):
             self.build(*values)
             self.built = True
 
-    def add_variable(self, name: str, shape: Sequence[int] = (), value: float = 0.0) -> Weight:
-        """Create a variable, filled with a number to which `reset_state` returns."""
-        weight = Weight(name, np.full(tuple(shape), value, self.dtype), trainable=False)
+    def add_variable(
+        self, *order: Any, name: str = "variable", shape: Sequence[int] = (), initializer: Any = None, dtype: Any = None
+    ) -> Weight:
+        """Create a variable, filled with zeros or by an initializer, to whose values `reset_state` returns.
+
+        Args:
+            order: name, shape and a number that fills; or, as in Keras, shape, initializer and dtype.
+        """
+        by_name = bool(order) and isinstance(order[0], str)
+        names = ("name", "shape", "initializer") if by_name else ("shape", "initializer", "dtype")
+        given: dict[str, Any] = {"name": name, "shape": shape, "initializer": initializer, "dtype": dtype}
+        given |= zip(names, order, strict=False)
+        fill, dtype = given["initializer"] or 0.0, given["dtype"] or self.dtype
+        if isinstance(fill, int | float):
+            value = np.full(tuple(given["shape"]), fill, dtype)
+        else:
+            value = np.asarray(initializers.get(fill)(tuple(given["shape"]), dtype), dtype)
+        weight = Weight(given["name"], value, trainable=False)
         self.variables.append(weight)
         self._initial.append(weight.value)
         return weight
+
+    add_weight = add_variable
 
     def reset_state(self) -> None:
         """Forget all batches."""
@@ -72,7 +110,16 @@ class Metric(ABC):
             weight.value = value
 
     def update_state(self, *values: Any, sample_weight: Any = None) -> None:
-        """Take in one batch of arrays: labels and predictions, or values."""
+        """Take in one batch of arrays: labels and predictions, or values; sample weights may come after them."""
+        if len(values) > self.takes:
+            values, sample_weight = values[:-1], values[-1]
+        t = current()
+        if t is not None and t.effects is not None:
+            given = [as_expression(t.b, value, f"metric `{self.name}`") for value in values]
+            weights = None if sample_weight is None else as_expression(t.b, sample_weight, "`sample_weight`")
+            self.ensure_built(*given)
+            self.update(t.effects.state, *given, weights=weights)
+            return
         b = Builder(self.name)
         arrays = {f"x{i}": as_array(value) for i, value in enumerate(values)}
         if sample_weight is not None:
@@ -88,6 +135,9 @@ class Metric(ABC):
 
     def result(self) -> Any:
         """The result so far, as an array."""
+        t = current()
+        if t is not None and t.effects is not None:
+            return tensors(self.outcome(t.effects.state))
         b = Builder(self.name)
         state = State(b)
         outcome = self.outcome(state)
@@ -95,7 +145,7 @@ class Metric(ABC):
 
     def __call__(self, *values: Any, sample_weight: Any = None) -> Any:
         """Take in one batch; the result so far."""
-        self.update_state(*values, sample_weight=sample_weight)
+        self.update_state(*values, **({} if sample_weight is None else {"sample_weight": sample_weight}))
         return self.result()
 
     def get_config(self) -> dict[str, Any]:
@@ -126,6 +176,8 @@ def samplewise(
 class Sum(Metric):
     """The sum of all values."""
 
+    takes = 1
+
     def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
         super().__init__(name, dtype)
         self.total = self.add_variable("total")
@@ -140,6 +192,8 @@ class Sum(Metric):
 
 class Mean(Metric):
     """The mean of all values, or their weighted mean."""
+
+    takes = 1
 
     def __init__(self, name: str | None = None, dtype: str | None = None) -> None:
         super().__init__(name, dtype)
@@ -161,6 +215,8 @@ class Mean(Metric):
 class MeanMetricWrapper(Mean):
     """The mean of a function ``(y_true, y_pred, **arguments) -> values per sample``."""
 
+    takes = 2
+
     def __init__(
         self, fn: Callable[..., Any], name: str | None = None, dtype: str | None = None, **keywords: Any
     ) -> None:
@@ -168,7 +224,7 @@ class MeanMetricWrapper(Mean):
         self.fn, self.keywords = fn, keywords
 
     def update(self, state: State, *values: Expression, weights: Expression | None = None) -> None:
-        found = self.fn(*values, **self.keywords)
+        found = as_formula(self.fn)(*values, **self.keywords)
         if isinstance(found, Masked):
             if weights is not None:
                 seen, weights = same_rank(found.mask.cast(weights.type.dtype), weights)

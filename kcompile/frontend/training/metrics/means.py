@@ -170,6 +170,8 @@ class ConcordanceCorrelation(_Function):
 class RootMeanSquaredError(Mean):
     """The root of the mean squared difference."""
 
+    takes = 2
+
     def update(self, state: State, *values: Expression, weights: Expression | None = None) -> None:
         y_true, y_pred = (value.cast(self.dtype) for value in values)
         super().update(state, functions.squared_error(y_true, y_pred), weights=weights)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend import registry
 from kcompile.frontend.training.optimizers import schedules
 from kcompile.frontend.training.optimizers.adafactor import Adafactor
 from kcompile.frontend.training.optimizers.adam import Adam, Adamax, AdamW, Lamb, Nadam
@@ -25,8 +26,9 @@ def get(identifier: Any) -> Optimizer:
     if isinstance(identifier, Optimizer):
         return identifier
     parts: Any = {"class_name": identifier, "config": {}} if isinstance(identifier, str) else identifier
+    found = registry.find(parts.get("registered_name"), parts.get("class_name")) if isinstance(parts, Mapping) else None
     by_name = {name.lower(): cls for name, cls in OPTIMIZERS.items()}
-    cls = by_name.get(str(parts.get("class_name")).lower()) if isinstance(parts, Mapping) else None
+    cls = found or (by_name.get(str(parts.get("class_name")).lower()) if isinstance(parts, Mapping) else None)
     if cls is None:
         law = f"an optimizer must be an optimizer object or one of {', '.join(OPTIMIZERS)}"
         raise ModelError(f"{law}. Received: {identifier!r}.")

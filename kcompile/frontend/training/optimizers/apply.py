@@ -104,7 +104,7 @@ def _update(
     rate = (
         state.expression(optimizer.rate)
         if optimizer.schedule is None
-        else optimizer.schedule(iteration.cast("float32"))
+        else optimizer.schedule.at(iteration.cast("float32"))
     )
     every = optimizer.gradient_accumulation_steps
     count = iteration / every if every else iteration

@@ -5,7 +5,6 @@ Formulas of https://keras.io/api/optimizers/learning_rate_schedules/ in the orde
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,20 +12,22 @@ from typing import Any
 import numpy as np
 
 from kcompile.errors import ModelError
+from kcompile.frontend import registry
 from kcompile.frontend.training.eager import compute
+from kcompile.frontend.training.formulas import as_formula
 from kcompile.ir.expression import Expression
 
 
 @dataclass(eq=False)
-class LearningRateSchedule(ABC):
+class LearningRateSchedule:
     """Base; a subclass says the rate in `at`."""
 
-    @abstractmethod
     def at(self, step: Expression) -> Expression:
-        """The learning rate after `step` steps: ``f32[] -> f32[]``."""
+        """The learning rate after `step` steps: ``f32[] -> f32[]``; what kcompile's own schedules define."""
+        return as_formula(self.__call__, f"schedule {type(self).__name__}")(step)
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate after `step` steps, which may be a number."""
+        """The learning rate after `step` steps, which may be a number; what a schedule of a user's own defines."""
         return self.at(step) if isinstance(step, Expression) else compute(self.at, np.asarray(step, np.float32))
 
     def get_config(self) -> dict[str, Any]:
@@ -211,9 +212,10 @@ def schedule_from_config(parts: Mapping[str, Any]) -> LearningRateSchedule:
     Raises:
         ModelError: there is none of that name, or it does not take these arguments.
     """
-    cls = SCHEDULES.get(str(parts.get("class_name")))
+    name = str(parts.get("class_name"))
+    cls = registry.find(parts.get("registered_name"), name) or SCHEDULES.get(name)
     if cls is None:
-        raise ModelError(f"a schedule must be one of {', '.join(SCHEDULES)}. Received: {parts.get('class_name')!r}.")
+        raise ModelError(f"a schedule must be one of {', '.join(SCHEDULES)}. Received: {name!r}.")
     try:
         return cls(**parts["config"])
     except TypeError:

@@ -1,0 +1,20 @@
+"""The functions of ``keras.ops``, by the names that Keras gives them.
+
+On symbolic tensors they record calls in a functional graph; in the `call` of a layer, a loss or a metric they write its
+graph; on arrays and numbers they compute arrays. What Keras has and kcompile lacks is an AttributeError.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kcompile.frontend.operations.functions import FUNCTIONS as _FUNCTIONS
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    raise AttributeError(f"kcompile.ops has no function {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_FUNCTIONS)
