@@ -3,7 +3,7 @@
 TVM would turn its own `exp` on a vector into one library call per lane. These take and give an `Expr` of any number of
 lanes, are right at NaN, ±infinity, overflow and denormals, and need no instruction beyond SSE2. The bounds, in units of
 the last place of float32, are the largest errors against float64 on a grid over all bit patterns that a test walks
-through; for float64 all functions but `erf` keep a relative error below 1e-14.
+through; for float64 all functions keep a relative error below 1e-14, `sin` and `cos` an absolute one below 1e-15.
 """
 
 import math
@@ -59,11 +59,19 @@ _LOG = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
     2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 )  # fmt: skip
-# sin(r)/r - 1 over r² and cos(r) - 1 + r²/2 over r⁴ on |r| <= pi/4: sinf and cosf of the same library.
-_SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
-_COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+# sin(r)/r - 1 over r² and cos(r) - 1 + r²/2 over r⁴ on |r| <= pi/4: sinf and cosf of the same library; for float64
+# Taylor's series, whose next terms are below 2**-60.
+_SIN = {
+    "float32": (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1),
+    "float64": tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(8, 0, -1)),
+}
+_COS = {
+    "float32": (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2),
+    "float64": tuple((-1) ** k / math.factorial(2 * k) for k in range(9, 1, -1)),
+}
 # tanh(x)/x on |x| <= 9 and erf(x)/x on |x| <= 3.8325 as quotients of polynomials in x²: fits of least largest relative
-# error (iteratively reweighted least squares, Lawson 1961) of 2.1e-8 and 1.3e-8.
+# error (iteratively reweighted least squares, Lawson 1961) of 2.1e-8 and 1.3e-8. At the ends below, a little further
+# out, their values exceed 1 by more than rounding takes away.
 _TANH = (
     (1.335468891028313e-08, 2.060910264845006e-05, 0.0034955893643200397, 0.13381026685237885, 1.0),
     (7.77657021444611e-07, 0.0003285637067165226, 0.025876987725496292, 0.4671434164047241, 1.0),
@@ -75,9 +83,26 @@ _ERF = (
 )  # fmt: skip
 
 
-# 2**r on |r| <= 1/2, a fit of least largest relative error (Lawson 1961) of 7.5e-8.
-_POWER = (
-    1.3276472454890609e-3, 9.675541892647743e-3, 5.550713092088699e-2, 0.24022120237350464, 0.6931469440460205,
+_TANH_END, _ERF_END = 9.6, 4.1
+# erfc(x) · exp(x²) on 1 <= x <= 6 as a polynomial in (x - 2) / (x + 2), after Shepherd and Laframboise (1981): a fit to
+# the function's continued fraction that keeps erf within 3.4e-16.
+_ERF_TAIL = (
+    1.4836166132805361e-06, -1.170910780009963e-05, -2.7054604952505366e-05, 2.7146683181721536e-05,
+    0.00017420803050794212, 4.35642570814197e-05, -0.0009819659876671787, -0.0008471421959240767, 0.0069974615506732,
+    0.0037328923713310764, -0.07897858101572729, 0.24165819424267343, -0.4271858474139479, 0.25539567631050597,
+)  # fmt: skip
+# e**r on |r| <= 0.347, a fit of least largest relative error of 1.9e-9.
+_EXP = (
+    0.0013836717698723078, 0.008374917320907116, 0.041668232530355453, 0.16666418313980103, 0.49999991059303284, 1.0,
+    1.0,
+)  # fmt: skip
+# 2**r on |r| <= 1/2, fits of 1.9e-9 and, shorter, of 7.5e-8.
+_EXP2 = (
+    0.0001534581242594868, 0.0013399930903688073, 0.009618489071726799, 0.05550328642129898, 0.24022646248340607,
+    0.6931471824645996, 1.0,
+)  # fmt: skip
+_SHORT_EXP2 = (
+    0.0013276472454890609, 0.009675541892647743, 0.05550713092088699, 0.24022120237350464, 0.6931469440460205,
     1.0000001192092896,
 )  # fmt: skip
 
@@ -87,6 +112,33 @@ def exp(f: Function, x: Expr) -> Expr:
     power, r, tail = _reduced(f, x)
     half = f.let(power >> 1)
     return (r + tail + 1.0) * _power_of_two(half, x.dtype) * _power_of_two(power - half, x.dtype)
+
+
+def brief_exp(f: Function, x: Expr) -> Expr:
+    """As `exp`, but 0 below -87.7, where the true value is next to no normal number, and infinity above 88.3.
+
+    For sums and quotients in which such values count for nothing.
+    """
+    if x.dtype != "float32":
+        return exp(f, x)
+    form = _FORMATS["float32"]
+    x = f.let(x)
+    low = f.let(select(x < -88.0, -88.0, x))
+    bounded = f.let(select(low > 89.0, 89.0, low))
+    shifted = f.let(bounded * math.log2(math.e) + form.rounding)
+    n = f.let(shifted - form.rounding)
+    r = f.let(bounded - n * form.ln2_high - n * form.ln2_low)
+    # The exponents -127 and 128, which the bounds lead to, are those of 0 and of infinity.
+    return polynomial(f, r, _EXP) * ((shifted.bits("int32") << 23) + 0x3F800000).bits("float32")
+
+
+def brief_exp2(f: Function, x: Expr) -> Expr:
+    """``2**x`` of float32 within 2 ulp for x <= 0; 0 below -126.5."""
+    rounding = _FORMATS["float32"].rounding
+    bounded = f.let(select(x < -127.0, -127.0, x))
+    shifted = f.let(bounded + rounding)
+    r = f.let(bounded - f.let(shifted - rounding))
+    return polynomial(f, r, _EXP2) * ((shifted.bits("int32") << 23) + 0x3F800000).bits("float32")
 
 
 def expm1(f: Function, x: Expr) -> Expr:
@@ -146,17 +198,13 @@ def sigmoid_divisor(f: Function, x: Expr) -> Expr:
     r = f.let(bounded * -math.log2(math.e) - f.let(shifted - _FORMATS["float32"].rounding))
     # Multiplied, and not added to the exponent, so that NaN stays.
     scale = f.let(((shifted.bits("int32") << 23) + 0x3F800000).bits("float32"))
-    return f.let(polynomial(f, r, _POWER) * scale + 1.0)
+    return f.let(polynomial(f, r, _SHORT_EXP2) * scale + 1.0)
 
 
 def tanh_quotient(f: Function, x: Expr) -> tuple[Expr, Expr]:
-    """``n, d`` with ``tanh(x) = n / d`` within 6 ulp, for float32, where -d <= n <= d; x beyond ±9 counts as ±9."""
-    bounded = f.let(minimum(f.let(maximum(x, -9.0)), 9.0))
-    square = f.let(bounded * bounded)
-    divisor = f.let(polynomial(f, square, _TANH[1]))
-    value = f.let(bounded * polynomial(f, square, _TANH[0]))
-    above = f.let(select(value < -divisor, -divisor, value))
-    return f.let(select(above > divisor, divisor, above)), divisor
+    """``n, d`` with ``tanh(x) = n / d`` within 6 ulp, for float32, where -d <= n <= d; both are NaN where x is."""
+    value, divisor = _odd_quotient(f, f.let(x), _TANH, _TANH_END)
+    return f.let(clamped(f, value, divisor)), divisor
 
 
 def tanh(f: Function, x: Expr) -> Expr:
@@ -166,13 +214,29 @@ def tanh(f: Function, x: Expr) -> Expr:
     if x.dtype == "float64":
         m = f.let(expm1(f, minimum(magnitude, 20.0) * 2.0))
         return copysign(m / (m + 2.0), x)
-    return _odd_quotient(f, x, _TANH, 9.0)
+    value, divisor = _odd_quotient(f, x, _TANH, _TANH_END)
+    return clamped(f, f.let(value / divisor), 1.0)
 
 
 def erf(f: Function, x: Expr) -> Expr:
-    """The error function within 6 ulp; also for float64, where that is 5e-7."""
+    """The error function within 6 ulp; of float64, its Taylor series up to 1, and from there ``1 - e**-x² · p``."""
     x = f.let(x)
-    return _odd_quotient(f, x, _ERF, 3.8325)
+    if x.dtype == "float64":
+        return _wide_erf(f, x)
+    value, divisor = _odd_quotient(f, x, _ERF, _ERF_END)
+    return clamped(f, f.let(value / divisor), 1.0)
+
+
+def half_normal(f: Function, x: Expr) -> Expr:
+    """``erf(x / sqrt(2)) / 2``, by which the normal distribution differs from 1/2; as exact as `erf`."""
+    x = f.let(x)
+    if x.dtype == "float64":
+        return erf(f, x * math.sqrt(0.5)) * 0.5
+    scale = [0.5**k for k in range(len(_ERF[0]) - 1, -1, -1)]
+    above = [c * p * 0.5 * math.sqrt(0.5) for c, p in zip(_ERF[0], scale, strict=True)]
+    below = [c * p for c, p in zip(_ERF[1], scale, strict=True)]
+    value, divisor = _odd_quotient(f, x, (above, below), _ERF_END * math.sqrt(2.0))
+    return clamped(f, f.let(value / divisor), 0.5)
 
 
 def log(f: Function, x: Expr) -> Expr:
@@ -226,7 +290,7 @@ def power(f: Function, x: Expr, y: Expr) -> Expr:
 
 
 def sin(f: Function, x: Expr) -> Expr:
-    """Sine, absolutely within 1.2e-7 up to |x| = 1e9, also for float64; NaN at infinity.
+    """Sine, absolutely within 1.2e-7 up to |x| = 1e9, of float64 within 1e-15 up to 1e6; NaN at infinity.
 
     Beyond, where neighbouring float32 angles are many turns apart, it is that of an angle near 0.
     """
@@ -243,6 +307,12 @@ def copysign(magnitude: Expr, sign: Expr) -> Expr:
     integer = _FORMATS[sign.dtype].integer
     negative = -(2**31) if integer == "int32" else -(2**63)
     return (magnitude.bits(integer) | (sign.bits(integer) & negative)).bits(sign.dtype)
+
+
+def clamped(f: Function, x: Expr, bound: Expr | float) -> Expr:
+    """`x`, at most `bound`, which is not negative, away from 0; NaN stays."""
+    above = f.let(select(x < -bound, -bound, x))
+    return select(above > bound, bound, above)
 
 
 def polynomial(f: Function, x: Expr, coefficients: Sequence[float]) -> Expr:
@@ -285,13 +355,21 @@ def _log_tail(f: Function, t: Expr) -> Expr:
     return s * square * series - s * t
 
 
-def _odd_quotient(f: Function, x: Expr, fit: tuple[Sequence[float], Sequence[float]], end: float) -> Expr:
-    """``x · P(x²) / Q(x²)``, never beyond ±1, and ±1 where |x| is at least `end`."""
-    square = f.let(x * x)
-    value = f.let(x * polynomial(f, square, fit[0]) / polynomial(f, square, fit[1]))
-    inside = unary("abs", value) <= 1.0
-    one = copysign(constant(1.0, x.dtype, x.lanes), x)
-    return select(is_nan(x) | ((unary("abs", x) < end) & inside), value, one)
+def _odd_quotient(f: Function, x: Expr, fit: tuple[Sequence[float], Sequence[float]], end: float) -> tuple[Expr, Expr]:
+    """``x · P(x²)`` and ``Q(x²)``; x beyond ±end counts as that."""
+    bounded = f.let(clamped(f, x, end))
+    square = f.let(bounded * bounded)
+    return f.let(bounded * polynomial(f, square, fit[0])), f.let(polynomial(f, square, fit[1]))
+
+
+def _wide_erf(f: Function, x: Expr) -> Expr:
+    magnitude = f.let(minimum(unary("abs", x), 6.0))
+    taylor = [2.0 / math.sqrt(math.pi) * (-1) ** k / (math.factorial(k) * (2 * k + 1)) for k in range(19, -1, -1)]
+    near = f.let(magnitude * polynomial(f, f.let(minimum(magnitude * magnitude, 1.0)), taylor))
+    place = f.let((magnitude - 2.0) / (magnitude + 2.0))
+    far = f.let(1.0 - exp(f, -(magnitude * magnitude)) * polynomial(f, place, _ERF_TAIL))
+    value = f.let(select(magnitude < 1.0, near, far))
+    return select(is_nan(x), x, copysign(value, x))
 
 
 def _circular(f: Function, x: Expr, quarter: int) -> Expr:
@@ -301,12 +379,12 @@ def _circular(f: Function, x: Expr, quarter: int) -> Expr:
     shifted = f.let(wide * (2.0 / math.pi) + form.rounding)
     n = f.let(shifted - form.rounding)
     # pi/2 in two parts, the first with 33 bits, so that its product with n is exact.
-    r = f.let((wide - n * 1.57079632673412561417 - n * 6.07710050650619224932e-11).cast("float32"))
+    r = f.let((wide - n * 1.57079632673412561417 - n * 6.07710050650619224932e-11).cast(x.dtype))
     r = f.let(select(unary("abs", r) > 1.0, r - r, r))
     # NaN and infinity make r NaN, whatever the quadrant.
     quadrant = f.let(shifted.bits("int64").cast("int32") + quarter)
     square = f.let(r * r)
-    sine = f.let(polynomial(f, square, _SIN) * square * r + r)
-    cosine = f.let(polynomial(f, square, _COS) * (square * square) - square * 0.5 + 1.0)
+    sine = f.let(polynomial(f, square, _SIN[x.dtype]) * square * r + r)
+    cosine = f.let(polynomial(f, square, _COS[x.dtype]) * (square * square) - square * 0.5 + 1.0)
     value = f.let(select((quadrant & 1).equals(0), sine, cosine))
     return select((quadrant & 2).equals(0), value, -value).cast(x.dtype)

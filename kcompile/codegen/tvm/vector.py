@@ -309,11 +309,9 @@ def _mish(f: Function, op: Op, x: Expr) -> Expr:
 
 @VECTOR.register(ops.Gelu)
 def _gelu(f: Function, op: ops.Gelu, x: Expr) -> Expr:
-    if op.approximate:
-        curve = polynomials.tanh(f, (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi))
-    else:
-        curve = polynomials.erf(f, x * math.sqrt(0.5))
-    return x * 0.5 * (curve + 1.0)
+    if not op.approximate:
+        return x * (polynomials.half_normal(f, x) + 0.5)
+    return x * 0.5 * (polynomials.tanh(f, (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)) + 1.0)
 
 
 # ---- numbers of few bits

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import erf as scalar_erf
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -58,16 +59,18 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 3),
     "tanh": (np.tanh, 6),
     "erf": (np.vectorize(scalar_erf), 6),
+    "half_normal": (np.vectorize(lambda x: scalar_erf(x / sqrt(2)) / 2), 6),
     "log": (np.log, 1),
     "log1p": (np.log1p, 3),
     "softplus": (lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))), 3),
 }
-WIDE = ("exp", "expm1", "sigmoid", "tanh", "log", "log1p", "softplus")
+WIDE = ("exp", "expm1", "sigmoid", "tanh", "erf", "half_normal", "log", "log1p", "softplus")
 
 
 @pytest.fixture(scope="module")
 def compiled() -> Compiled:
-    kernels = [Map(name) for name in (*FUNCTIONS, "sin", "cos")] + [Map(name, "float64") for name in WIDE]
+    kernels = [Map(name) for name in (*FUNCTIONS, "sin", "cos", "brief_exp", "brief_exp2")]
+    kernels += [Map(name, "float64") for name in (*WIDE, "sin", "cos")]
     return Compiled([*kernels, Power(), Gates()])
 
 
@@ -109,6 +112,21 @@ def test_function_stays_within_its_bound_on_all_exponents(compiled: Compiled, na
     assert units_off(y, expected).max() <= bound
 
 
+def test_brief_exponentials_are_exact_but_at_the_ends_of_the_range(compiled: Compiled):
+    x = grid()
+    y = run(compiled, Map("brief_exp"), x)
+    usual = (x > -87.3) & (x < 88.3)
+    assert units_off(y[usual], np.exp(x[usual].astype(np.float64))).max() <= 1.5
+    assert (y[x < -87.7] == 0).all()
+    assert (y[x > 88.4] == np.inf).all()
+    assert np.isnan(y[np.isnan(x)]).all()
+    x = x[x <= 0][: x[x <= 0].size // 16 * 16]
+    y = run(compiled, Map("brief_exp2"), x)
+    usual = x > -126
+    assert units_off(y[usual], np.exp2(x[usual].astype(np.float64))).max() <= 2
+    assert (y[x < -126.6] == 0).all()
+
+
 def test_gates_are_exact_beside_1_and_keep_nan_whatever_its_bits(compiled: Compiled):
     nans = np.resize(np.array([0x7FC00001, 0x7FC00000, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32), 16)
     x = np.concatenate([grid(), nans])
@@ -138,6 +156,17 @@ def test_circular_functions_stay_exact_for_large_angles(compiled: Compiled, name
     assert np.abs(y - expected).max() < 1.2e-7
     special = np.resize(np.array([np.nan, np.inf, -np.inf], np.float32), 16)
     assert np.isnan(run(compiled, Map(name), special)).all()
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_circular_functions_of_float64_keep_double_precision(compiled: Compiled, name: str):
+    x = np.concatenate(
+        [np.linspace(-20, 20, 1 << 13), np.linspace(-1e6, 1e6, 1 << 13), np.pi / 2 * np.arange(-512, 512)]
+    )
+    y = run(compiled, Map(name, "float64"), x)
+    assert np.abs(y - getattr(np, name)(x.astype(np.longdouble))).max() < 1e-15
+    special = np.resize(np.array([np.nan, np.inf, -np.inf]), 16)
+    assert np.isnan(run(compiled, Map(name, "float64"), special)).all()
 
 
 @pytest.mark.parametrize("name", WIDE)

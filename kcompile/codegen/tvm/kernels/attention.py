@@ -5,6 +5,7 @@ needs no sum across lanes. Keys are taken in blocks whose scores stay in the fir
 corrected from block to block (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -147,7 +148,8 @@ class _Tile:
 
     def _load_queries(self) -> None:
         """Scaled queries, one element of all queries after another; lanes without a query stay as they are."""
-        scale = constant(self.k.scale, "float32")
+        # Powers of 2 are cheaper than those of e.
+        scale = constant(self.k.scale * math.log2(math.e), "float32")
         transpose_block(
             self.f,
             self.count,
@@ -176,7 +178,7 @@ class _Tile:
             self._find_maxima(first, count, maxima)
             if self.weights:
                 self._store_scores(first, count)
-            corrections = [f.let(polynomials.exp(f, before[v] - maxima[v])) for v in range(self.vectors)]
+            corrections = [f.let(polynomials.brief_exp2(f, before[v] - maxima[v])) for v in range(self.vectors)]
             self._powers(count, maxima, sums, corrections)
             self._results(first, count, corrections)
         for v in range(self.vectors):
@@ -307,7 +309,7 @@ class _Tile:
         with f.loop(count) as row:
             for v in range(self.vectors):
                 place = f.name_index(self.at_scores + row * self.width + v * self.lanes)
-                power = f.let(polynomials.exp(f, self.scratch.load(place, self.lanes) - highest[v]))
+                power = f.let(polynomials.brief_exp2(f, self.scratch.load(place, self.lanes) - highest[v]))
                 self.scratch.store(place, power)
                 sums.add(v, power)
 
@@ -372,7 +374,7 @@ class _Tile:
             highest = self.scratch.load(self.at_maxima + query)
             factor = self.scratch.load(self.at_factors + query)
             for i, lanes in f.vectors(self.keys):
-                power = polynomials.exp(f, weights.load(row + i, lanes) - highest)
+                power = polynomials.brief_exp2(f, weights.load(row + i, lanes) - highest)
                 weights.store(row + i, f.let(power) * factor)
 
 

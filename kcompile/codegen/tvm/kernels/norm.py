@@ -70,7 +70,7 @@ class _SoftmaxBody:
         largest = reduced("max", x.load)
 
         def power(place: Index, width: int) -> Expr:
-            value = f.let(polynomials.exp(f, x.load(place, width) - largest.broadcast(width)))
+            value = f.let(polynomials.brief_exp(f, x.load(place, width) - largest.broadcast(width)))
             if not self.log:
                 y.store(place, value)
             return value

@@ -30,8 +30,8 @@ _COMPACT_VECTORS = (4, 5, 3, 2)
 _LINE = 16
 # Lines of a panel between the one that a single row uses and the one that is fetched.
 _LINES_AHEAD = 64
-# Bytes of weights from which they are fetched ahead: for a tile of several rows, which has time for it, and for a single
-# row, where it costs time unless the weights do not stay in the second-level cache.
+# Bytes of weights from which they are fetched ahead: by tiles of several rows, which have time for it, and by single
+# rows, which only gain by it if the weights do not stay in the second-level cache.
 _FETCHED = 32_768
 _STREAMED = 400_000
 # Rows of a tile in the rest of an open extent.
