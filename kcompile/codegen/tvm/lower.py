@@ -10,7 +10,7 @@ from kcompile.codegen.tvm.arena import Arena, Interval, Place
 from kcompile.codegen.tvm.arena import plan as plan_arena
 from kcompile.codegen.tvm.build import compile_object, link_library
 from kcompile.codegen.tvm.kernels.copy import Copy
-from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary
+from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary, Upcoming
 from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function, Kernel
@@ -23,6 +23,8 @@ from kcompile.ir.types import Array, TensorType
 EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy", "kc_python")
 
 ALIGNMENT = 64
+# The most bytes between weights in use and those that are fetched: both must find room in the last-level cache.
+_AHEAD = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ def lower(
     memory = _Memory(graph, plan, weights or Weights(), len(graph.outputs) if kept is None else kept)
     functions = _functions(plan, machine, prefix)
     calls = tuple(
-        entry.Call(name, tuple(memory.locate(a) for a in stage.arguments), symbols)
-        for stage, (name, symbols) in zip(plan.stages, (functions.names[s.kernel] for s in plan.stages), strict=True)
+        entry.Call(functions.names[stage.kernel][0], locations, functions.names[stage.kernel][1])
+        for stage, locations in zip(plan.stages, memory.locations(plan.stages), strict=True)
     )
     table = tuple(
         KernelCall(call.name, stage.kernel.family, stage.source) for call, stage in zip(calls, plan.stages, strict=True)
@@ -180,6 +182,11 @@ class Weights:
             self._size += len(padded)
         return self._offsets[key]
 
+    @property
+    def size(self) -> int:
+        """The bytes so far."""
+        return self._size
+
     def blob(self) -> bytes:
         return b"".join(self._parts)
 
@@ -232,7 +239,24 @@ class _Memory:
     def _external(self, value: Value) -> bool:
         return value in self._inputs or value in self._outputs or value.constant is not None
 
-    def locate(self, argument: Argument) -> entry.Location:
+    def locations(self, stages: Sequence[Stage]) -> list[tuple[entry.Location, ...]]:
+        """Where the arguments of each stage lie; the blob holds the weights in the order of their first use."""
+        known: list[list[entry.Location]] = []
+        ends: list[int] = []
+        for stage in stages:
+            known.append([self.locate(a) for a in stage.arguments if not isinstance(a, Upcoming)])
+            ends.append(self.weights.size)
+        fetched = 0
+        for stage, places, end in zip(stages, known, ends, strict=True):
+            for argument in stage.arguments:
+                if isinstance(argument, Upcoming):
+                    size = argument.lines * ALIGNMENT
+                    fetched = min(max(fetched, end), end + _AHEAD)
+                    places.append(entry.Location("weights", max(0, min(fetched, self.weights.size - size))))
+                    fetched += size
+        return [tuple(places) for places in known]
+
+    def locate(self, argument: Value | Temporary | Array) -> entry.Location:
         """Where `argument` lies."""
         if isinstance(argument, Temporary):
             return entry.Location("arena", 0, self._places[argument], self._per_thread(argument))

@@ -33,7 +33,16 @@ class Temporary:
     per_thread: bool = False
 
 
-Argument: TypeAlias = Value | Temporary | Array
+@dataclass(frozen=True, eq=False)
+class Upcoming:
+    """The last argument of a kernel that computes long on few weights, and meanwhile fetches `lines` cache lines of
+    the weights that later stages read and no stage has fetched yet.
+    """
+
+    lines: int
+
+
+Argument: TypeAlias = Value | Temporary | Array | Upcoming
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm.epilogue import Epilogue
-from kcompile.codegen.tvm.expr import Index
+from kcompile.codegen.tvm.expr import Index, index_min
 from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import (
+    LINE,
     Block,
     Panel,
     Panels,
@@ -20,7 +21,7 @@ from kcompile.codegen.tvm.kernels.tile import (
     row_pieces,
     streamed,
 )
-from kcompile.codegen.tvm.plan import TVM, Plan, Tail
+from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Upcoming
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.errors import UnsupportedOp
@@ -43,7 +44,10 @@ class Matrix(Kernel, family="matrix"):
     """``y[o, r, :] = epilogue(x[o, r, :] @ w + bias)``.
 
     Arguments: x ``[outer, rows, K]``, w packed, the bias ``[M]`` if `bias`, the epilogue's operands,
-    y ``[outer, rows, M]``. The epilogue's result has these three axes.
+    y ``[outer, rows, M]``, the weights to fetch if `fetched`. The epilogue's result has these three axes.
+
+    Attributes:
+        fetched: cache lines of later stages' weights to fetch meanwhile, one per step of a tile's sum.
     """
 
     dtype: str
@@ -55,6 +59,7 @@ class Matrix(Kernel, family="matrix"):
     grid: bool
     bias: bool
     epilogue: Chain
+    fetched: int = 0
 
     def build(self, f: Function) -> None:
         _MatrixFunction(f, self).write()
@@ -69,6 +74,7 @@ class _MatrixFunction:
         self._bias = f.pointer("bias", spec.dtype) if spec.bias else None
         self._epilogue = Epilogue(f, spec.epilogue)
         self._y = f.pointer("y", spec.epilogue.result.dtype)
+        self._upcoming = f.pointer("upcoming") if spec.fetched else None
         self._outer, self._rows = f.extent(spec.outer), f.extent(spec.rows)
         panels, narrow = divmod(spec.columns, spec.tile[1])
         self._panels = Panels(panels, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
@@ -81,29 +87,35 @@ class _MatrixFunction:
                 outer, tile = f.unravel(unit, [self._outer, tiles])
                 for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
                     for panel, columns in self._panels.all(f):
-                        self._tile(outer, start, count, panel, columns)
+                        weights = self._panel(panel, columns, unit * self._panels.count + panel)
+                        self._tile(outer, start, count, panel, columns, weights)
             return
         with f.parallel(product([self._panels.count, self._outer, tiles])) as unit:
             panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
             for columns in self._panels.one(f, panel):
                 for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
-                    self._tile(outer, start, count, panel, columns, tile)
+                    weights = self._panel(panel, columns, unit, tile)
+                    self._tile(outer, start, count, panel, columns, weights)
 
-    def _tile(
-        self, outer: Index, start: Index, count: int, panel: Index, columns: Block, number: Index | None = None
-    ) -> None:
-        """A tile, the one numbered `number` that uses this panel."""
+    def _panel(self, panel: Index, columns: Block, number: Index, use: Index | None = None) -> Panel:
+        """A panel for the tile numbered `number`, which is number `use` of those that read it one after another."""
+        f, spec = self._f, self._spec
+        size, count = spec.length * spec.tile[1], self._panels.count
+        at = f.name_index(panel * size)
+        if self._upcoming:
+            # Images after the first come to nothing new.
+            next_at = f.name_index(index_min(number, spec.fetched // spec.length - 1) * (spec.length * LINE))
+            return Panel(self._w, at, columns.columns, next_at, upcoming=self._upcoming)
+        following = None if use is None else ahead(use, spec.length, size, count, at)
+        return Panel(self._w, at, columns.columns, following, streamed(size, count))
+
+    def _tile(self, outer: Index, start: Index, count: int, panel: Index, columns: Block, weights: Panel) -> None:
         f, spec = self._f, self._spec
         row = f.name_index(outer * self._rows + start)
         first = panel * spec.tile[1]
         tile = Tile(f, count, columns, spec.dtype)
         tile.start(self._bias, first)
-        x = Rows(self._x, f.name_index(row * spec.length), spec.length)
-        size = spec.length * spec.tile[1]
-        at = f.name_index(panel * size)
-        following = None if number is None else ahead(number, spec.length, size, self._panels.count, at)
-        weights = Panel(self._w, at, columns.columns, following, streamed(size, self._panels.count))
-        tile.multiply(x, weights, spec.length)
+        tile.multiply(Rows(self._x, f.name_index(row * spec.length), spec.length), weights, spec.length)
 
         def position(i: Index, column: Index) -> list[Index]:
             return [outer, start + i, first + column]
@@ -163,9 +175,14 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
     tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize)
     small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
     grid = not (small and known and known >= _MANY_TILES * tile[0])
-    kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain)
+    # Row tiles that run through all panels find these in the cache, and have time to fetch what comes after.
+    fetched = 0
+    if known and not grid and plan.machine.threaded:
+        fetched = -(-known // tile[0]) * -(-columns // tile[1]) * length
+    kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain, fetched)
     weights = [pack(matrix, tile[1]), *([bias] if bias else [])]
-    plan.emit(kernel, x, *weights, *tail.operands, tail.result)
+    upcoming = [Upcoming(fetched)] if fetched else []
+    plan.emit(kernel, x, *weights, *tail.operands, tail.result, *upcoming)
 
 
 def constant_of(value: Value, node: Node) -> Array:

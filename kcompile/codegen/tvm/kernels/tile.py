@@ -27,7 +27,7 @@ _LOOP = 0.75
 # Vectors per row of compact code, the best first.
 _COMPACT_VECTORS = (4, 5, 3, 2)
 # Elements of float32 in a cache line.
-_LINE = 16
+LINE = 16
 # Lines of a panel between the one that a single row uses and the one that is fetched.
 _LINES_AHEAD = 64
 # Bytes of weights from which they are fetched ahead: by tiles of several rows, which have time for it, and by single
@@ -167,7 +167,7 @@ class Panel:
     """A block of columns of the weights from the offset `at` on, whose lines are `line` apart.
 
     Every step of several rows also fetches one cache line of the weights that come next, from the offset `ahead` on;
-    a single row fetches its own panel's if the weights are `streamed`.
+    a single row fetches its own panel's if the weights are `streamed`. What comes next lies in `upcoming`, if given.
     """
 
     pointer: Pointer
@@ -175,6 +175,7 @@ class Panel:
     line: Index
     ahead: Index | None = None
     streamed: bool = False
+    upcoming: Pointer | None = None
 
 
 def ahead(tile: Index, length: int, size: int, count: int, at: Index) -> Index | None:
@@ -183,7 +184,7 @@ def ahead(tile: Index, length: int, size: int, count: int, at: Index) -> Index |
     A panel has `length` lines; the weights have `count` panels of `size` elements. The last panel fetches what lies
     behind it, which is as a rule what the next kernel reads.
     """
-    return at + size + tile * (length * _LINE) if 4 * size * count >= _FETCHED else None
+    return at + size + tile * (length * LINE) if 4 * size * count >= _FETCHED else None
 
 
 def streamed(size: int, count: int) -> bool:
@@ -233,7 +234,7 @@ class Tile:
             for first in block.starts:  # a single row waits for nothing but the weights
                 weights.pointer.prefetch(line + (first + _LINES_AHEAD * block.columns))
         elif weights.ahead is not None and self._rows > 1:
-            weights.pointer.prefetch(weights.ahead + k * _LINE)
+            (weights.upcoming or weights.pointer).prefetch(weights.ahead + k * LINE)
         loaded = [
             f.let(weights.pointer.load(line + first, width).cast(self._dtype))
             for first, width in zip(block.starts, block.widths, strict=True)
