@@ -166,7 +166,7 @@ def compile(
     if precision != "float32":
         clock.start("choosing precisions")
         narrow = narrowed(graph, request, chosen)
-        graph, notes = narrow.graph, notes | note_of(narrow.report)
+        graph, notes = narrow.graph, notes | note_of(narrow, graph)
     clock.start("compiling")
     program = chosen.compile(graph, keras_model.signature(graph), notes)
     clock.start("verifying")
@@ -243,6 +243,7 @@ def verify(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 0
 def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 0) -> "tuple[Report, str]":
     """The report that `verify` judges and, where it disagrees, a sentence about the cause."""
     from kcompile.codegen.parity import check_graph, check_samples
+    from kcompile.codegen.precision import allowances
 
     path = existing(artifact)
     bundle = open_bundle(path) if is_bundle(path) else None
@@ -259,7 +260,7 @@ def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 
     _name_of(against)
     model, _ = _model_of(against)
     graph = _as_compiled(model.trace(), session, path)
-    report = check_graph(graph, session, seed=seed)
+    report = check_graph(graph, session, seed=seed, extra=allowances(session.notes))
     if report.agrees:
         return report, ""
     return report, f"{_origin(session, model)}{_cause(graph, session, report)}"

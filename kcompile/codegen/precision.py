@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kcompile.codegen.backends import Backend
+from kcompile.codegen.parity import worst
+from kcompile.codegen.samples import draw_inputs
 from kcompile.errors import TargetError
+from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.passes.calibration import METHODS
 from kcompile.ir.passes.calibration_data import Calibration, Source, read_calibration
@@ -18,6 +21,8 @@ ACTIVATIONS = ("auto", "tensor", "token")
 
 # The note of an artifact that holds the report, as JSON.
 PRECISION_KEY = "kcompile.precision"
+
+_OTHER_INPUTS = 3.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,19 @@ def _data(graph: Graph, request: Request) -> Calibration | None:
     return None if request.calibration is None else read_calibration(graph, request.calibration, request.labels)
 
 
-def note_of(report: PrecisionReport) -> dict[str, str]:
-    """The report as a note of the artifact."""
-    return {PRECISION_KEY: json.dumps(report.to_json())}
+def note_of(narrow: Narrowed, graph: Graph, seed: int = 0) -> dict[str, str]:
+    """The report as a note of the artifact, with what few bits cost of `graph` on drawn inputs, for `allowances`."""
+    inputs = draw_inputs(graph, seed)
+    exact = evaluate(graph, inputs)
+    found = exact if narrow.graph is graph else evaluate(narrow.graph, inputs)
+    cost = {name: worst(found[name], exact[name]) for name in exact}
+    return {PRECISION_KEY: json.dumps(narrow.report.to_json() | {"cost": cost})}
+
+
+def allowances(notes: Mapping[str, str]) -> dict[str, float]:
+    """By how much more than in float32 an artifact's outputs may be off from its model, by name: its notes say so.
+
+    Other inputs than those that the cost was measured on may cost more, but not several times as much.
+    """
+    cost: Mapping[str, float] = json.loads(notes.get(PRECISION_KEY, "{}")).get("cost", {})
+    return {name: _OTHER_INPUTS * value for name, value in cost.items() if value}

@@ -19,6 +19,7 @@ from kcompile.ir.ops import (
     Constant,
     Conv,
     Dense,
+    DequantizeLinear,
     Gru,
     LogSoftmax,
     Lstm,
@@ -165,6 +166,10 @@ class _Layouts:
         free = [form for form in forms if is_free(value.type, form, perm)]
         if free:
             return self.b(Reshape(tuple(value.type.shape[axis] for axis in perm)), forms[free[0]])
+        node = value.producer
+        if node and isinstance(node.op, DequantizeLinear) and all(v.type.size == 1 for v in node.inputs[1:]):
+            scales = (self.form(v, identity(v.type.rank)) for v in node.inputs[1:])
+            return self.b(node.op, self.form(node.inputs[0], perm), *scales)  # a quarter of the bytes is moved
         form, present = next(iter(forms.items()))
         return self.b(Transpose(between(form, perm)), present)
 

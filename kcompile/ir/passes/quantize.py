@@ -149,8 +149,21 @@ def narrow_values(graph: Graph, chosen: Sequence[Site]) -> list[Value]:
             result = _activated(node, readers)
             if result not in outputs:
                 wanted[result] = None
+    for value in list(wanted):
+        wanted.update(dict.fromkeys(_moved_from(value, wanted)))
     order = {value: i for i, value in enumerate((*graph.inputs, *(v for node in graph.nodes for v in node.outputs)))}
     return sorted((value for value in wanted if value.constant is None), key=order.__getitem__)
+
+
+def _moved_from(value: Value, wanted: Mapping[Value, None]) -> list[Value]:
+    """What stands between `value` and one of `wanted` that it was moved from."""
+    between: list[Value] = []
+    while value.producer and isinstance(value.op, _MOVES):
+        value = value.producer.inputs[0]
+        if value in wanted:
+            return between
+        between.append(value)
+    return []
 
 
 def kept_spans(spans: Mapping[Value, Range]) -> dict[Value, Range]:

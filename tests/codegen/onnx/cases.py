@@ -256,8 +256,8 @@ def constants() -> Iterator[Case]:
 def few_bits() -> Iterator[Case]:
     """Quantisation with one scale, a scale per index of an axis, and scales that are computed."""
     for zero in (np.uint8(128), np.int8(-3), np.uint8(0)):
-        yield ops.QuantizeLinear(), (f32("N", 3, 5), np.float32(0.03), np.asarray(zero))
-        yield ops.DequantizeLinear(), (of(zero.dtype.name, "N", 3, 5), np.float32(0.03), np.asarray(zero))
+        yield ops.QuantizeLinear(), (f32("N", 3, 5), np.asarray(0.03, np.float32), np.asarray(zero))
+        yield ops.DequantizeLinear(), (of(zero.dtype.name, "N", 3, 5), np.asarray(0.03, np.float32), np.asarray(zero))
     scales = np.linspace(0.01, 0.2, 5, dtype=np.float32)
     yield ops.QuantizeLinear(), (f32("N", 3, 5), scales, np.zeros((), np.int8))
     yield ops.DequantizeLinear(), (of("int32", "N", 5), scales, np.zeros((), np.int32))

@@ -111,7 +111,9 @@ def test_quantising_rounds_ties_to_even_and_saturates(lanes: int) -> None:
     numbers = np.array([0.5, 1.5, -0.5, 2.5, -2.5, 300, -300, np.inf, -np.inf, 0.49999997, 126.5, -1e30], np.float32)
     x = np.tile(numbers, (lanes, 1)).T.copy()
     for zero in (np.uint8(0), np.uint8(255), np.int8(-128), np.int8(3)):
-        graph = graph_of(ops.QuantizeLinear(), TensorType("float32", x.shape), np.float32(1.0), np.asarray(zero))
+        graph = graph_of(
+            ops.QuantizeLinear(), TensorType("float32", x.shape), np.asarray(1, np.float32), np.asarray(zero)
+        )
         limits = np.iinfo(zero.dtype)
         (y,) = Planned([graph])(graph, {"x0": x}).values()
         expected = [min(max(round(v) if np.isfinite(v) else v, -1000), 1000) + int(zero) for v in numbers.tolist()]
