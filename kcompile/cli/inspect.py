@@ -9,6 +9,7 @@ import click
 from kcompile import api
 from kcompile.cli import options
 from kcompile.cli.output import Progress, facts, heading, say, say_json, size, table
+from kcompile.cli.precision import noted, show_precision
 from kcompile.errors import ArtifactError
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph
@@ -128,10 +129,11 @@ def _show_artifact(path: Path, as_json: bool) -> None:
                 ("inputs", _named(session.inputs)),
                 ("outputs", _named(session.outputs)),
                 ("file", size(path.stat().st_size)),
-                *sorted((name, value) for name, value in session.notes.items() if name != SIGNATURE_KEY),
+                *noted({name: value for name, value in session.notes.items() if name != SIGNATURE_KEY}),
             ]
         )
     )
+    show_precision(session.notes)
 
 
 def _show_bundle(bundle: Bundle) -> None:
@@ -156,10 +158,11 @@ def _show_bundle(bundle: Bundle) -> None:
                 ("arena", size(arena) if isinstance(arena, int) else f"{arena} bytes" if arena else ""),
                 ("verified", "; ".join(seen)),
                 ("made by", versions),
-                *sorted(manifest["notes"].items()),
+                *noted(manifest["notes"]),
             ]
         )
     )
+    show_precision(manifest["notes"])
     say()
     rows = [[name, size(record["bytes"]), record["sha256"]] for name, record in manifest["members"].items()]
     say(table(["member", "size", "sha256"], rows, "<><"))

@@ -1,12 +1,14 @@
 """Lower precision on the command line: its options, and the report on it."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from kcompile.cli.output import table
+from kcompile.cli.output import say, table
+from kcompile.codegen.precision import PRECISION_KEY
 from kcompile.ir.passes.precision import PrecisionReport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,3 +85,22 @@ def precision_table(report: PrecisionReport) -> str:
         for layer in report.layers
     ]
     return table(["layer", "op", "precision", "relative error", "why"], rows, "<<<><")
+
+
+def noted(notes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The notes of an artifact in order, of the report on few bits the summary."""
+    report = _report(notes)
+    rest = sorted((name, value) for name, value in notes.items() if name != PRECISION_KEY)
+    return [*rest, *([("precision", precision_summary(report))] if report else [])]
+
+
+def show_precision(notes: Mapping[str, str]) -> None:
+    """Print the table of layers, where the notes of an artifact have one."""
+    report = _report(notes)
+    if report and report.layers:
+        say(f"\n{precision_table(report)}")
+
+
+def _report(notes: Mapping[str, str]) -> PrecisionReport | None:
+    text = notes.get(PRECISION_KEY)
+    return PrecisionReport.from_json(json.loads(text)) if text else None

@@ -5,8 +5,8 @@ narrowed.graph, narrowed.report
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -95,6 +95,13 @@ class PrecisionReport:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The report of JSON values, among which others may be."""
+        known = {key.name: values[key.name] for key in fields(cls) if key.name in values}
+        layers = tuple(LayerReport(**layer) for layer in values.get("layers", ()))
+        return cls(**{**known, "layers": layers, "notes": tuple(values.get("notes", ()))})
 
 
 @dataclass(frozen=True)
