@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         random,
         regularizers,
         saving,
+        tune,
         utils,
     )
     from kcompile.api import Artifact, compile, load, load_model, verify
@@ -82,6 +83,7 @@ __all__ = [
     "register_layer",
     "regularizers",
     "saving",
+    "tune",
     "utils",
     "verify",
 ]
@@ -102,6 +104,7 @@ _MODULES = {
     "random",
     "regularizers",
     "saving",
+    "tune",
     "utils",
 }
 

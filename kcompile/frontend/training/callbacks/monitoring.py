@@ -30,6 +30,11 @@ _RISING = (
 )
 
 
+def names_what_rises(name: str) -> bool:
+    """Whether a metric of that name is the better the more it is."""
+    return any(part in name for part in _RISING)
+
+
 class Monitor(Callback):
     """Base: decides whether a number of the logs got better.
 
@@ -61,8 +66,7 @@ class Monitor(Callback):
             return self.mode == "max"
         found = next((m for m in self.model.metrics if name == m.name or name.endswith(f"_{m.name}")), None)
         own = getattr(getattr(found, "fn", None), "__name__", "")
-        texts = (name, snake_case(type(found).__name__), own)
-        return any(part in text for part in _RISING for text in texts)
+        return any(map(names_what_rises, (name, snake_case(type(found).__name__), own)))
 
     def improves(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than `best`."""

@@ -55,7 +55,8 @@ class TensorBoard(Callback):
         embeddings_metadata: str | Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        self.log_dir, self.histogram_freq, self.write_graph = Path(log_dir), histogram_freq, write_graph
+        self.move(Path(log_dir))
+        self.histogram_freq, self.write_graph = histogram_freq, write_graph
         self.write_images, self.write_steps_per_second = write_images, write_steps_per_second
         self.update_freq = 1 if update_freq == "batch" else update_freq
         self.embeddings_freq, self.embeddings_metadata = embeddings_freq, embeddings_metadata
@@ -64,9 +65,13 @@ class TensorBoard(Callback):
         every = self.update_freq == "epoch" or _is_count(self.update_freq, 1)
         self._require(every, "update_freq", '"epoch", "batch" or a number of batches', update_freq)
         self._require(not profile_batch, "profile_batch", "0: kcompile writes no profiles", profile_batch)
-        self._train, self._validation = EventFile(self.log_dir / "train"), EventFile(self.log_dir / "validation")
         self._train_batch = self._test_batch = self._first_step = 0
         self._batch_start = self._epoch_start = 0.0
+
+    def move(self, log_dir: Path) -> None:
+        """Write to another folder from now on."""
+        self.log_dir = log_dir
+        self._train, self._validation = EventFile(log_dir / "train"), EventFile(log_dir / "validation")
 
     @staticmethod
     def _require(law: bool, argument: str, expected: str, received: object) -> None:

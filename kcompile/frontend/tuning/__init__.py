@@ -1,0 +1,17 @@
+"""Searches for hyper-parameters, in Keras Tuner's words, by Optuna."""
+
+from kcompile.frontend.tuning.hyperparameters import HyperParameters
+from kcompile.frontend.tuning.trial_callbacks import PruningCallback
+from kcompile.frontend.tuning.tuner import HyperModel, Objective, Tuner
+from kcompile.frontend.tuning.tuners import BayesianOptimization, Hyperband, RandomSearch
+
+__all__ = [
+    "BayesianOptimization",
+    "HyperModel",
+    "HyperParameters",
+    "Hyperband",
+    "Objective",
+    "PruningCallback",
+    "RandomSearch",
+    "Tuner",
+]
