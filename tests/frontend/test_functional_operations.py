@@ -111,12 +111,6 @@ def test_a_number_takes_the_kind_of_the_tensor() -> None:
             {},
             "a tensor is indexed by numbers, slices, None and `...`. Received: 'text'.",
         ),
-        (
-            "Argmax",
-            [X],
-            {"axis": None},
-            "`axis` of an operation Argmax or Argmin must be a number. Received: axis=None.",
-        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(name: str, args: list[Any], config: dict[str, Any], text: str) -> None:

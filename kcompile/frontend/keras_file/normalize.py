@@ -23,7 +23,7 @@ from kcompile.frontend.keras_file.old_spellings import (
 )
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
-from kcompile.frontend.operations import OPERATIONS, TENSORFLOW_FUNCTIONS
+from kcompile.frontend.operations import OPERATIONS, tensorflow_rule
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -149,7 +149,7 @@ class _Normalizer:
         registered, module = spec.get("registered_name"), spec.get("module")
         if _is_operation(spec, self.version):
             return LAYERS.get(f"keras.ops>{class_name}")
-        if class_name in _TENSORFLOW and spec["config"].get("function") not in TENSORFLOW_FUNCTIONS:
+        if class_name in _TENSORFLOW and tensorflow_rule(str(spec["config"].get("function"))) is None:
             return None
         own = module is None or str(module).split(".")[0] in _KERAS_PACKAGES
         names = [registered, class_name if own else f"{module}>{class_name}", class_name]

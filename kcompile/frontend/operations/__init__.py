@@ -1,7 +1,31 @@
 """Functions that stand in a graph by themselves: those of ``keras.ops``, and TensorFlow's in files of Keras 2."""
 
-from kcompile.frontend.operations import rules, shaping
+from kcompile.frontend.operations import (
+    arranging,
+    elementary,
+    network,
+    pictures,
+    products,
+    rules,
+    shaping,
+    statistics,
+    windows,
+)
 from kcompile.frontend.operations.operation import OPERATIONS, Operation
-from kcompile.frontend.operations.tensorflow import TENSORFLOW_FUNCTIONS, TensorFlowFunction
+from kcompile.frontend.operations.tensorflow import TensorFlowFunction, tensorflow_rule
 
-__all__ = ["OPERATIONS", "TENSORFLOW_FUNCTIONS", "Operation", "TensorFlowFunction", "rules", "shaping"]
+__all__ = [
+    "OPERATIONS",
+    "Operation",
+    "TensorFlowFunction",
+    "arranging",
+    "elementary",
+    "network",
+    "pictures",
+    "products",
+    "rules",
+    "shaping",
+    "statistics",
+    "tensorflow_rule",
+    "windows",
+]

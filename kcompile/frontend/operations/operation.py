@@ -21,7 +21,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.tracing import Trace
 from kcompile.frontend.training.naming import snake_case
-from kcompile.ir import ops
+from kcompile.ir import dims, ops
 from kcompile.ir.graph import Value
 from kcompile.ir.types import Array
 
@@ -193,3 +193,10 @@ def axis_of(x: Value, axis: int) -> int:
         ModelError: it is out of range.
     """
     return axes_of(x, axis)[0]
+
+
+def one_axis(t: Trace, x: Value, axis: int | None) -> tuple[Value, int]:
+    """`x` and an axis of it; for None, all elements on one axis."""
+    if axis is None:
+        return t(ops.Reshape((dims.mul(*x.type.shape),)), x), 0
+    return x, axis_of(x, axis)

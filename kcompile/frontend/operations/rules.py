@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from kcompile.errors import ModelError
 from kcompile.frontend import activations
-from kcompile.frontend.operations.operation import Number, as_value, axes_of, axis_of, operation, promoted
+from kcompile.frontend.operations.operation import Number, as_value, axes_of, one_axis, operation, promoted
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import ops
 from kcompile.ir.graph import Value
@@ -86,9 +85,10 @@ def _activation(name: str) -> Any:
 
 def _reduction(kind: Any) -> Any:
     def rule(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Value:
-        if initial is not None:
-            raise ModelError(f"`initial` of a reduction must be None. Received: initial={initial!r}.")
-        return t(kind(axes_of(x, axis), keepdims), x)
+        found = t(kind(axes_of(x, axis), keepdims), x)
+        if initial is None:
+            return found
+        return t(ops.Maximum() if kind is ops.ReduceMax else ops.Minimum(), *promoted(t, found, initial))
 
     return rule
 
@@ -133,16 +133,20 @@ def rsqrt(t: Trace, x: Value) -> Value:
 @operation("numpy", "Round")
 def round_(t: Trace, x: Value, *, decimals: int = 0) -> Value:
     """The nearest integers, halves to even ones."""
-    if decimals:
-        raise ModelError(f"`decimals` of an operation Round must be 0. Received: decimals={decimals}.")
-    return t(ops.Round(), x)
+    if not decimals:
+        return t(ops.Round(), x)
+    (scaled,) = promoted(t, x, floating=True)
+    factor = t.constant(np.asarray(10.0**decimals, scaled.type.dtype))
+    return as_value(t, t(ops.Div(), t(ops.Round(), t(ops.Mul(), scaled, factor)), factor), x.type.dtype)
 
 
 @operation("numpy", "Clip")
 def clip(t: Trace, x: Value, *, x_min: Any, x_max: Any) -> Value:
     """``min(max(x, x_min), x_max)``."""
-    low, high = (float(np.asarray(bound)) for bound in (x_min, x_max))
-    return t(ops.Clip(low, high), x)
+    if isinstance(x_min, Value) or isinstance(x_max, Value) or np.ndim(x_min) or np.ndim(x_max):
+        x, low, high = promoted(t, x, x_min, x_max)
+        return t(ops.Minimum(), t(ops.Maximum(), x, low), high)
+    return t(ops.Clip(float(np.asarray(x_min)), float(np.asarray(x_max))), x)
 
 
 @operation("numpy", "LogicalNot")
@@ -260,12 +264,10 @@ def all_(t: Trace, x: Value, *, axis: Any = None, keepdims: bool = False) -> Val
 
 
 def _position(t: Trace, x: Value, axis: int | None, keepdims: bool, which: Any) -> Value:
-    if axis is None:
-        raise ModelError("`axis` of an operation Argmax or Argmin must be a number. Received: axis=None.")
-    number = axis_of(x, axis)
+    rank = x.type.rank
+    x, number = one_axis(t, x, axis)
     found = as_value(t, t(ops.ArgReduce(number, which), x), "int32")
-    shape = list(x.type.shape)
-    shape[number] = 1
+    shape = [1 if i == number else extent for i, extent in enumerate(x.type.shape)] if axis is not None else [1] * rank
     return t(ops.Reshape(tuple(shape)), found) if keepdims else found
 
 
@@ -284,12 +286,5 @@ def argmin(t: Trace, x: Value, *, axis: int | None = None, keepdims: bool = Fals
 @operation("numpy", "Cumsum")
 def cumsum(t: Trace, x: Value, *, axis: int | None = None, dtype: str | None = None) -> Value:
     """The running sum along an axis."""
-    if axis is None:
-        raise ModelError("`axis` of an operation Cumsum must be a number. Received: axis=None.")
-    return t(ops.CumSum(axis_of(x, axis)), as_value(t, x, dtype or x.type.dtype))
-
-
-@operation("numpy", "Matmul")
-def matmul(t: Trace, x1: Value, x2: Value) -> Value:
-    """The matrix product over the last two axes."""
-    return t(ops.MatMul(), *promoted(t, x1, x2))
+    x, place = one_axis(t, as_value(t, x, dtype or x.type.dtype), axis)
+    return t(ops.CumSum(place), x)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.operations.operation import Number, as_value, axes_of, axis_of, operation, promoted
+from kcompile.frontend.operations.operation import Number, as_value, axes_of, axis_of, one_axis, operation, promoted
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
@@ -138,15 +138,13 @@ def pad(t: Trace, x: Value, constant_values: Any = None, *, pad_width: Any, mode
 
 @operation("numpy", "Take")
 def take(t: Trace, x: Value, indices: Any, *, axis: int | None = None) -> Value:
-    """Slices of `x` along an axis, by their numbers.
-
-    Raises:
-        ModelError: `axis` is None, for the flattened tensor.
-    """
-    if axis is None:
-        raise ModelError("`axis` of an operation Take must be a number. Received: axis=None.")
-    numbers = indices if isinstance(indices, Value) else t.constant(np.asarray(indices, np.int32))
-    return t(ops.Gather(axis_of(x, axis)), x, as_value(t, numbers, "int32"))
+    """Slices of `x` along an axis, by their numbers, which count from the end where they are negative."""
+    x, place = one_axis(t, x, axis)
+    if isinstance(indices, Value):
+        return t(ops.Gather(place), x, as_value(t, indices, "int32"))
+    numbers, extent = np.asarray(indices, np.int32), x.type.shape[place]
+    numbers = np.where(numbers < 0, numbers + extent, numbers) if isinstance(extent, int) else numbers
+    return t(ops.Gather(place), x, t.constant(numbers.astype(np.int32)))
 
 
 @operation("numpy", "OnesLike")
