@@ -3,8 +3,10 @@
 import fcntl
 import json
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -59,23 +61,21 @@ class Store:
         self.study: Study = self._study(direction, pruner)
 
     def _clear(self) -> None:
-        (self.folder / "trials.db").unlink(missing_ok=True)
-        (self.folder / "trials.db-journal").unlink(missing_ok=True)
+        for path in self.folder.glob("trials.db*"):
+            path.unlink()
         for path in self.folder.glob("trial_*"):
             shutil.rmtree(path)
 
     def _study(self, direction: Direction, pruner: "BasePruner") -> "Study":
-        from sqlalchemy import URL
         from sqlalchemy.exc import SQLAlchemyError
 
-        url = URL.create("sqlite", database=str(self.folder.absolute() / "trials.db"))
         wanted = {"min": "minimize", "max": "maximize"}[direction]
         try:
-            storage = self.optuna.storages.RDBStorage(url.render_as_string())
+            storage = self._storage()
             study = self.optuna.create_study(
                 storage=storage, study_name="search", direction=wanted, pruner=pruner, load_if_exists=True
             )
-        except (SQLAlchemyError, RuntimeError, ValueError) as error:
+        except (SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError) as error:
             raise ModelError(f"{self.folder / 'trials.db'} is no store of a search. Delete it. ({error})") from error
         if study.direction.name.lower() != wanted:
             law = f"the search in {self.folder} must go on with its objective"
@@ -84,6 +84,18 @@ class Store:
                 f"{law}. Received: {received}. Give overwrite=True to begin anew, or another project_name."
             )
         return study
+
+    def _storage(self) -> Any:
+        """The database; with a log that is written ahead it stays whole without waiting for the disk at every trial."""
+        from sqlalchemy import URL, event
+
+        path = str(self.folder.absolute() / "trials.db")
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+        storage = self.optuna.storages.RDBStorage(URL.create("sqlite", database=path).render_as_string())
+        event.listen(storage.engine, "connect", _relax)
+        storage.engine.dispose()
+        return storage
 
     # -- one search at a time -----------------------------------------------------------------------------------------
 
@@ -181,6 +193,10 @@ class Store:
     def folder_of(self, number: int) -> Path:
         """Where a trial keeps its files."""
         return self.folder / f"trial_{number:04d}"
+
+
+def _relax(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def draw(trial: "Trial", entry: Entry) -> Any:

@@ -30,11 +30,9 @@ class SaveBestEpoch(Monitor):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.seen = list(logs or {})
-        with warnings.catch_warnings():
-            # An objective that is never seen is an error at the end.
-            warnings.simplefilter("ignore")
-            value = self.watched(logs)
-        if value is None or math.isnan(value) or not self.improves(value, self.best):
+        # An objective that is never seen is an error at the end.
+        value = float((logs or {}).get(self.monitor, math.nan))
+        if math.isnan(value) or not self.improves(value, self.best):
             return
         self.best, self.best_epoch = value, epoch
         if self._least is None or self.improves(value, self._least):

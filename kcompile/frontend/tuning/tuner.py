@@ -140,6 +140,7 @@ class Tuner:
         probe = HyperParameters(**self._options)
         self._build(probe)
         self.project_dir = Path(directory) / project_name
+        self.make_sampler(0)
         self._store = Store(self.project_dir, self.objective.direction, self.make_pruner(pruner), overwrite)
         self._store.check_same("objective", {"name": self.objective.name})
         self._store.check_same("hyper-parameters", described(list(probe.space.values())))

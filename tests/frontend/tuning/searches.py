@@ -41,7 +41,7 @@ class Killer(kcompile.callbacks.Callback):
 
 def search(folder: Path) -> str:
     tuner = tune.BayesianOptimization(
-        build, "val_loss", 4, num_initial_points=2, seed=5, directory=folder, project_name="p", pruner="median"
+        build, "val_loss", 3, num_initial_points=2, seed=5, directory=folder, project_name="p", pruner="median"
     )
     tuner.search(X, Y, epochs=3, validation_split=0.3, verbose=0, batch_size=16, callbacks=[Killer()])
     digest = hashlib.sha256()
