@@ -22,6 +22,7 @@ from kcompile.runtime.load import existing, is_artifact, load_bundle
 from kcompile.runtime.load import load as load_artifact
 from kcompile.runtime.reference import ReferenceSession
 from kcompile.runtime.session import THREADS_KEY, check_threads
+from kcompile.runtime.signing import check_private_key
 
 if TYPE_CHECKING:
     from kcompile.codegen.backends import Backend, Program
@@ -99,6 +100,7 @@ def compile(
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     threads: int | None = None,
     seed: int = 0,
+    sign: PathLike | None = None,
     on_stage: Callable[[str], None] | None = None,
     precision: str = "float32",
     calibration: "str | Path | Mapping[str, Array] | None" = None,
@@ -121,6 +123,7 @@ def compile(
         shapes: extents to fix, by input: ``{"image": (None, 224, 224, 3)}``; None leaves an extent as it is.
         threads: threads of a session that is loaded without saying how many; by default all CPUs.
         seed: of the inputs that the artifact is verified on.
+        sign: a PEM file with a private key of P-256, P-384 or P-521, to sign a bundle with; `load` checks it.
         on_stage: called with the name of each stage as it begins.
         precision: ``"float32"``, ``"bf16"`` or ``"int8"`` for the products of convolutions and dense layers.
         calibration: rows of real inputs, in an ``.npz`` file or by name; without, int8 serves dense layers alone.
@@ -157,6 +160,7 @@ def compile(
     request.check()
     chosen = backend(target, precision=precision, **options)
     path = _output_path(chosen, _name_of(model), output)
+    _check_signing(path, sign)
     clock = _Clock(on_stage)
     clock.start("reading the model")
     keras_model, file = _model_of(model, weights)
@@ -172,7 +176,7 @@ def compile(
     clock.start("verifying")
     report = _verified(graph, program, chosen, seed)
     clock.start("writing")
-    _write(path, program, notes, report)
+    _write(path, program, notes, report, sign)
     return Artifact(path, target, path.stat().st_size, report, clock.stop(), narrow.report if narrow else None)
 
 
@@ -197,22 +201,26 @@ def trace(model: "Model", shapes: Mapping[str, Sequence[int | None]] | None = No
     return fix_shapes(model.trace(), shapes or {})
 
 
-def load(path: PathLike, threads: int | None = None, check: bool = False) -> Session:
+def load(path: PathLike, threads: int | None = None, check: bool = False, key: PathLike | None = None) -> Session:
     """A session of an ``.onnx`` file, of a bundle, zipped or unpacked, or of a Keras file (by the NumPy reference).
 
     Args:
         path: the file or folder.
         threads: threads of one call; by default what the artifact was compiled for, else all CPUs.
         check: compare the SHA-256 of a bundle's members too, not only their CRC-32.
+        key: a PEM file with the public key that a bundle must be signed by.
 
     Raises:
-        ArtifactError: there is no such file, or it is damaged, of another machine or of another schema.
+        ArtifactError: there is no such file, or it is damaged, of another machine or of another schema, or not signed
+            by the key.
         ModelError: the Keras model cannot be read.
         MissingExtra: the artifact's engine is not installed.
     """
     found = existing(path)
     if not is_keras_file(found):
-        return load_artifact(found, threads, check)
+        return load_artifact(found, threads, check, None if key is None else Path(key))
+    if key is not None:
+        raise ArtifactError(f"{found.name} is no bundle, and so has no signature that `key` could check.")
     check_threads(threads)
     model = load_model(found, compile=False)
     graph = model.trace()
@@ -390,13 +398,24 @@ def _output_path(chosen: "Backend", name: str, output: PathLike | None) -> Path:
     return path
 
 
-def _write(path: Path, program: "Program", notes: Mapping[str, str], report: "Report") -> None:
+def _check_signing(path: Path, key: PathLike | None) -> None:
+    """Make sure before the work that the result can be signed."""
+    if key is None:
+        return
+    if path.suffix != ".kcb":
+        raise TargetError(f"`sign` is for bundles. Received: the output {path}. Write a .kcb file.")
+    check_private_key(Path(key))
+
+
+def _write(
+    path: Path, program: "Program", notes: Mapping[str, str], report: "Report", key: PathLike | None = None
+) -> None:
     """Write the program as a bundle, or as the bare ONNX file that it is."""
     from kcompile.codegen.bundle import Contents, replacing, write_bundle
 
     with replacing(path) as file:
         if path.suffix == ".kcb":
-            write_bundle(file, Contents(program, notes, report))
+            write_bundle(file, Contents(program, notes, report, None if key is None else Path(key)))
         else:
             file.write(program.members[program.artifact["model"]])
 

@@ -13,6 +13,7 @@ threads = click.option(
     metavar="COUNT",
     help="Threads of one call.  [default: what it was compiled for, else all CPUs]",
 )
+key = click.option("--key", type=EXISTING, metavar="PEM", help="Public key that a bundle must be signed by.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of the inputs that are drawn.")
 

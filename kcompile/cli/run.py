@@ -18,14 +18,17 @@ from kcompile.cli.output import Progress, say
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows per call.")
 @options.threads
-def command(artifact: Path, inputs: Path, outputs: Path, batch_size: int, threads: int | None) -> None:
+@options.key
+def command(
+    artifact: Path, inputs: Path, outputs: Path, batch_size: int, threads: int | None, key: Path | None
+) -> None:
     """Run an artifact, or a Keras file by the reference, on the arrays in a file.
 
     X.npz names its arrays as the model names its inputs, or in0, in1 and so on; a model of one input takes an .npy too.
     """
     with Progress() as progress:
         progress.stage("running")
-        session = api.load(artifact, threads)
+        session = api.load(artifact, threads, key=key)
         results = session.predict_named(read_inputs(inputs, list(session.inputs)), batch_size)
         write_outputs(outputs, results)
     shapes = ", ".join(f"{name} {array.dtype.name}{list(array.shape)}" for name, array in results.items())

@@ -20,11 +20,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from kcompile.codegen import sbom
 from kcompile.codegen.backends import Program
 from kcompile.codegen.parity import Report, Samples
 from kcompile.errors import ArtifactError
 from kcompile.ir.types import Array
 from kcompile.runtime.bundle import ALIGNMENT, MANIFEST, SAMPLES, SCHEMA, manifest_digest
+from kcompile.runtime.signing import SEAL, seal
 
 # The earliest date that a zip can hold: nothing in a bundle depends on when it was made.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -39,11 +41,15 @@ _ZIP64_EXTRA = 20
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a bundle: a program, what is to be said about its making, and what the verification saw."""
+    """What goes into a bundle: a program, what is to be said about its making, and what the verification saw.
+
+    With `key`, a PEM file with a private key, the bundle is signed.
+    """
 
     program: Program
     notes: Mapping[str, str]
     report: Report
+    key: Path | None = None
 
 
 @contextmanager
@@ -71,11 +77,18 @@ def write_bundle(file: BinaryIO, contents: Contents) -> None:
         **contents.program.recorded(contents.report),
         SAMPLES: samples_npz(contents.report.samples),
     }
-    manifest = _manifest(contents, members)
+    program = contents.program
+    members[sbom.MEMBER] = sbom.bill(program.signature, contents.notes, _versions(program), members)
+    files = {MANIFEST: json.dumps(_manifest(contents, members), indent=2).encode() + b"\n", **members}
+    if contents.key:
+        files[SEAL] = seal(program.signature.name, files, contents.key)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        _store(archive, file, MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
-        for name, content in members.items():
+        for name, content in files.items():
             _store(archive, file, name, content)
+
+
+def _versions(program: Program) -> dict[str, str]:
+    return {"kcompile": version("kcompile"), "numpy": version("numpy"), **program.versions}
 
 
 def samples_npz(samples: Samples) -> bytes:
@@ -107,7 +120,7 @@ def _manifest(contents: Contents, members: Mapping[str, bytes | memoryview]) -> 
         "target": dict(program.target),
         "memory": dict(program.memory),
         "notes": dict(contents.notes),
-        "versions": {"kcompile": version("kcompile"), "numpy": version("numpy"), **program.versions},
+        "versions": _versions(program),
         "verification": contents.report.to_json(),
         "members": {
             name: {

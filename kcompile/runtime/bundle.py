@@ -14,7 +14,7 @@ import platform
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 from kcompile.errors import ArtifactError
 from kcompile.ir.types import Array
 from kcompile.runtime.signature import Signature, as_count, as_dict, as_list, as_text
+from kcompile.runtime.signing import SEAL, check_seal
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -42,6 +43,17 @@ class Bundle:
     manifest: Mapping[str, Any]
     signature: Signature
     members: Mapping[str, memoryview]
+    raw_manifest: memoryview = field(repr=False)
+    seal: memoryview | None = field(default=None, repr=False)
+
+    def check_key(self, key: Path) -> None:
+        """Make sure that the bundle was signed by the private key that belongs to the public one in a PEM file.
+
+        Raises:
+            ArtifactError: it was not, or has been changed since.
+            MissingExtra: the package that computes with keys is not installed.
+        """
+        check_seal(self.path.name, self.seal, {MANIFEST: self.raw_manifest, **self.members}, key)
 
     def member(self, key: str) -> memoryview:
         """The member that the manifest's `artifact` names under `key`."""
@@ -105,10 +117,13 @@ def open_bundle(path: Path) -> Bundle:
         ArtifactError: it is damaged, or this version of kcompile does not know its schema.
     """
     contents = _folder_members(path) if path.is_dir() else _zip_members(path)
-    manifest = _manifest(path, contents.pop(MANIFEST, None))
+    raw, seal = contents.pop(MANIFEST, None), contents.pop(SEAL, None)
+    manifest = _manifest(path, raw)
     try:
         _check_members(path, as_dict(manifest.get("members"), "members"), contents)
-        return Bundle(path, manifest, Signature.from_json(manifest.get("signature")), contents)
+        return Bundle(
+            path, manifest, Signature.from_json(manifest.get("signature")), contents, raw or memoryview(b""), seal
+        )
     except ArtifactError as error:
         raise error if str(error).startswith(path.name) else _damaged(path, f"in its manifest, {error}") from None
 
@@ -204,7 +219,7 @@ def _folder_members(path: Path) -> dict[str, memoryview]:
     """The files that the manifest names, and the manifest."""
     members = {MANIFEST: _mapped(path / MANIFEST)} if (path / MANIFEST).is_file() else {}
     stated = as_dict(_manifest(path, members.get(MANIFEST)).get("members"), "members")
-    for name in stated:
+    for name in (*stated, SEAL):
         _check_name(path, name)
         if (path / name).is_file():
             members[name] = _mapped(path / name)

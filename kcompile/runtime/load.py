@@ -15,26 +15,34 @@ from kcompile.runtime.signature import as_count, as_dict, as_dim, as_list, as_te
 _ONNX_START = b"\x08"
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None, check: bool = False) -> Session:
+def load(
+    path: str | os.PathLike[str], threads: int | None = None, check: bool = False, key: Path | None = None
+) -> Session:
     """The session of an ``.onnx`` file or a bundle, zipped or unpacked.
 
     Args:
         path: the artifact.
         threads: threads of one call; by default as many as this process may use CPUs.
         check: compare the SHA-256 of a bundle's members too, not only their CRC-32.
+        key: a PEM file with the public key that a bundle must be signed by.
 
     Raises:
-        ArtifactError: there is no such artifact, or it is damaged, of another machine or of another schema.
+        ArtifactError: there is no such artifact, or it is damaged, of another machine or of another schema, or not
+            signed by the key.
         MissingExtra: its engine is not installed.
     """
     artifact = existing(path)
     if is_bundle(artifact):
         bundle = open_bundle(artifact)
+        if key:
+            bundle.check_key(key)
         if check:
             bundle.check()
         return load_bundle(bundle, threads)
     if artifact.is_dir():
         raise ArtifactError(f"{artifact} is a folder, but no unpacked bundle: it holds no manifest.json.")
+    if key:
+        raise ArtifactError(f"{artifact.name} is no bundle, and so has no signature that `key` could check.")
     _require_onnx(artifact)
     from kcompile.runtime.onnx import OnnxSession
 

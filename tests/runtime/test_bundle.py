@@ -54,7 +54,7 @@ def test_members_are_stored_at_multiples_of_64_bytes_with_one_date(native: Path)
     content = native.read_bytes()
     with zipfile.ZipFile(native) as archive:
         assert archive.testzip() is None
-        assert archive.namelist() == [MANIFEST, "model.so", "weights.bin", "samples.npz"]
+        assert archive.namelist() == [MANIFEST, "model.so", "weights.bin", "samples.npz", "sbom.cdx.json"]
         for info in archive.infolist():
             assert info.compress_type == zipfile.ZIP_STORED
             assert info.date_time == (1980, 1, 1, 0, 0, 0)
@@ -123,7 +123,7 @@ def test_a_changed_byte_is_refused_or_changes_nothing(native: Path, tmp_path: Pa
     assert refusals > 100
 
 
-@pytest.mark.parametrize("member", ["model.so", "weights.bin", "samples.npz"])
+@pytest.mark.parametrize("member", ["model.so", "weights.bin", "samples.npz", "sbom.cdx.json"])
 def test_a_changed_byte_in_a_member_is_refused(native: Path, tmp_path: Path, member: str) -> None:
     contents = members(native)
     changed = bytearray(contents[member])
@@ -158,7 +158,7 @@ def test_a_changed_manifest_is_refused(native: Path, tmp_path: Path) -> None:
     assert refused(path) == "b.kcb is damaged: manifest.json has been changed. Copy or compile it again."
 
 
-@pytest.mark.parametrize("member", ["model.so", "weights.bin", "samples.npz"])
+@pytest.mark.parametrize("member", ["model.so", "weights.bin", "samples.npz", "sbom.cdx.json"])
 def test_a_missing_member_is_named(native: Path, tmp_path: Path, member: str) -> None:
     contents = members(native)
     del contents[member]

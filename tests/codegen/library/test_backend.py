@@ -115,6 +115,7 @@ def test_the_loader_is_only_where_a_shared_library_is(tmp_path: Path):
         "mlp.rs",
         "main.c",
         "samples.npz",
+        "sbom.cdx.json",
     ]
     assert list(members) == names
 

@@ -38,9 +38,10 @@ static bool agrees()
     return true;
 }
 
+static m_cpp::Model model;
+
 int main()
 {
-    static m_cpp::Model model;
     if (model.run(in_x, y) != 0 || !agrees()) {
         return 1;
     }
