@@ -198,6 +198,8 @@ class Layer(ABC):
     dtype: str = "float32"
     # Shape of one sample, or of a batch, given to the first layer of a Sequential in place of an Input.
     input_shape: Shape | None = field(default=None, repr=False)
+    # The extent of samples that are vectors, in place of `input_shape`.
+    input_dim: int | None = field(default=None, repr=False)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -220,13 +222,14 @@ class Layer(ABC):
         autocast: bool = True,
         name: str | None = None,
         input_shape: Shape | None = None,
+        input_dim: int | None = None,
         **others: Any,
     ) -> None:
         if others:
             law = f"layer {type(self).__name__} takes name, trainable, dtype, autocast and activity_regularizer here"
             raise ModelError(f"{law}. Received: {', '.join(others)}.")
         object.__setattr__(self, "name", name or "")
-        self.trainable, self.dtype, self.input_shape = trainable, dtype, input_shape
+        self.trainable, self.dtype, self.input_shape, self.input_dim = trainable, dtype, input_shape, input_dim
         self.activity_regularizer = activity_regularizer
         if not autocast:
             object.__setattr__(self, "autocast", False)
@@ -234,6 +237,8 @@ class Layer(ABC):
 
     def __post_init__(self) -> None:
         self.name = self.name or unique_name(type(self).__name__)
+        if self.input_dim is not None and self.input_shape is None and "input_dim" in _unstated(self):
+            self.input_shape = (self.input_dim,)
         self.dtype = _policy_name(self.dtype)
         known = self.dtype.removeprefix("mixed_") in SHORT_DTYPES
         self.require(known or not self.has_policy, "dtype", 'a dtype, or the policy "mixed_float16"')
@@ -330,7 +335,7 @@ class Layer(ABC):
         from kcompile.frontend.inputs import Input
 
         tensors = tuple(map_shapes(lambda shape: Input(batch_shape=shape), each) for each in shapes)
-        types = result_types(self, tensors, {})
+        types, _ = result_types(self, tensors, {})
         return map_structure(lambda type: KerasTensor(type).shape, types)
 
     # -- what files hold beside config and weights ------------------------------------------------------------------
@@ -464,7 +469,7 @@ class Layer(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal layer, as Keras names them."""
-        left_out = {"input_shape", *self.hidden_fields}
+        left_out = {*_unstated(self), *self.hidden_fields}
         left_out |= {name for name in self.optional_fields if getattr(self, name) is None}
         config = {f.name: _serialize(f.name, getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
         return config | custom.arguments(self) if self.is_users_own() else config
@@ -534,6 +539,11 @@ class Layer(ABC):
 
 # The order of `add_weight`'s arguments in Keras 3.
 _KERAS_ORDER = ("shape", "initializer", "dtype", "trainable")
+
+
+def _unstated(layer: Layer) -> set[str]:
+    """Fields that place a layer in a model and are no part of its config; a layer may have one of that name itself."""
+    return {f.name for f in fields(layer) if f.name in ("input_shape", "input_dim") and f.kw_only}
 
 
 def map_shapes(function: Callable[[Any], Any], shapes: Any) -> Any:

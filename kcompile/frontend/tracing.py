@@ -32,6 +32,8 @@ class KerasTensor(Unknown):
     name: str = ""
     call: "Call | None" = field(default=None, repr=False)
     index: int = 0
+    # The type of its mask, where it has one.
+    mask_type: TensorType | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -242,15 +244,17 @@ def ensure_built(layer: "Layer", shapes: Sequence[Shape]) -> None:
 def apply_symbolically(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record a call of `layer` and return its results as symbolic tensors, in the structure that the layer returns."""
     call = Call(layer, args, kwargs)
-    types = result_types(layer, args, kwargs)
-    numbers = iter(range(len(list(flatten(types)))))
-    call.outputs = map_structure(lambda type: KerasTensor(type, layer.name, call, next(numbers)), types)
+    types, masks = result_types(layer, args, kwargs)
+    numbers, queue = iter(range(len(list(flatten(types))))), iter(flatten(masks))
+    call.outputs = map_structure(
+        lambda type: KerasTensor(type, layer.name, call, next(numbers), next(queue, None)), types
+    )
     layer.calls.append(call)
     return call.outputs
 
 
-def result_types(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The types of a layer's results on symbolic tensors, in the structure that the layer returns."""
+def result_types(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The types of a layer's results on symbolic tensors, and of their masks, in the structures that it returns."""
     b = Builder("shape inference")
     t = Trace(b, lambda weight, path: b.input(path, type_of(weight.value)))
     t.for_shapes = True
@@ -258,8 +262,15 @@ def result_types(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) 
     def value_of(tensor: Any) -> Any:
         return b.input(f"input_{id(tensor)}", tensor.type) if isinstance(tensor, KerasTensor) else tensor
 
+    tensors = [leaf for leaf in flatten((args, kwargs)) if isinstance(leaf, KerasTensor)]
+    masks = [None if x.mask_type is None else b.input(f"mask_{id(x)}", x.mask_type) for x in tensors]
     values, value_kwargs = map_structure(value_of, (args, kwargs))
-    return map_structure(lambda value: value.type, t.run(layer, *values, **value_kwargs))
+    results, found = t.run_with_mask(layer, *values, masks=masks, **value_kwargs)
+    return map_structure(_type_of, results), map_structure(_type_of, found)
+
+
+def _type_of(value: Any) -> TensorType | None:
+    return value.type if isinstance(value, Value) else None
 
 
 def holds_symbols(structure: Any) -> bool:

@@ -1,7 +1,7 @@
 """Layers that mix features, look vectors up, and say which steps count."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kcompile.frontend import activations
@@ -63,7 +63,7 @@ class Embedding(Layer):
     supports_masking = True
     optional_fields = frozenset({"lora_rank", "lora_alpha"})
 
-    input_dim: int
+    input_dim: int = field()  # pyright: ignore[reportIncompatibleVariableOverride]
     output_dim: int
     embeddings_initializer: Any = "uniform"
     embeddings_regularizer: Any = None
@@ -104,7 +104,7 @@ class ReversibleEmbedding(Embedding):
     ``cap * tanh(x / cap)``.
     """
 
-    input_dim: int
+    input_dim: int = field()
     output_dim: int
     tie_weights: bool = True
     embeddings_initializer: Any = "uniform"

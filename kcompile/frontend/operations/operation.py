@@ -45,7 +45,8 @@ class Definition:
     @cached_property
     def signature(self) -> inspect.Signature:
         """That of the function in ``keras.ops``: what has no default stands first."""
-        found = [self.parameters[name] for name in self.order or self.parameters]
+        names = self.order or self.parameters
+        found = [self.parameters[name].replace(annotation=inspect.Parameter.empty) for name in names]
         several = [p for p in found if p.kind == p.VAR_POSITIONAL]
         required = [p for p in found if p.default is p.empty and p not in several]
         rest = [p for p in found if p.default is not p.empty]

@@ -18,9 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def as_array(value: Any) -> Array:
-    """`value` as an array: floats in single precision, as Keras takes them."""
+    """`value` as an array: doubles in single precision, as Keras takes them."""
     array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def compute(write: Callable[..., Any], *arrays: Any) -> Any:
