@@ -16,7 +16,8 @@ import numpy as np
 
 from kcompile.codegen.lowering import LoweringTable
 from kcompile.codegen.tvm import math as polynomials
-from kcompile.codegen.tvm.expr import Expr, constant, is_nan, maximum, minimum, select, unary
+from kcompile.codegen.tvm.compiler import tirx
+from kcompile.codegen.tvm.expr import Expr, constant, is_nan, maximum, minimum, prim_type, select, unary
 from kcompile.codegen.tvm.tir import Function
 from kcompile.ir import ops
 from kcompile.ir.op import Op
@@ -339,8 +340,24 @@ def _dequantize_linear(f: Function, op: Op, x: Expr, scale: Expr, zero: Expr) ->
     return (x.cast("int32") - zero.cast("int32")).cast(scale.dtype) * scale
 
 
+# LLVM makes one instruction of this, where there is one.
+_ROUNDING = """target triple = "x86_64-linux-gnu"
+define linkonce_odr <{lanes} x i16> @kc_bf16_{lanes}(<{lanes} x float> %x) #0 {{
+  %y = fptrunc <{lanes} x float> %x to <{lanes} x bfloat>
+  %r = bitcast <{lanes} x bfloat> %y to <{lanes} x i16>
+  ret <{lanes} x i16> %r
+}}
+attributes #0 = {{ alwaysinline "target-features"="+avx512f,+avx512vl,+avx512bf16" }}
+"""
+_LEAST_LANES = 4
+
+
 @VECTOR.register(ops.ToBfloat16)
 def _to_bfloat16(f: Function, op: Op, x: Expr) -> Expr:
+    if x.lanes >= _LEAST_LANES and "+avx512bf16" in f.machine.features:
+        f.import_llvm(_ROUNDING.format(lanes=x.lanes))
+        node = tirx.call_extern(prim_type("uint16", x.lanes), f"kc_bf16_{x.lanes}", x.node)
+        return Expr(node, "uint16", x.lanes)
     bits = f.let(x.bits("uint32"))
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return select(is_nan(x), (bits >> 16) | 0x40, rounded).cast("uint16")

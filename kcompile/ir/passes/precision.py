@@ -99,9 +99,10 @@ class PrecisionReport:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The report of JSON values, among which others may be."""
-        known = {key.name: values[key.name] for key in fields(cls) if key.name in values}
-        layers = tuple(LayerReport(**layer) for layer in values.get("layers", ()))
-        return cls(**{**known, "layers": layers, "notes": tuple(values.get("notes", ()))})
+        known: dict[str, Any] = {key.name: values[key.name] for key in fields(cls) if key.name in values}
+        known["layers"] = tuple(LayerReport(**layer) for layer in values.get("layers", ()))
+        known["notes"] = tuple(values.get("notes", ()))
+        return cls(**known)
 
 
 @dataclass(frozen=True)

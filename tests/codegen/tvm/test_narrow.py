@@ -92,6 +92,15 @@ def test_products_of_bfloat16_match_float64(target: Machine) -> None:
         planned.check(graph, inputs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("height", "width", "channels", "filters"), [(14, 13, 32, 40), (9, 30, 17, 66)])
+def test_winograd_in_bfloat16_is_off_by_its_roundings_alone(height: int, width: int, channels: int, filters: int):
+    x, kernel = bfloat16(2, height, width, channels), bfloat16(3, 3, channels, filters)
+    graph = graph_of(ops.ConvNarrow((1, 1), "same"), TensorType("uint16", x.shape), kernel)
+    planned = Planned([graph], with_narrow_products(host()))
+    # 9 * channels products of numbers of deviation 1, each off by a few 2^-9: some deviations of their sum.
+    planned.check(graph, {"x0": x}, atol=8 * 2**-9 * np.sqrt(9 * channels))
+
+
 def test_products_are_sums_written_out_and_not_only_what_the_op_says() -> None:
     x, kernel = integers(3, 10), integers(10, 5, dtype="int8")
     graph = graph_of(ops.DenseNarrow(), TensorType("uint8", (3, 10)), kernel)

@@ -10,15 +10,18 @@ from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.dense import constant_of
 from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, factors_of, fetched, pack_words
+from kcompile.codegen.tvm.kernels.narrow_winograd import NarrowWinograd, bfloat16_pays, transformed_words
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, block, choose, row_pieces
-from kcompile.codegen.tvm.plan import TVM, Plan, Tail
+from kcompile.codegen.tvm.kernels.winograd import unit_of
+from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import OpenWindows, Piece, Row, Windows, segments_of
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node, Value
+from kcompile.ir.ops.quantization import bfloat16_value
 from kcompile.ir.types import Array
 
 # Weights of at most this many bytes stay in the second-level cache, so that each row tile may run through all of them.
@@ -279,6 +282,9 @@ def conv(plan: Plan, node: Node) -> None:
         outer = 1 if isinstance(pixels, int) and pixels >= _FEW_PIXELS else 0
         _emit_matrix(plan, node, outer, weights.reshape(-1, filters), bias)
         return
+    if x.type.dtype == "uint16" and bfloat16_pays(plan.machine, windows, op.groups, filters):
+        _emit_winograd(plan, node, windows, weights, bias)
+        return
     out, per_group = windows.out[-1], filters // op.groups
     row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
     tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes)
@@ -289,6 +295,17 @@ def conv(plan: Plan, node: Node) -> None:
     spec = NarrowConv(factors, windows, op.groups, filters, tile, grid, bias is not None, tail.chain)
     packed = _packed(plan, weights, spec)
     plan.emit(spec, x, packed, *([bias] if bias else []), *tail.operands, tail.result)
+
+
+def _emit_winograd(plan: Plan, node: Node, windows: Windows, weights: Array, bias: Value | None) -> None:
+    tail, filters = plan.tail(node), weights.shape[-1]
+    draft = NarrowWinograd(windows, filters, (1, 1), 1, 1, bias is not None, tail.chain)
+    rows, parts = unit_of(draft.tiles)
+    tile = choose(plan.machine, rows * draft.tiles[1], filters)
+    spec = replace(draft, tile=tile, rows=rows, parts=parts)
+    packed = transformed_words(bfloat16_value(weights), _blocks(plan, filters, tile[1]))
+    scratch = (Temporary(type, per_thread=True) for type in (spec.scratch, spec.transformed))
+    plan.emit(spec, node.inputs[0], packed, *([bias] if bias else []), *tail.operands, *scratch, tail.result)
 
 
 def _packed(plan: Plan, weights: Array, spec: NarrowConv) -> Array:

@@ -22,7 +22,7 @@ from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir.types import Array, TensorType
 
 # Inputs per side of a tile; results per side; elements of a transformed tile.
-_SIDE, _STEP, _PLACES = 4, 2, 16
+_SIDE, _STEP, PLACES = 4, 2, 16
 # Tiles whose transformed inputs stay in the second-level cache while all filters use them.
 _TILES = 56
 # Channels below which the transforms cost more than they save.
@@ -60,7 +60,7 @@ class Winograd(Kernel, family="winograd"):
     pooled: Kind | None = None
 
     def build(self, f: Function) -> None:
-        _WinogradFunction(f, self).write()
+        WinogradFunction(f, self).write()
 
     @property
     def out(self) -> tuple[int, int]:
@@ -77,25 +77,26 @@ class Winograd(Kernel, family="winograd"):
     def scratch(self) -> TensorType:
         """The transformed inputs of a unit, and its sums for one panel of filters."""
         tiles = self.rows * self.tiles[1]
-        size = _place(tiles, self.windows.channels) + _place(tiles, self.tile[1])
-        return TensorType("float32", (_PLACES * size,))
+        size = place_of(tiles, self.windows.channels) + place_of(tiles, self.tile[1])
+        return TensorType("float32", (PLACES * size,))
 
 
-def _place(tiles: int, width: int) -> int:
+def place_of(tiles: int, width: int) -> int:
     """The distance between the places of the tiles."""
     return tiles * width + _GAP
 
 
-class _WinogradFunction:
+class WinogradFunction:
+    """A convolution being written."""
+
     def __init__(self, f: Function, spec: Winograd) -> None:
         self._f = f
         self._spec = spec
-        self._x = f.pointer("x")
-        self._w = f.pointer("w")
+        self._declare_factors(f)
         self._bias = f.pointer("bias") if spec.bias else None
         self._epilogue = Epilogue(f, spec.epilogue)
         self._plain = Epilogue(f, Chain((spec.epilogue.result,), spec.epilogue.result))
-        self._scratch = f.pointer("scratch")
+        self._declare_scratch(f)
         self._y = f.pointer("y", spec.epilogue.result.dtype)
         self._batch = f.extent(spec.windows.batch)
         self._height, self._width = (int(extent) for extent in spec.windows.spatial)
@@ -105,6 +106,14 @@ class _WinogradFunction:
         self._across = spec.tiles[1]
         full, narrow = divmod(spec.filters, spec.tile[1])
         self._panels = Panels(full, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
+
+    def _declare_factors(self, f: Function) -> None:
+        self._x = f.pointer("x")
+        self._w = f.pointer("w")
+
+    def _declare_scratch(self, f: Function) -> None:
+        self._scratch = f.pointer("scratch")
+        self._inputs = self._scratch
 
     def write(self) -> None:
         """Threads share blocks of rows of tiles, and the parts of the filters."""
@@ -199,8 +208,8 @@ class _WinogradFunction:
         number, tiles = tile
         for j in range(_SIDE):
             for i, value in enumerate(self._input_matrix([row[j] for row in rows])):
-                place = (i * _SIDE + j) * _place(tiles, channels)
-                self._scratch.store(place + number * channels + c, value)
+                place = (i * _SIDE + j) * place_of(tiles, channels)
+                self._inputs.store(place + number * channels + c, value)
 
     def _input_matrix(self, d: Sequence[Expr]) -> list[Expr]:
         return [self._f.let(value) for value in (d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3])]
@@ -212,21 +221,21 @@ class _WinogradFunction:
         f, channels, width = self._f, self._channels, self._spec.tile[1]
         sums = self._sums(tiles)
         size = self._spec.tile[0]
-        with f.loop(_PLACES) as place, f.loop(-(-tiles // size)) as number:
-            weights = f.name_index(panel * (_PLACES * channels * width) + place * (channels * columns.columns))
+        with f.loop(PLACES) as place, f.loop(-(-tiles // size)) as number:
+            weights = f.name_index(panel * (PLACES * channels * width) + place * (channels * columns.columns))
             for start, count in row_pieces(f, number, tiles, size):
                 tile = Tile(f, count, columns, "float32")
                 tile.start(None, 0)
-                begin = f.name_index(place * _place(tiles, channels) + start * channels)
-                rows = Rows(self._scratch, begin, channels)
-                panels = self._panels.count * _PLACES
+                begin = f.name_index(place * place_of(tiles, channels) + start * channels)
+                rows = Rows(self._inputs, begin, channels)
+                panels = self._panels.count * PLACES
                 following = ahead(number, channels, channels * columns.columns, panels, weights)
                 tile.multiply(rows, Panel(self._w, weights, columns.columns, following), channels)
-                at = f.name_index(place * _place(tiles, columns.columns) + start * columns.columns + sums)
+                at = f.name_index(place * place_of(tiles, columns.columns) + start * columns.columns + sums)
                 tile.store(self._scratch, at, columns.columns, self._plain, lambda row, column: [row, column])
 
     def _sums(self, tiles: int) -> int:
-        return _PLACES * _place(tiles, self._channels)
+        return PLACES * place_of(tiles, self._channels)
 
     # ---- results
 
@@ -255,7 +264,7 @@ class _WinogradFunction:
         first = f.name_index(panel * self._spec.tile[1])
         for column, lanes in f.vectors(columns.columns):
             at = f.name_index(tile[0] * columns.columns + column + self._sums(tile[1]))
-            results = self._results(at, _place(tile[1], columns.columns), size, lanes)
+            results = self._results(at, place_of(tile[1], columns.columns), size, lanes)
             channel = f.name_index(first + column)
             if self._bias:
                 bias = self._bias.load(channel, lanes)
@@ -294,8 +303,8 @@ class _WinogradFunction:
         self._y.store(at, finished(spec.pooled, total, _STEP * _STEP))
 
 
-def pays(machine: Machine, windows: Windows, groups: int, filters: int, dtype: str) -> bool:
-    """Whether the transforms save more than they cost, by modelled cycles."""
+def pays(machine: Machine, windows: Windows, groups: int, filters: int, dtype: str, speed: int = 1) -> bool:
+    """Whether the transforms save more than they cost, by modelled cycles, if products are `speed` times as fast."""
     sizes = (windows.size, windows.strides, windows.dilation)
     known = all(isinstance(extent, int) for extent in (*windows.spatial, *windows.out))
     if machine.lanes == 1:
@@ -305,12 +314,12 @@ def pays(machine: Machine, windows: Windows, groups: int, filters: int, dtype: s
     height, width = (int(extent) for extent in windows.out)
     if min(windows.channels, filters) < _FEWEST_CHANNELS or max(windows.low) > 2 or not height or not width:
         return False
-    vectors, products = 2 * machine.lanes, windows.channels * filters
+    vectors, products = 2 * machine.lanes * speed, windows.channels * filters
     tiles = -(-height // _STEP) * -(-width // _STEP)
     transforms = tiles * (windows.channels + filters) / machine.lanes * _TRANSFORM
-    streamed = 4 * products * (_PLACES - 9) / _STREAM
+    streamed = 4 // speed * products * (PLACES - 9) / _STREAM
     taps = (3 * height - 2 * windows.low[0]) * (3 * width - 2 * windows.low[1])
-    return tiles * _PLACES * products / vectors + transforms + streamed < 0.95 * taps * products / vectors
+    return tiles * PLACES * products / vectors + transforms + streamed < 0.95 * taps * products / vectors
 
 
 def unit_of(tiles: tuple[int, int]) -> tuple[int, int]:
@@ -322,7 +331,10 @@ def unit_of(tiles: tuple[int, int]) -> tuple[int, int]:
 
 def transformed(weights: Array, columns: int) -> Array:
     """``[3, 3, C, F]`` as panels of `columns` filters, each ``[16, C, columns]``."""
-    exact = np.einsum("ai,bj,ijcf->abcf", _WEIGHTS, _WEIGHTS, weights.astype(np.float64)).astype(np.float32)
     channels, filters = weights.shape[2:]
-    flat = exact.reshape(_PLACES * channels, filters)
-    return pack(flat, columns)
+    return pack(transforms(weights).astype(np.float32).reshape(PLACES * channels, filters), columns)
+
+
+def transforms(weights: Array) -> Array:
+    """``[3, 3, C, F]`` transformed: ``f64[4, 4, C, F]``."""
+    return np.einsum("ai,bj,ijcf->abcf", _WEIGHTS, _WEIGHTS, weights.astype(np.float64))
