@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.util.tensor_util import make_ndarray
 
 import kcompile
@@ -79,7 +79,8 @@ def test_the_graph_shows_layers_and_models_inside(tmp_path: Path) -> None:
     assert reader.Graph().node[1].attr["output_shape"].s == b"(None, 4)"
     event = reader.Tensors("keras")[0]
     assert reader.SummaryMetadata("keras").plugin_data.plugin_name == "graph_keras_model"
-    assert json.loads(make_ndarray(event.tensor_proto).item())["config"]["name"] == model.name
+    config: Any = make_ndarray(event.tensor_proto).item()
+    assert json.loads(config)["config"]["name"] == model.name
 
 
 def test_histograms_hold_the_weights_of_the_epochs_asked_for(tmp_path: Path) -> None:
@@ -169,15 +170,13 @@ def test_embeddings_are_written_for_the_projector(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_of_tensorboard_are_refused(tmp_path: Path) -> None:
-    for options, text in (
-        (
-            {"update_freq": 0},
-            '`update_freq` of TensorBoard must be "epoch", "batch" or a number of batches. Received: 0.',
-        ),
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"update_freq": 0}, 'must be "epoch", "batch" or a number of batches. Received: 0.'),
         ({"update_freq": "step"}, "Received: 'step'."),
         ({"histogram_freq": -1}, "`histogram_freq` of TensorBoard must be a number of epochs, or 0. Received: -1."),
         ({"profile_batch": 2}, "`profile_batch` of TensorBoard must be 0: kcompile writes no profiles. Received: 2."),
-    ):
+    ]
+    for options, text in cases:
         assert error_of(ModelError, lambda options=options: TensorBoard(tmp_path, **options)).endswith(text)
     (tmp_path / "file").write_text("")
     board = TensorBoard(tmp_path / "file")
