@@ -202,12 +202,16 @@ def test_batch_normalization_divides_by_what_its_version_stored(
     assert_close(model.predict(x), (x - mean) / divisor * gamma + beta)
 
 
-def test_batch_normalization_of_each_batch_by_itself_is_refused(tmp_path: Path) -> None:
-    entry = layer("BatchNormalization", name="n", mode=2, axis=-1, epsilon=0.01, batch_input_shape=[None, 3])
-    assert error_of(ModelError, lambda: load(tmp_path, [entry], {})) == (
-        "BatchNormalization `n` must have mode=0, which normalizes by what training averaged. "
-        "Received: mode=2, which normalizes each batch or sample by itself."
-    )
+@pytest.mark.parametrize("mode", [1, 2])
+def test_batch_normalization_by_what_training_did_not_average(
+    mode: int, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    entry = layer("BatchNormalization", name="n", mode=mode, axis=-1, epsilon=0.01, batch_input_shape=[None, 3])
+    arrays = {name: normal(rng, 3) for name in ("gamma", "beta", "running_mean", "running_std")}
+    x = normal(rng, 6, 3)
+    spread = np.sqrt(x.var(2 - mode, keepdims=True) + 0.01) + (0.01 if mode == 1 else 0)
+    expected = (x - x.mean(2 - mode, keepdims=True)) / spread * arrays["gamma"] + arrays["beta"]
+    assert_close(load(tmp_path, [entry], named("n", arrays)).predict(x), expected)
 
 
 MERGES = {
@@ -251,11 +255,58 @@ def test_merges_by_code_are_refused_by_name(tmp_path: Path) -> None:
     assert '@kcompile.register_layer("Lambda:mix")' in message
 
 
-def test_what_keras_2_dropped_is_refused_by_name(tmp_path: Path) -> None:
-    entries = [layer("MaxoutDense", name="m", output_dim=3, batch_input_shape=[None, 4]), layer("Highway", name="h")]
-    message = error_of(UnsupportedLayer, lambda: load(tmp_path, entries, {}))
-    assert "`m`  (keras.layers.MaxoutDense)" in message
-    assert "`h`  (keras.layers.Highway)" in message
+def test_maxout_and_highway_layers(tmp_path: Path, rng: np.random.Generator) -> None:
+    maxout = {"W": normal(rng, 3, 4, 5), "b": normal(rng, 3, 5)}
+    highway = {
+        key: normal(rng, *shape) for key, shape in (("W", (5, 5)), ("W_carry", (5, 5)), ("b", (5,)), ("b_carry", (5,)))
+    }
+    entries = [
+        layer("MaxoutDense", name="m", output_dim=5, nb_feature=3, init="glorot_uniform", batch_input_shape=[None, 4]),
+        layer("Highway", name="h", transform_bias=-2, activation="tanh", init="glorot_uniform"),
+    ]
+    model = load(tmp_path, entries, {**named("m", maxout), **named("h", highway)})
+    x = normal(rng, 6, 4)
+    y = np.max([x @ maxout["W"][i] + maxout["b"][i] for i in range(3)], axis=0)
+    gate = 1 / (1 + np.exp(-(y @ highway["W_carry"] + highway["b_carry"])))
+    assert_close(model.predict(x), gate * np.tanh(y @ highway["W"] + highway["b"]) + (1 - gate) * y)
+
+
+def test_activations_with_parameters_of_keras_1(tmp_path: Path, rng: np.random.Generator) -> None:
+    s = {key: normal(rng, 4) for key in ("t_left", "a_left", "t_right", "a_right")}
+    p = {key: normal(rng, 4) for key in ("alphas", "betas")}
+    entries = [
+        layer("SReLU", name="s", t_left_init="zero", a_left_init="one", batch_input_shape=[None, 4]),
+        layer("ParametricSoftplus", name="p", alpha_init=0.2, beta_init=5.0),
+    ]
+    x = normal(rng, 50, 4) * 3
+    y = x.copy()
+    for row, column in np.ndindex(x.shape):
+        left, right = s["t_left"][column], s["t_left"][column] + abs(s["t_right"][column])
+        if x[row, column] >= right:
+            y[row, column] = right + s["a_right"][column] * (x[row, column] - right)
+        elif x[row, column] <= left:
+            y[row, column] = left + s["a_left"][column] * (x[row, column] - left)
+    expected = p["alphas"] * np.log1p(np.exp(p["betas"] * y))
+    assert_close(load(tmp_path, entries, {**named("s", s), **named("p", p)}).predict(x), expected)
+
+
+@pytest.mark.parametrize("ordering", ["tf", "th"])
+def test_locally_connected_layers_have_other_weights_at_each_place(
+    ordering: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    x, first = normal(rng, 2, 5, 6, 3), ordering == "th"
+    w, b = normal(rng, 4, 2 * 3 * 3, 4), normal(rng, 2, 2, 4)
+    config = {"nb_filter": 4, "nb_row": 2, "nb_col": 3, "subsample": [2, 3], "border_mode": "valid"}
+    shape = [None, 3, 5, 6] if first else [None, 5, 6, 3]
+    entry = layer("LocallyConnected2D", name="c", dim_ordering=ordering, batch_input_shape=shape, **config)
+    expected = np.zeros((2, 2, 2, 4))
+    for r, c in np.ndindex(2, 2):
+        window = x[:, 2 * r : 2 * r + 2, 3 * c : 3 * c + 3]
+        features = (window.transpose(0, 3, 1, 2) if first else window).reshape(2, -1)
+        expected[:, r, c] = features @ w[2 * r + c]
+    expected = expected.transpose(0, 3, 1, 2) + b.reshape(4, 2, 2) if first else expected + b
+    model = load(tmp_path, [entry], named("c", {"W": w, "b": b}))
+    assert_close(model.predict(x.transpose(0, 3, 1, 2) if first else x), expected)
 
 
 def test_embedding_pooling_and_dense_over_time_in_the_words_of_keras_1(
@@ -277,15 +328,38 @@ def test_embedding_pooling_and_dense_over_time_in_the_words_of_keras_1(
     assert_close(model.predict(x), np.pad(np.repeat(pooled, 2, axis=1), ((0, 0), (1, 0), (0, 0))))
 
 
-def test_padding_same_of_theano_is_refused_where_it_puts_the_zeros_elsewhere(
-    tmp_path: Path, rng: np.random.Generator
+@pytest.mark.parametrize("strides", [1, 2])
+def test_padding_same_of_theano_puts_half_of_each_window_before(
+    strides: int, tmp_path: Path, rng: np.random.Generator
 ) -> None:
+    config = {**CONVOLUTION, "border_mode": "same", "subsample": [strides, strides], "dim_ordering": "th"}
+    w, b, x = normal(rng, 4, 3, 2, 3), normal(rng, 4), normal(rng, 2, 3, 5, 6)
+    entry = layer("Convolution2D", name="c", batch_input_shape=[None, 3, 5, 6], **config)
+    model = load(tmp_path, [entry], named("c", {"W": w, "b": b}, theano=True))
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 0), (1, 1)))
+    expected = correlated(padded, w[:, :, ::-1, ::-1])[:, :, ::strides, ::strides] + b[:, None, None]
+    assert_close(model.predict(x), expected)
+
+
+def test_padding_same_of_pooling_on_theano(tmp_path: Path, rng: np.random.Generator) -> None:
+    x = normal(rng, 2, 3, 5, 7)
+    config = {"border_mode": "same", "dim_ordering": "th", "pool_size": [2, 3], "strides": [2, 2]}
+    entries = [
+        layer("MaxPooling2D", name="p", batch_input_shape=[None, 3, 5, 7], **config),
+        layer("Dense", name="d", output_dim=1, activation="linear"),
+    ]
+    groups = named("d", {"W": np.ones((4, 1), np.float32), "b": np.zeros(1, np.float32)}, theano=True)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 0), (1, 1)), constant_values=-np.inf)
+    pooled = np.array([[padded[:, :, r : r + 2, c : c + 3].max((2, 3)) for c in (0, 2, 4, 6)] for r in (0, 2, 4)])
+    assert_close(load(tmp_path, entries, groups).predict(x), pooled.transpose(2, 3, 0, 1).sum(-1, keepdims=True))
+
+
+def test_a_model_that_pads_as_theano_did_is_not_saved_for_keras_3(tmp_path: Path, rng: np.random.Generator) -> None:
     config = {**CONVOLUTION, "border_mode": "same", "dim_ordering": "th", "batch_input_shape": [None, 3, 5, 6]}
     groups = named("c", {"W": normal(rng, 4, 3, 2, 3), "b": normal(rng, 4)}, theano=True)
-    assert error_of(ModelError, lambda: load(tmp_path, [layer("Convolution2D", name="c", **config)], groups)) == (
-        'layer `c` (Conv2D) must not pad "same" with even or strided windows on Theano. Received: a window of [2, 3] '
-        "with strides [1, 1]. Theano pads them at other places than every other backend."
-    )
+    model = load(tmp_path, [layer("Convolution2D", name="c", **config)], groups)
+    text = error_of(ModelError, lambda: model.save(tmp_path / "again.keras"))
+    assert text.startswith('layer `c` pads "same" as Theano did')
 
 
 def test_kernels_of_keras_2_on_theano_run_backwards_too(tmp_path: Path, rng: np.random.Generator) -> None:

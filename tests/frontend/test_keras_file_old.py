@@ -426,3 +426,56 @@ def test_random_crops_resize_what_keras_2_predicts_and_leave_whole_what_keras_3_
     inputs = Input((8, 6, 3))
     expected = Model(inputs, whole(inputs)).predict(x) if shape[1] == 4 else x
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", [1, 2, 3])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_locally_connected_layers_keep_their_weights_in_three_layouts(
+    implementation: int, data_format: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    first, (places, channels, window, filters) = data_format == "channels_first", (5, 2, 3, 4)
+    shape = [None, channels, places] if first else [None, places, channels]
+    config = {"filters": filters, "kernel_size": [window], "strides": [2], "padding": "valid", "use_bias": False}
+    entry = layer(
+        "LocallyConnected1D",
+        name="c",
+        data_format=data_format,
+        implementation=implementation,
+        batch_input_shape=shape,
+        **config,
+    )
+    w = rng.normal(size=(2, window, channels, filters)).astype(np.float32)
+    whole = np.zeros((places, channels, 2, filters), np.float32)
+    for place in range(2):
+        whole[2 * place : 2 * place + window, :, place] = w[place]
+    counts = np.zeros((places, 2), bool)
+    counts[0:3, 0] = counts[2:5, 1] = True
+    order = (1, 0, 3, 2) if first else (0, 1, 2, 3)
+    counting = np.broadcast_to(counts[:, None, :, None], whole.shape).transpose(order)
+    stored = {
+        1: (w.transpose(0, 2, 1, 3) if first else w).reshape(2, -1, filters),
+        2: np.where(counting, whole.transpose(order), np.float32(9)),
+        3: whole.transpose(order).transpose(2, 3, 0, 1)[counting.transpose(2, 3, 0, 1)],
+    }[implementation]
+    path = write_h5(tmp_path / "m.h5", sequential(entry), {"c": {"c/kernel:0": stored}}, "2.4.0")
+    x = rng.normal(size=(3, places, channels)).astype(np.float32)
+    expected = np.einsum("npc,pcqf->nqf", x, whole)
+    got = load_model(path).predict(x.transpose(0, 2, 1) if first else x)
+    np.testing.assert_allclose(got, expected.transpose(0, 2, 1) if first else expected, rtol=1e-4, atol=1e-5)
+
+
+def test_random_fourier_features(tmp_path: Path, rng: np.random.Generator, x: np.ndarray) -> None:
+    arrays = {"kernel_scale": (1,), "unscaled_kernel": (4, 6), "bias": (6,)}
+    stored = {f"f/{key}:0": rng.uniform(0.5, 2, shape).astype(np.float32) for key, shape in arrays.items()}
+    entry = layer(
+        "RandomFourierFeatures",
+        name="f",
+        output_dim=6,
+        kernel_initializer="gaussian",
+        scale=None,
+        trainable=False,
+        batch_input_shape=[None, 4],
+    )
+    model = load_model(write_h5(tmp_path / "m.h5", sequential(entry), {"f": stored}, "2.4.0"))
+    expected = np.cos(x @ stored["f/unscaled_kernel:0"] / stored["f/kernel_scale:0"] + stored["f/bias:0"])
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4, atol=1e-5)

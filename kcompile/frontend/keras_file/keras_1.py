@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from kcompile.errors import ModelError
 from kcompile.frontend.keras_file.cosine_merge import CosineMerge
 from kcompile.frontend.keras_file.names import MODEL_CLASSES
+from kcompile.frontend.keras_file.old_layers import UnaveragedNormalization
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -48,6 +49,9 @@ _ARGUMENTS = {
 _DATA_FORMATS = {"th": "channels_first", "tf": "channels_last"}
 # How weights start, how training treats them, and how a result is computed.
 _MEANINGLESS = (
+    "a_left_init",
+    "a_right_init",
+    "alpha_init",
     "beta_init",
     "cache_enabled",
     "consume_less",
@@ -57,6 +61,9 @@ _MEANINGLESS = (
     "init",
     "inner_init",
     "mode_type",
+    "t_left_init",
+    "t_right_init",
+    "transform_bias",
 )
 _MERGES = {
     "ave": "Average",
@@ -147,6 +154,8 @@ def _layer(class_name: str, config: Spec) -> Spec:
     """The class and config of a layer in the words of Keras 2."""
     if class_name == "Merge":
         return _merge(config)
+    if class_name == "BatchNormalization" and config.get("mode", 0) != 0:
+        class_name = f"kcompile>{UnaveragedNormalization.__name__}"
     change = _CHANGES.get(class_name)
     config = change(config) if change else config
     names = {**_ARGUMENTS, "output_dim": "output_dim"} if class_name == "Embedding" else _ARGUMENTS
@@ -174,14 +183,6 @@ def _merge(config: Spec) -> Spec:
     return {"class_name": _MERGES[mode], "config": made}
 
 
-def _batch_normalization(config: Spec) -> Spec:
-    mode = config.pop("mode", 0)
-    if mode != 0:
-        law = f"BatchNormalization `{config.get('name')}` must have mode=0, which normalizes by what training averaged"
-        raise ModelError(f"{law}. Received: mode={mode}, which normalizes each batch or sample by itself.")
-    return config
-
-
 def _embedding(config: Spec) -> Spec:
     return {key: value for key, value in config.items() if key != "dropout"}
 
@@ -204,7 +205,6 @@ def _zero_padding(config: Spec) -> Spec:
 
 
 _CHANGES: dict[str, Callable[[Spec], Spec]] = {
-    "BatchNormalization": _batch_normalization,
     "Deconvolution2D": _deconvolution,
     "Embedding": _embedding,
     "ZeroPadding1D": _zero_padding,

@@ -21,6 +21,7 @@ from kcompile.frontend.keras_file.old_spellings import (
     modern_class,
     quantization,
 )
+from kcompile.frontend.keras_file.theano_padding import THEANO_LAYERS
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
 from kcompile.frontend.operations import OPERATIONS, tensorflow_rule
@@ -86,6 +87,8 @@ class _Normalizer:
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
         cls = self.quantized(cls, known, inner.get("dtype"), here)
         inner = {**modern(class_name, known, inner, self.version), "name": name}
+        if self.version.is_theano and inner.get("padding") == "same":
+            cls = THEANO_LAYERS.get(cls, cls)
         made |= {"build_config": spec["build_config"]} if "build_config" in spec else {}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
 

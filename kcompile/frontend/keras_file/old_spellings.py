@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from kcompile.errors import ModelError
+from kcompile.frontend.keras_file.theano_padding import THEANO_NAMES
 from kcompile.frontend.keras_file.version import KerasVersion
 
 Config: TypeAlias = dict[str, Any]
@@ -60,7 +61,7 @@ def modern(old_name: str, class_name: str, config: Config, version: KerasVersion
         ModelError: it computes something that kcompile's layer does not.
     """
     made = {key: _activation(key, value, version) for key, value in {**_ALWAYS.get(old_name, {}), **config}.items()}
-    if version.is_theano and made.get("padding") == "same":
+    if version.is_theano and made.get("padding") == "same" and class_name not in THEANO_NAMES:
         _check_theano_padding(class_name, made)
     if "dtype" in made:
         made = _dtype(made, keep=class_name == "InputLayer" or not version.dtype_is_the_inputs)
