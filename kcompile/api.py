@@ -134,7 +134,8 @@ def compile(
         max_accuracy_drop: layers stay in float32 until the accuracy on the labels, or the agreement with float32, falls
             by no more than this share.
         options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's), and for C libraries
-            `name` (of the function), `weights` ("embedded" or "external") and `max_ram` (bytes of the workspace).
+            `name` (of the function), `weights` ("embedded" or "external"), `weights_dtype` ("f32" or
+            "f16"), `optimize` ("speed" or "size") and `max_ram` (bytes of the workspace).
 
     Raises:
         ModelError: the model cannot be read.

@@ -67,6 +67,7 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     "--max-ram", callback=_bytes, metavar="BYTES", help="The most that a C library's workspace may take: 256K, 1M, 900."
 )
 @click.option("--sign", type=options.EXISTING, metavar="PEM", help="Private key (P-256, P-384, P-521) to sign with.")
+@click.option("--weights-dtype", metavar="f32|f16", help="How a C library stores kernels and tables.  [default: f32]")
 @click.option("--optimize", metavar="speed|size", help="What counts in the code of a C library.  [default: speed]")
 @precision_options
 @options.seed

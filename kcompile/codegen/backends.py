@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("onnx", "tvm", "c")
 
-_LIBRARY_OPTIONS = ("name", "weights", "max_ram", "optimize")
+_LIBRARY_OPTIONS = ("name", "weights", "weights_dtype", "max_ram", "optimize")
 
 
 @dataclass(frozen=True)

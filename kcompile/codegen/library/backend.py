@@ -17,6 +17,7 @@ from kcompile.codegen.library.archive import archive
 from kcompile.codegen.library.bindings import cpp, rust
 from kcompile.codegen.library.interface import Interface, header, identifier, interface, step_interface
 from kcompile.codegen.library.objects import Contents, contents
+from kcompile.codegen.library.rounding import rounded
 from kcompile.codegen.library.selftest import selftest
 from kcompile.codegen.library.step_check import verify_steps
 from kcompile.codegen.library.stepping import Step, step_of
@@ -45,18 +46,22 @@ class Options:
     Attributes:
         name: what every C name begins with; the model's own name where it is empty.
         weights: ``"embedded"`` in the library, or ``"external"`` in a file.
+        weights_dtype: ``"f32"``, or ``"f16"`` to round kernels and tables and store them in half the bytes.
         max_ram: the most bytes that the workspace may have.
         optimize: ``"speed"``, or ``"size"`` where few bytes of code count for more.
     """
 
     name: str = ""
     weights: str = "embedded"
+    weights_dtype: str = "f32"
     max_ram: int | None = None
     optimize: str = "speed"
 
     def __post_init__(self) -> None:
         if self.weights not in ("embedded", "external"):
             raise TargetError(f'`weights` must be "embedded" or "external". Received: {self.weights!r}.')
+        if self.weights_dtype not in ("f32", "f16"):
+            raise TargetError(f'`weights_dtype` must be "f32" or "f16". Received: {self.weights_dtype!r}.')
         if self.optimize not in ("speed", "size"):
             raise TargetError(f'`optimize` must be "speed" or "size". Received: {self.optimize!r}.')
         if self.name and identifier(self.name) != self.name:
@@ -74,10 +79,29 @@ def library_backend(target: str, machine: Machine, options: Options) -> Backend:
     """
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        chosen = replace(machine, compact=options.optimize == "size")
+        chosen = replace(machine, compact=options.optimize == "size", half_weights=options.weights_dtype == "f16")
+        check_double(graph, machine)
         return _Compilation(graph, signature, chosen, options).program()
 
-    return Backend(target, (".kcb",), compile, lambda graph: fixed(graph, target))
+    def prepare(graph: Graph) -> Graph:
+        known = fixed(graph, target)
+        return rounded(inference(known)) if options.weights_dtype == "f16" else known
+
+    return Backend(target, (".kcb",), compile, prepare)
+
+
+def check_double(graph: Graph, machine: Machine) -> None:
+    """Make sure that a machine whose CPU computes in float32 at most need not do more.
+
+    Raises:
+        TargetError: layers compute in float64; all are named.
+    """
+    wide = [
+        node.source or node.op.op_name for node in graph.nodes if any(v.type.dtype == "float64" for v in node.outputs)
+    ]
+    if wide and not machine.double:
+        named = ", ".join(f"`{layer}`" for layer in dict.fromkeys(wide))
+        raise TargetError(f"{machine.name} computes in float32 at most. Received: float64 in {named}.")
 
 
 def fixed(graph: Graph, target: str) -> Graph:
@@ -213,6 +237,7 @@ class _Compilation:
             threaded=False,
             alignment=machine.alignment,
             compact=machine.compact,
+            half_weights=machine.half_weights,
         )
 
     def _session(self, threads: int) -> Session:

@@ -40,6 +40,8 @@ def c_backend(target: str, options: Options) -> Backend:
     """
     if options.weights != "embedded":
         raise TargetError('`weights` must be "embedded" for target "c": the file holds them as numbers.')
+    if options.weights_dtype != "f32":
+        raise TargetError('`weights_dtype` must be "f32" for target "c": C99 has no float16.')
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
         return _program(inference(graph), signature, options)

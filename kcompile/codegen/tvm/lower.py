@@ -1,7 +1,8 @@
 """A graph to a shared library: kernels, memory plan, weights, entry."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -111,10 +112,12 @@ def lower(
     graph = prepared(graph)
     plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses))
     plan.lower(graph.nodes)
+    if machine.half_weights:
+        plan.stages = [with_half_weights(stage, machine) for stage in plan.stages]
     memory = _Memory(graph, plan, weights or Weights(), len(graph.outputs) if kept is None else kept)
     functions = _functions(plan, machine, prefix)
     calls = tuple(
-        entry.Call(functions.names[stage.kernel][0], locations, functions.names[stage.kernel][1])
+        entry.Call(functions.names[key(stage)][0], locations, functions.names[key(stage)][1])
         for stage, locations in zip(plan.stages, memory.locations(plan.stages), strict=True)
     )
     table = tuple(
@@ -141,25 +144,58 @@ def _expanded(graph: Graph) -> Graph:
     return TVM.expand(substitute(graph, replacements))
 
 
+# A kernel, and the numbers of its arguments that are stored in float16.
+Key: TypeAlias = tuple[Kernel, frozenset[int]]
+
+
+def key(stage: Stage) -> Key:
+    """What decides a stage's function."""
+    arrays = ((i, _weights_of(argument)) for i, argument in enumerate(stage.arguments))
+    return stage.kernel, frozenset(i for i, array in arrays if array is not None and array.dtype == np.float16)
+
+
+def with_half_weights(stage: Stage, machine: Machine) -> Stage:
+    """The stage with those weights in float16 that are exact in it, and that its kernel reads as float32."""
+    tried = Function("", machine)
+    stage.kernel.build(tried)
+    pairs = zip(stage.arguments, tried.dtypes, strict=True)
+    return replace(stage, arguments=tuple(_halved(a) if dtype == "float32" else a for a, dtype in pairs))
+
+
+def _halved(argument: Argument) -> Argument:
+    array = _weights_of(argument)
+    if array is None or array.dtype != np.float32 or array.ndim == 0:
+        return argument
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), array) else argument
+
+
+def _weights_of(argument: Argument) -> Array | None:
+    if isinstance(argument, Value):
+        return argument.constant
+    return None if isinstance(argument, Temporary) else argument
+
+
 @dataclass
 class _Functions:
     """TensorIR functions by name, and the name and symbols of each kernel's."""
 
     made: dict[str, object] = field(default_factory=dict[str, object])
-    names: dict[Kernel, tuple[str, tuple[str, ...]]] = field(default_factory=dict[Kernel, tuple[str, tuple[str, ...]]])
+    names: dict[Key, tuple[str, tuple[str, ...]]] = field(default_factory=dict[Key, tuple[str, tuple[str, ...]]])
 
 
 def _functions(plan: Plan, machine: Machine, prefix: str) -> _Functions:
     """One function per distinct kernel."""
     result = _Functions()
     for stage in plan.stages:
-        kernel = stage.kernel
-        if kernel in result.names:
+        kernel, halves = found = key(stage)
+        if found in result.names:
             continue
-        function = Function(f"{prefix}_{kernel.family}_{len(result.names)}", machine)
+        function = Function(f"{prefix}_{kernel.family}_{len(result.names)}", machine, halves)
         kernel.build(function)
         result.made[function.name] = function.finish()
-        result.names[kernel] = (function.name, tuple(function.symbols))
+        result.names[found] = (function.name, tuple(function.symbols))
     return result
 
 

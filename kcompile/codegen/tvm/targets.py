@@ -33,6 +33,8 @@ class Machine:
         compiler: a command that compiles and links C for the machine.
         emulator: a command that runs the machine's programs elsewhere.
         compact: whether few bytes of code count for more than speed.
+        half_weights: whether weights that float16 can hold are stored as such.
+        double: whether the CPU computes in float64.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Machine:
     compiler: str = ""
     emulator: str = ""
     compact: bool = False
+    half_weights: bool = False
+    double: bool = True
 
     @property
     def architecture(self) -> str:
@@ -84,7 +88,7 @@ def _cortex_m(name: str, triple: str, cpu: str, fpu: str) -> Machine:
     # 32 registers of one float each; some hold what LLVM keeps beside the tile.
     return Machine(
         name, triple, cpu, (), 1, 24, 4, "thumb-freestanding-eabihf", "", float_abi="hard", threaded=False, alignment=8,
-        compiler=f"arm-none-eabi-gcc -mcpu={cpu} -mthumb -mfloat-abi=hard -mfpu={fpu}",
+        compiler=f"arm-none-eabi-gcc -mcpu={cpu} -mthumb -mfloat-abi=hard -mfpu={fpu}", double="-sp-" not in fpu,
     )  # fmt: skip
 
 

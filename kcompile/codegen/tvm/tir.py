@@ -58,19 +58,19 @@ class Kernel(ABC):
 
 
 class Pointer:
-    """An array of `dtype` somewhere in memory; bool elements are bytes."""
+    """An array of `dtype` somewhere in memory, whose elements are stored as `stored`: bool ones as bytes."""
 
-    def __init__(self, function: "Function", buffer: Any, dtype: str) -> None:
+    def __init__(self, function: "Function", buffer: Any, dtype: str, stored: str) -> None:
         self._function = function
         self._buffer = buffer
         self.dtype = dtype
+        self._stored = stored
 
     def load(self, offset: Index, lanes: int = 1) -> Expr:
         """`lanes` neighbouring elements from `offset` on, as they are now."""
-        stored = "uint8" if self.dtype == "bool" else self.dtype
-        value = Expr(tirx.BufferLoad(self._buffer, [_ramp(offset, lanes)]), stored, lanes)
+        value = Expr(tirx.BufferLoad(self._buffer, [_ramp(offset, lanes)]), self._stored, lanes)
         loaded = self._function.bind(value)
-        return loaded.differs(0) if self.dtype == "bool" else loaded
+        return loaded.differs(0) if self.dtype == "bool" else loaded.cast(self.dtype)
 
     def prefetch(self, offset: Index) -> None:
         """Have the cache line of an element, which need not exist, brought to the second-level cache.
@@ -121,9 +121,15 @@ class Accumulators:
 class Function:
     """A function under construction for `machine`."""
 
-    def __init__(self, name: str, machine: Machine) -> None:
+    def __init__(self, name: str, machine: Machine, halves: frozenset[int] = frozenset()) -> None:
+        """A function whose pointers numbered `halves` lead to float16, but are read as float32.
+
+        `dtypes` becomes the list of the dtypes that the pointers are read as.
+        """
         self.name = name
         self.machine = machine
+        self._halves = halves
+        self.dtypes: list[str] = []
         self.symbols: dict[str, Expr] = {}
         self._pointers: list[Any] = []
         self._blocks: list[list[Any]] = [[]]
@@ -137,12 +143,14 @@ class Function:
 
     def pointer(self, name: str, dtype: str = "float32") -> Pointer:
         """The next pointer parameter. No two pointers of a function may overlap where one is written."""
-        stored = "uint8" if dtype == "bool" else dtype
+        half = dtype == "float32" and len(self._pointers) in self._halves
+        self.dtypes.append(dtype)
+        stored = "float16" if half else "uint8" if dtype == "bool" else dtype
         variable = tirx.Var(name, tvm.ir.PointerType(prim_type(stored, 1)))
         self._pointers.append(variable)
         buffer = tirx.decl_buffer((_UNBOUNDED,), stored, name=name)
         self._blocks[0].insert(0, tirx.DeclBuffer(buffer, data=variable))
-        return Pointer(self, buffer, dtype)
+        return Pointer(self, buffer, dtype, stored)
 
     def extent(self, dim: Dim) -> Index:
         """An extent of the IR as an index; its symbols become parameters."""
@@ -184,7 +192,7 @@ class Function:
 
     def stack(self, size: int, dtype: str = "float32") -> Pointer:
         """A small array on the stack, not initialised; offsets may be any index."""
-        return Pointer(self, self._allocate(size, dtype), dtype)
+        return Pointer(self, self._allocate(size, dtype), dtype, dtype)
 
     # ---- control
 

@@ -153,7 +153,11 @@ def test_too_little_ram_is_refused_with_the_layer_that_sets_the_peak(tmp_path: P
     [
         ({"max_ram": "1K"}, "`max_ram` must be a number of bytes. Received: '1K'."),
         ({"name": "a-b"}, "`name` must be a name of C without underscores at its ends. Received: 'a-b'. 'a_b' is one."),
-        ({"opset": 18}, "target 'tvm:cortex-m7' takes `name`, `weights`, `max_ram`, `optimize`. Received: `opset`."),
+        (
+            {"opset": 18},
+            "target 'tvm:cortex-m7' takes `name`, `weights`, `weights_dtype`, `max_ram`, `optimize`. "
+            "Received: `opset`.",
+        ),
         (
             {"cpu": "cortex-m77"},
             "`cpu` must be one that LLVM knows for thumbv7em-none-eabihf. Received: 'cortex-m77'. "

@@ -307,8 +307,8 @@ def pays(machine: Machine, windows: Windows, groups: int, filters: int, dtype: s
     """Whether the transforms save more than they cost, by modelled cycles, if products are `speed` times as fast."""
     sizes = (windows.size, windows.strides, windows.dilation)
     known = all(isinstance(extent, int) for extent in (*windows.spatial, *windows.out))
-    if machine.lanes == 1:
-        return False  # machines without vectors have no memory for 16 weights instead of 9
+    if machine.lanes == 1 or machine.compact or machine.half_weights:
+        return False  # where memory is scarce there is none for 16 weights instead of 9
     if sizes != ((3, 3), (1, 1), (1, 1)) or groups != 1 or dtype != "float32" or not known or not windows.low:
         return False
     height, width = (int(extent) for extent in windows.out)
