@@ -8,12 +8,13 @@
 An op without a lowering is decomposed where it can be; the rest are reported together, with their Keras layers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from kcompile.errors import UnsupportedOp
 from kcompile.ir.graph import Builder, Graph, Node, Value, substitute
 from kcompile.ir.op import OPS, Op
+from kcompile.ir.ops import Cast
 
 L = TypeVar("L")
 
@@ -96,3 +97,10 @@ class LoweringTable(Generic[L]):
         return UnsupportedOp(
             f"target {self.backend!r} cannot express {len(nodes)} op(s) of this model:\n" + "\n".join(lines)
         )
+
+
+def in_single(b: Builder, op: Op, inputs: Sequence[Value]) -> tuple[Value, ...]:
+    """The results of an op of float64, computed in float32."""
+    narrow = [b(Cast("float32"), x) if x.type.dtype == "float64" else x for x in inputs]
+    results = b.multi(op, *narrow)
+    return tuple(b(Cast("float64"), y) if y.type.dtype == "float32" else y for y in results)

@@ -1,7 +1,9 @@
 """Lowers every node of a graph, and collects all refusals into one error."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from kcompile.codegen.lowering import in_single
 from kcompile.codegen.onnx.emitter import Emitter
 from kcompile.codegen.onnx.table import ONNX
 from kcompile.errors import UnsupportedOp
@@ -12,7 +14,7 @@ from kcompile.ir.ops import Constant
 def lower_graph(emitter: Emitter, graph: Graph, arguments: Sequence[str] = ()) -> tuple[str, ...]:
     """The tensors that hold the outputs of `graph`, whose inputs are the tensors `arguments`.
 
-    An op that the engine has no kernel for is decomposed where it can be.
+    An op that the engine has no kernel for is decomposed where it can be; of float64, else, computed in float32.
 
     Raises:
         UnsupportedOp: ops cannot be expressed; all are named.
@@ -42,10 +44,10 @@ def _lower(emitter: Emitter, node: Node) -> tuple[str, ...]:
     try:
         results = ONNX[node.op](emitter, node.op, node)
     except UnsupportedOp as refusal:
-        try:
-            return lower_decomposed(emitter, node)
-        except UnsupportedOp:
-            raise refusal from None
+        for instead in (lower_decomposed, _lower_in_single):
+            with suppress(UnsupportedOp):
+                return instead(emitter, node)
+        raise refusal from None
     return (results,) if isinstance(results, str) else tuple(results)
 
 
@@ -61,4 +63,19 @@ def lower_decomposed(emitter: Emitter, node: Node) -> tuple[str, ...]:
         results = node.op.decompose(b, inputs)
     if results is None:
         raise UnsupportedOp("it has no decomposition")
+    return lower_graph(emitter, b.build(results), emitter.inputs(node))
+
+
+def _lower_in_single(emitter: Emitter, node: Node) -> tuple[str, ...]:
+    """The results of a node of float64, computed in float32.
+
+    Raises:
+        UnsupportedOp: it is of another dtype, or cannot be expressed in float32 either.
+    """
+    if node.outputs[0].type.dtype != "float64":
+        raise UnsupportedOp("it is not of float64")
+    b = Builder(node.op.op_name)
+    inputs = [b.input(f"x{i}", value.type) for i, value in enumerate(node.inputs)]
+    with b.at(node.source):
+        results = in_single(b, node.op, inputs)
     return lower_graph(emitter, b.build(results), emitter.inputs(node))

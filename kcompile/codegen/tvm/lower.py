@@ -10,6 +10,7 @@ from kcompile.codegen.tvm import entry
 from kcompile.codegen.tvm.arena import Arena, Interval, Place
 from kcompile.codegen.tvm.arena import plan as plan_arena
 from kcompile.codegen.tvm.build import compile_object, link_library
+from kcompile.codegen.tvm.dtypes import native_dtypes
 from kcompile.codegen.tvm.kernels.copy import Copy
 from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary, Upcoming
 from kcompile.codegen.tvm.rules import TVM
@@ -129,7 +130,7 @@ def lower(
 
 def prepared(graph: Graph) -> Graph:
     """`graph` in channels-last layout, of ops that have rules, in fused groups."""
-    graph = _expanded(to_channels_last(graph))
+    graph = _expanded(to_channels_last(native_dtypes(graph)))
     return fuse(graph)
 
 

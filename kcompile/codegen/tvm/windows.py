@@ -209,7 +209,8 @@ class Row:
         if self._spec.inside(self._axis):
             left, right = 0, self._out
         else:
-            left = f.name_index(index_min((low + (stride - 1)) // stride, self._out))
+            # A phase of a transposed convolution may begin inside the input, as if it had negative padding.
+            left = f.name_index(index_max(index_min((low + (stride - 1)) // stride, self._out), 0))
             right = f.name_index(index_max(index_min((extent + low - reach) // stride + 1, self._out), left))
         tiles = f.name_index((right - left) // self._size)
         yield from self._tiles(left, tiles, segment, segments)

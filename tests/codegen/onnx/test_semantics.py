@@ -8,11 +8,12 @@ import pytest
 from kcompile.codegen.onnx import emit
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
+from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder
 from kcompile.ir.op import Op
 from kcompile.ir.types import Array, TensorType
 from tests.codegen.onnx.cases import Case, attention, f32, graph_of, of
-from tests.codegen.onnx.harness import check, draw
+from tests.codegen.onnx.harness import check, draw, run
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -2.5, 0.5, 2.5, -0.5, 3.0, 1e30, -1e-30], np.float32)
 
@@ -128,16 +129,29 @@ def test_same_padding_that_the_engine_gets_wrong_is_refused() -> None:
 
 def test_ops_that_the_engine_cannot_run_are_all_named() -> None:
     b = Builder("model")
-    x = b.input("x", TensorType("float64", ("N", 8, 8, 2)))
-    kernel: Array = np.ones((3, 3, 2, 2))
-    with b.source("encoder/conv1"):
-        x = b(ops.Conv((1, 1)), x, b.constant(kernel))
-    with b.source("encoder/erf"):
-        x = b(ops.Erf(), x)
+    x = b.input("x", TensorType("float32", ("N", "H", 8, 2)))
+    kernel: Array = np.ones((3, 3, 2, 2), np.float32)
+    for layer in ("conv1", "conv2"):
+        with b.source(f"encoder/{layer}"):
+            x = b(ops.Conv((4, 1), "same"), x, b.constant(kernel))
     with pytest.raises(UnsupportedOp) as caught:
         emit(b.build({"y": x}), metadata={})
+    reason = 'ONNX Runtime pads no open extent as "same" for strides with dilation or above the window'
     assert str(caught.value) == (
         'target "onnx" cannot express 2 op(s) of this model:\n'
-        "  `conv` at encoder/conv1: ONNX Runtime has no float64 kernel of Conv\n"
-        "  `erf` at encoder/erf: ONNX Runtime has no float64 kernel of Erf"
+        f"  `conv` at encoder/conv1: {reason}\n"
+        f"  `conv` at encoder/conv2: {reason}"
     )
+
+
+def test_what_has_no_float64_kernel_is_computed_in_float32(rng: np.random.Generator) -> None:
+    b = Builder()
+    x = b.input("x", TensorType("float64", ("N", 6, 5, 2)))
+    kernel, bias = b.constant(rng.normal(size=(3, 2, 2, 4))), b.constant(rng.normal(size=4))
+    y = b(ops.Conv((2, 1), "same"), x, kernel, bias)
+    graph = b.build({"y": y, "z": b(ops.Gelu(), y), "w": b(ops.AvgPool((2, 2), (2, 2)), y)})
+    inputs = {"x": rng.normal(size=(3, 6, 5, 2))}
+    received = run(emit(graph, metadata={}).message(), inputs)
+    for name, expected in evaluate(graph, inputs).items():
+        assert received[name].dtype == np.float64
+        np.testing.assert_allclose(received[name], expected, atol=1e-5)

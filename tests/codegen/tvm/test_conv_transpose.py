@@ -19,6 +19,10 @@ CASES = [
     ((6, 5), 4, (3, 2), 6, (1, 1), ((1, 2), (0, 1)), (0, 0), (2, 3), 2),
     ((3,), 2, (2,), 5, (4,), ((0, 0),), (2,), (1,), 1),
     ((2, 3, 2), 3, (2, 3, 2), 4, (2, 1, 2), ((0, 0), (1, 1), (0, 0)), (0, 0, 0), (1, 1, 1), 1),
+    # Phases with fewer taps than strides or none, whose first results stand inside the input.
+    ((1,), 1, (3,), 2, (3,), ((1, 1),), (0,), (1,), 1),
+    ((7,), 2, (4,), 3, (3,), ((2, 2),), (0,), (1,), 1),
+    ((5, 4), 2, (4, 1), 2, (3, 3), ((2, 2), (0, 0)), (0, 0), (1, 1), 1),
 ]
 
 
@@ -47,12 +51,13 @@ def scattered(x: Array, i: int) -> Array:
     return y[(slice(None), *crop)] + bias
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["known", "open"])
+@pytest.fixture(scope="module", params=["known", "open", "all open"])
 def model(request: pytest.FixtureRequest) -> Model:
     b = Builder()
     outputs = {}
     for i, (spatial, channels, _, _, strides, padding, extra, dilation, groups) in enumerate(CASES):
-        shape = (f"T{i}", *spatial[1:]) if request.param else spatial
+        symbols = tuple(f"T{i}_{axis}" for axis in range(len(spatial)))
+        shape = {"known": spatial, "open": (symbols[0], *spatial[1:]), "all open": symbols}[request.param]
         x = b.input(f"x{i}", TensorType("float32", ("N", *shape, channels)))
         kernel, bias = (b.constant(array) for array in parameters(i))
         y = b(ops.ConvTranspose(strides, padding, extra, dilation, groups), x, kernel, bias)

@@ -35,6 +35,8 @@ def conv_transpose(plan: Plan, node: Node) -> None:
         taps = matrix[tuple(slice(axis.phase, None, axis.stride) for axis in axes)]
         flipped = np.flip(taps, tuple(range(len(axes))))
         out = [axis.results(extent) for axis, extent in zip(axes, result.shape[1:-1], strict=True)]
+        if 0 in out:
+            continue
         windows = Windows(
             x.type.shape[0], x.type.shape[1:-1], tuple(out), channels, flipped.shape[: len(axes)], (1,) * len(axes),
             op.rates, tuple((axis.low(size), 1) for axis, size in zip(axes, flipped.shape, strict=False)),
