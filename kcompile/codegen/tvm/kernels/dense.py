@@ -126,14 +126,14 @@ class _MatrixFunction:
 @TVM.register(ops.Dense)
 def dense(plan: Plan, node: Node) -> None:
     """``x @ kernel + bias``."""
-    _, kernel, *bias = node.inputs
+    x, kernel, *bias = node.inputs
     if kernel.constant is None:
         emit_product(plan, node)
     else:
-        emit_matrix(plan, node, _outer_axes(node.inputs[0].type.shape[:-1]), kernel.constant, bias[0] if bias else None)
+        emit_matrix(plan, node, outer_axes_of(x.type.shape[:-1]), kernel.constant, bias[0] if bias else None)
 
 
-def _outer_axes(lead: Shape) -> int:
+def outer_axes_of(lead: Shape) -> int:
     """The fewest leading axes behind which enough rows, of a known number, are left to fill tiles; 0 if there are none.
 
     Tiles then fit those rows, whatever the batch.

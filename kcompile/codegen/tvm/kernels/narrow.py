@@ -7,9 +7,9 @@ import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Index
-from kcompile.codegen.tvm.kernels.dense import constant_of
+from kcompile.codegen.tvm.kernels.dense import constant_of, outer_axes_of
 from kcompile.codegen.tvm.kernels.elementwise import regroup
-from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, factors_of, fetched, pack_words
+from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, factors_of, fetched, is_streamed, pack_words
 from kcompile.codegen.tvm.kernels.narrow_winograd import NarrowWinograd, bfloat16_pays, transformed_words
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, block, choose, row_pieces
@@ -102,7 +102,8 @@ class _MatrixFunction:
         words = padded // factors.word
         ahead = None if number is None else fetched(number, words, size, self._panels.count, at, factors)
         x = Rows(self._x, f.name_index(row * spec.length), spec.length)
-        tile.multiply(x, Panel(self._w, at, factors.line(columns), ahead), spec.length)
+        streamed = is_streamed(size, self._panels.count, factors)
+        tile.multiply(x, Panel(self._w, at, factors.line(columns), ahead, streamed), spec.length)
 
         def position(i: Index, column: Index) -> list[Index]:
             return [outer, start + i, first + column]
@@ -265,8 +266,9 @@ class _ConvFunction:
 @TVM.register(ops.DenseNarrow)
 def dense(plan: Plan, node: Node) -> None:
     """Rows times a matrix."""
-    _, kernel, *bias = node.inputs
-    _emit_matrix(plan, node, 0, constant_of(kernel, node), bias[0] if bias else None)
+    x, kernel, *bias = node.inputs
+    outer_axes = outer_axes_of(x.type.shape[:-1])
+    _emit_matrix(plan, node, outer_axes, constant_of(kernel, node), bias[0] if bias else None)
 
 
 @TVM.register(ops.ConvNarrow)
@@ -337,7 +339,7 @@ def _emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: V
         assert chain
     factors = factors_of(plan.machine, x.type.dtype)
     outer, rows, _ = chain.result.shape
-    known = rows if isinstance(rows, int) and outer_axes else None
+    known = rows if isinstance(rows, int) else None
     tile = choose(plan.machine, known, columns, length * x.type.itemsize)
     small = matrix.nbytes <= _SMALL_WEIGHTS
     grid = not (small and known and known >= _MANY_TILES * tile[0])

@@ -20,8 +20,9 @@ from kcompile.ir.types import Array, array_dtype
 _WORD_BITS = 32
 # Bytes of a cache line.
 _LINE = 64
-# Bytes of weights from which they are fetched ahead, as they do not stay in the second-level cache.
-_STREAMED = 200_000
+# Bytes of weights from which tiles fetch the next panel, and from which a single row fetches its own, in lines of it.
+_FETCHED, _STREAMED = 32_768, 400_000
+_LINES_AHEAD = 64
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,12 @@ class NarrowTile(Tile):
         """The word numbered k of each row, which has `count` numbers."""
         f, factors = self._f, self._factors
         line = f.name_index(weights.at + k * (weights.line * factors.word))
-        if weights.ahead is not None:
-            weights.pointer.prefetch(weights.ahead + k * (_LINE // array_dtype(factors.weights).itemsize))
+        step = _LINE // array_dtype(factors.weights).itemsize
+        if weights.ahead is not None and self._rows > 1:
+            weights.pointer.prefetch(weights.ahead + k * step)
+        elif weights.streamed and self._rows == 1:
+            for first in range(0, sum(self._lanes) * factors.word, step):
+                weights.pointer.prefetch(line + (first + _LINES_AHEAD * sum(self._lanes) * factors.word))
         loaded: list[Expr] = []
         for lanes in self._lanes:
             first = sum(self._lanes[: len(loaded)])
@@ -193,4 +198,9 @@ def fetched(tile: Index, length: int, size: int, panels: int, at: Index, factors
     A panel has `length` words a column and `size` numbers.
     """
     itemsize = array_dtype(factors.weights).itemsize
-    return at + size + tile * (length * (_LINE // itemsize)) if itemsize * size * panels > _STREAMED else None
+    return at + size + tile * (length * (_LINE // itemsize)) if itemsize * size * panels >= _FETCHED else None
+
+
+def is_streamed(size: int, panels: int, factors: Factors) -> bool:
+    """Whether the weights, panels of `size` numbers, are too many for the second-level cache."""
+    return array_dtype(factors.weights).itemsize * size * panels >= _STREAMED
