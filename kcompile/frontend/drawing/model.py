@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kcompile.errors import ModelError
 from kcompile.frontend.drawing.layout import Layout, Point, layered
 from kcompile.frontend.drawing.pictures import check_path, new_figure, write
-from kcompile.frontend.layer_graph import LayerNode, layer_nodes
+from kcompile.frontend.layer_graph import LayerNode, layer_nodes, shape_text
 from kcompile.frontend.model import Model
-from kcompile.frontend.tracing import KerasTensor
+from kcompile.ir.types import TensorType
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,9 +143,9 @@ def _scene(model: Model, shown: _Shown) -> _Scene:
 
 
 def _block(node: LayerNode, shown: _Shown) -> _Block:
-    layer, kind = node.layer, type(node.layer).__name__
-    title = f"{layer.name} ({kind})" if shown.names else kind
-    inner = _scene(layer, shown) if shown.nested and isinstance(layer, Model) else None
+    layer = node.layer
+    title = f"{layer.name if layer else node.name} ({node.kind})" if shown.names else node.kind
+    inner = _scene(layer, shown) if shown.nested and isinstance(layer, Model) and layer.is_graph else None
     block = _Block(title, _lines(node, shown), _fill(node), inner)
     texts = [(_width(title, _TITLE, bold=True)), *(_width(line, _TEXT) for line in block.lines)]
     width, height = max(texts) + 2 * _PADDING, _LINE * (1 + len(block.lines)) + _PADDING
@@ -157,30 +157,32 @@ def _block(node: LayerNode, shown: _Shown) -> _Block:
 
 
 def _lines(node: LayerNode, shown: _Shown) -> list[str]:
-    layer, call = node.layer, node.call
+    layer = node.layer
     lines: list[str] = []
     if shown.activations and getattr(layer, "activation", None) is not None:
         given: Any = getattr(layer, "activation")  # noqa: B009 - only some layers have one
         lines.append(f"activation: {given if isinstance(given, str) else getattr(given, '__name__', str(given))}")
     if shown.shapes:
-        lines += [f"in: {_shapes(call.inputs)}"] if call.inputs else []
-        lines.append(f"out: {_shapes(call.flat_outputs)}")
+        lines += [f"in: {_shapes(node.takes)}"] if node.takes else []
+        lines.append(f"out: {_shapes(node.gives)}")
     if shown.dtype:
-        lines.append("dtype: " + ", ".join(dict.fromkeys(tensor.dtype for tensor in call.flat_outputs)))
-    if shown.trainable and layer.weights:
+        lines.append("dtype: " + ", ".join(dict.fromkeys(type.dtype for type in node.gives)))
+    if shown.trainable and layer is not None and layer.weights:
         lines.append("trainable" if layer.trainable else "frozen")
     return lines
 
 
-def _shapes(tensors: Sequence[KerasTensor]) -> str:
+def _shapes(types: Sequence[TensorType]) -> str:
     """Shapes in a list, equal neighbours counted."""
-    runs = [(str(shape), len(list(run))) for shape, run in groupby(tensors, key=lambda tensor: tensor.shape)]
+    runs = [(shape, len(list(run))) for shape, run in groupby(map(shape_text, types))]
     return ", ".join(f"{count} × {shape}" if count > 1 else shape for shape, count in runs)
 
 
 def _fill(node: LayerNode) -> str:
     if isinstance(node.layer, Model):
         return _FILLS["model"]
+    if node.kind == "InputLayer":
+        return _FILLS["inputs"]
     module = type(node.layer).__module__.rpartition(".")[2]
     return next((fill for family, fill in _FILLS.items() if module.startswith(family)), _OTHER)
 

@@ -16,6 +16,7 @@ from kcompile.cli.main import cli
 from kcompile.errors import ModelError
 from kcompile.frontend.drawing import model as drawing
 from kcompile.frontend.drawing import plot_history, plot_model
+from kcompile.frontend.layer_graph import layer_nodes
 from tests.frontend.errors import error_of
 
 SHOWN = {"show_shapes": True, "show_dtype": True, "show_layer_names": True, "show_layer_activations": True}
@@ -68,6 +69,37 @@ def test_models_inside_are_boxes_or_frames() -> None:
     assert list(blocks(nested())) == ["x (InputLayer)", "inner (Sequential)", "head (Dense)"]
     framed = blocks(nested(), nested=True)
     assert "inner (Sequential)/hidden (Dense)" in framed
+
+
+class Coded(Model):
+    """A layer that is called twice, ops of its own, and a model inside."""
+
+    def __init__(self) -> None:
+        super().__init__(name="coded")
+        self.first, self.drop = layers.Dense(4, name="first"), layers.Dropout(0.5, name="drop")
+        self.inner = Sequential([layers.Dense(4, name="hidden")], name="inner")
+        self.attention = layers.MultiHeadAttention(1, 2, name="attention")
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        y = self.first(self.drop(self.first(x), training=training) * 2.0)
+        return self.attention(self.inner(y) + y, x)
+
+
+def test_a_model_that_is_code_is_shown_by_its_layers() -> None:
+    model = Coded()
+    model.build((None, 3, 4))
+    nodes = [(node.name, node.kind, node.inputs) for node in layer_nodes(model)]
+    assert nodes == [
+        ("x", "InputLayer", ()),
+        ("first", "Dense", ("x",)),
+        ("mul", "mul", ("first",)),
+        ("first_1", "Dense", ("mul",)),
+        ("inner", "Sequential", ("first_1",)),
+        ("add", "add", ("inner", "first_1")),
+        ("attention", "MultiHeadAttention", nodes[-1][2]),
+    ]
+    assert sorted(nodes[-1][2]) == ["add", "x"]
+    assert "inner (Sequential)/hidden (Dense)" in blocks(model, nested=True, shapes=True)
 
 
 @pytest.mark.parametrize("make", [branching, nested])

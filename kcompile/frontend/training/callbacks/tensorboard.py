@@ -157,10 +157,10 @@ class TensorBoard(Callback):
                 file.write(*summaries, step=step)
 
     def _log_graph(self) -> None:
-        from kcompile.frontend.layer_graph import layer_nodes, shapes
+        from kcompile.frontend.layer_graph import layer_nodes, shape_text
 
         nodes = [
-            (node.name, type(node.layer).__name__, node.inputs, {"output_shape": shapes(node.call.flat_outputs)})
+            (node.name, node.kind, node.inputs, {"output_shape": ", ".join(map(shape_text, node.gives))})
             for node in layer_nodes(self.model, nested=True)
         ]
         self._train.write_graph(event_files.graph(nodes))
