@@ -25,8 +25,8 @@ from kcompile.runtime.memory import Content, Entries, address, aligned, aligned_
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature
 
-# Operations of one call from which waking the pool pays: it takes up to 50 µs, in which one core does some millions.
-_WORTH_THREADS = 2_000_000
+# Operations of one call from which waking the pool pays: it takes up to 50 µs, in which one core does ten millions.
+_WORTH_THREADS = 16_000_000
 _MAX_CALLS = 256
 
 _ENTRIES: Entries = {

@@ -17,6 +17,7 @@ CASES = [
     (("N", "T"), 16, 24, True, ops.Tanh()),
     ((29,), 20, 130, False, ops.LeakyRelu(0.1)),
     (("N",), 300, 201, True, ops.Relu()),  # large enough to be fetched ahead
+    (("N", 19), 500, 49, True, None),  # rows that are tiled for themselves; a sum in two parts
 ]
 SIZES = {"N": (0, 1, 2, 13, 31), "T": (1, 6)}
 
@@ -57,3 +58,13 @@ def test_dense_layers_match_float64(model: Model, size: int, threads: int):
         expected[f"y{i}"] = activation.kernel((y,))[0] if activation else y
     for name, y in model.run(inputs, threads).items():
         np.testing.assert_allclose(y, expected[name], rtol=1e-5, atol=1e-4, err_msg=name)
+
+
+def test_long_sums_of_many_rows_keep_their_digits():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.random((16, 9000), np.float32), rng.random((9000, 16), np.float32)
+    b = Builder()
+    model = Model(b.build({"y": b(ops.Dense(), b.input("x", TensorType("float32", x.shape)), b.constant(kernel))}))
+    expected = x.astype(np.float64) @ kernel.astype(np.float64)
+    # One sum after another would be off by 3e-6.
+    np.testing.assert_allclose(model.run({"x": x})["y"], expected, rtol=1.2e-6)

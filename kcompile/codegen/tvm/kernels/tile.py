@@ -34,6 +34,8 @@ _LINES_AHEAD = 64
 # rows, which only gain by it if the weights do not stay in the second-level cache.
 _FETCHED = 32_768
 _STREAMED = 400_000
+# Terms of a sum of several rows that are added one after another.
+_CHUNK = 384
 # Rows of a tile in the rest of an open extent.
 _REST_ROWS = 4
 
@@ -218,14 +220,38 @@ class Tile:
 
     def multiply(self, x: Rows, weights: Panel, length: Index, rows: Sequence[int] | None = None) -> None:
         """Add the products of the first `length` elements of `rows` of x with as many lines of the panel."""
-        rows = range(self._rows) if rows is None else rows
+        f, rows = self._f, range(self._rows) if rows is None else rows
+        if self._chains == 1 and isinstance(length, int) and length > _CHUNK and self._dtype != "int32":
+            self._multiply_in_chunks(x, weights, length, rows)
+            return
         chains = min(self._chains, length) if isinstance(length, int) else self._chains
-        with self._f.loop(length // chains) as k:
+        with f.loop(length // chains) as k:
             for chain in range(chains):
                 self._step(x, weights, k * chains + chain, rows, chain)
-        done = self._f.name_index(length - length % chains)
-        with self._f.loop(length - done) as k:
+        done = f.name_index(length - length % chains)
+        with f.loop(length - done) as k:
             self._step(x, weights, done + k, rows, 0)
+
+    def _multiply_in_chunks(self, x: Rows, weights: Panel, length: int, rows: Sequence[int]) -> None:
+        """As `multiply`, for long sums: rounding errors grow with the terms of a chunk plus the number of chunks."""
+        f, columns = self._f, self._block.columns
+        totals = f.stack(self._rows * columns, self._dtype)
+        places = [
+            (sums, row, row * columns + first, width)
+            for sums, first, width in zip(self._sums, self._block.starts, self._block.widths, strict=True)
+            for row in rows
+        ]
+        for sums, row, place, _ in places:
+            totals.store(place, sums[row])
+        for begin, count in f.tiles(length, -(-length // -(-length // _CHUNK))):
+            for sums, row, _, width in places:
+                sums[row] = constant(0, self._dtype, width)
+            with f.loop(count) as k:
+                self._step(x, weights, begin + k, rows, 0)
+            for sums, row, place, width in places:
+                totals.store(place, f.let(totals.load(place, width) + sums[row]))
+        for sums, row, place, width in places:
+            sums[row] = totals.load(place, width)
 
     def _step(self, x: Rows, weights: Panel, k: Index, rows: Sequence[int], chain: int) -> None:
         f, block = self._f, self._block
