@@ -14,6 +14,7 @@ PEERS = Path(os.environ.get("KCOMPILE_PEERS", ROOT.parent / ".venv-peers" / "bin
 # Each is a process of its own, so that none inherits the other's memory and threads.
 BENCHMARKS = {
     "engines": ["-m", "benchmarks.engines", "--threads", "1", "2", "--batch", "1", "32"],
+    "precision": ["-m", "benchmarks.precision"],
     "compile_resnet50": ["-m", "benchmarks.compile_resnet50"],
     "onnx_vs_tf2onnx": ["-m", "benchmarks.onnx_vs_tf2onnx"],
 }

@@ -202,7 +202,8 @@ def table(rows: Sequence[Row], engines: Sequence[str]) -> str:
     return "\n".join([*lines, *([""] if notes else []), *dict.fromkeys(notes)]) + "\n"
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What the figures stand for."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -230,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     given.output.mkdir(parents=True, exist_ok=True)
     cells = [{**asdict(row), "ratio": row.ratio} for row in rows]
-    content = json.dumps({"machine": _machine(), "versions": found, "rows": cells}, indent=2)
+    content = json.dumps({"machine": machine(), "versions": found, "rows": cells}, indent=2)
     (given.output / "engines.json").write_text(content + "\n")
     (given.output / "engines.md").write_text(table(rows, given.engine))
     print(table(rows, given.engine))
