@@ -188,12 +188,13 @@ def reciprocal(f: Function, x: Expr) -> Expr:
 
 
 def sigmoid_divisor(f: Function, x: Expr) -> Expr:
-    """``d`` with ``sigmoid(x) = 1 / d`` within 1e-7, for float32; x beyond ±87 counts as ±87.
+    """``d`` with ``sigmoid(x) = 1 / d`` within 1e-7, for float32; infinity below -88.4, 1 above 88.
 
     It is for gates, which a product with other values follows: it saves what it takes to be exact where the sigmoid is
     small, and lets several quotients share a division.
     """
-    bounded = f.let(minimum(f.let(maximum(x, -87.0)), 87.0))
+    # The bounds lead to the exponents 128 and -127, which are those of infinity and of 0.
+    bounded = f.let(minimum(f.let(maximum(x, -89.0)), 88.0))
     shifted = f.let(bounded * -math.log2(math.e) + _FORMATS["float32"].rounding)
     r = f.let(bounded * -math.log2(math.e) - f.let(shifted - _FORMATS["float32"].rounding))
     # Multiplied, and not added to the exponent, so that NaN stays.

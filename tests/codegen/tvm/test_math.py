@@ -138,6 +138,8 @@ def test_gates_are_exact_beside_1_and_keep_nan_whatever_its_bits(compiled: Compi
     assert (np.isnan(1 / d) == ~seen).all()
     assert (np.isnan(n / e) == ~seen).all()
     assert np.abs(1 / d - sigmoid)[seen].max() < 1.2e-7
+    assert (1 / d[x < -88.4] == 0).all()
+    assert (d[x > 88] == 1).all()
     assert (np.abs(n) <= e)[seen].all()
     assert units_off((n / e)[seen], tanh[seen]).max() <= 6
 

@@ -107,6 +107,17 @@ def test_a_recurrent_layer_matches_the_reference(planned: Planned, case: Case):
             planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.states and case.batch == "N"], ids=str)
+def test_nan_and_infinity_go_where_the_reference_has_them(planned: Planned, case: Case):
+    graph = GRAPHS[case]
+    for bad in (np.nan, np.inf, -np.inf):
+        for name in [value.name for value in graph.inputs if value.type.dtype == "float32"]:
+            inputs = random_inputs(graph, N=2, T=4)
+            inputs[name][0].flat[0] = bad
+            with np.errstate(invalid="ignore"):
+                planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
+
+
 def test_long_sequences_do_not_drift(planned: Planned):
     graph = GRAPHS[CASES[2]]
     inputs = random_inputs(graph, N=1, T=300)
