@@ -413,7 +413,10 @@ class Layer(ABC):
     def weights(self) -> list[Weight]:
         """All weights: the layer's own, then those of layers inside, depth first."""
         inner = [weight for layer in self.sublayers.values() for weight in layer.weights]
-        return list(dict.fromkeys([*self.own_weights, *inner]))
+        own = self.own_weights
+        if self.is_users_own():  # where Keras lists those first that train
+            own = sorted(own, key=lambda weight: not weight.trainable)
+        return list(dict.fromkeys([*own, *inner]))
 
     @property
     def trainable_weights(self) -> list[Weight]:
