@@ -19,6 +19,7 @@ from kcompile.frontend.training.callbacks import (
     LearningRateScheduler,
     ModelCheckpoint,
     ReduceLROnPlateau,
+    SwapEMAWeights,
     TerminateOnNaN,
 )
 from tests.frontend.errors import error_of
@@ -277,6 +278,32 @@ def test_training_ends_at_a_loss_that_is_no_number(capsys: pytest.CaptureFixture
     strict = TerminateOnNaN(raise_error=True)
     text = error_of(ModelError, lambda: model.fit(x, y, shuffle=False, verbose=0, callbacks=[strict]))
     assert text.startswith("the loss must be a finite number. Received: nan after batch 0. ")
+
+
+def test_the_averages_of_the_weights_are_evaluated_and_saved(tmp_path: Path) -> None:
+    model, x, y = model_and_data()
+    model.compile(kcompile.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5), "mse")
+    seen: list[tuple[float, float]] = []
+
+    def note(epoch: int, logs: Any) -> None:
+        saved = kcompile.load_model(tmp_path / "m.weights.keras")
+        saved.compile("sgd", "mse")
+        seen.append((logs["val_loss"], saved.evaluate(x, y, verbose=0)))
+
+    listed = [
+        SwapEMAWeights(swap_on_epoch=True),
+        ModelCheckpoint(tmp_path / "m.weights.keras"),
+        LambdaCallback(on_epoch_end=note),
+    ]
+    model.fit(x, y, epochs=3, batch_size=5, shuffle=False, verbose=0, validation_data=(x, y), callbacks=listed)
+    plain, _, _ = model_and_data()
+    plain.compile(kcompile.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5), "mse")
+    plain.fit(x, y, epochs=3, batch_size=5, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], plain.get_weights()[0])
+    for shown, saved in seen:
+        assert shown == pytest.approx(saved, rel=1e-6)
+    text = error_of(ModelError, lambda: model_and_data()[0].evaluate(x, y, verbose=0, callbacks=[SwapEMAWeights()]))
+    assert text.endswith("Received: SGD with use_ema=False.")
 
 
 def test_places_that_cannot_be_written_to_are_refused(tmp_path: Path) -> None:

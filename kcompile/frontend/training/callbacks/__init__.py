@@ -1,5 +1,6 @@
 """Callbacks by Keras's names."""
 
+from kcompile.frontend.training.callbacks.averages import SwapEMAWeights
 from kcompile.frontend.training.callbacks.backup import BackupAndRestore
 from kcompile.frontend.training.callbacks.base import Callback, CallbackList
 from kcompile.frontend.training.callbacks.monitoring import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
@@ -25,6 +26,7 @@ __all__ = [
     "ModelCheckpoint",
     "ProgbarLogger",
     "ReduceLROnPlateau",
+    "SwapEMAWeights",
     "TensorBoard",
     "TerminateOnNaN",
 ]
