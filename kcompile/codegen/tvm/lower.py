@@ -175,7 +175,7 @@ def _halved(argument: Argument) -> Argument:
 def _weights_of(argument: Argument) -> Array | None:
     if isinstance(argument, Value):
         return argument.constant
-    return None if isinstance(argument, Temporary) else argument
+    return argument if isinstance(argument, np.ndarray) else None
 
 
 @dataclass
