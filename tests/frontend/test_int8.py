@@ -1,4 +1,4 @@
-"""Files of Keras 3 with weights of 8 bits: the numbers that its quantised layers compute, by formulas of their own."""
+"""Files of Keras 3 with quantised weights: the numbers that its layers compute, by formulas of their own."""
 
 import io
 import json
@@ -13,6 +13,11 @@ import pytest
 import kcompile
 from kcompile.errors import ModelError
 from kcompile.frontend import load_model
+from kcompile.frontend.keras_file.packed_layers import as_float8
+from kcompile.ir.evaluate import evaluate
+from kcompile.ir.expression import lift
+from kcompile.ir.graph import Builder
+from kcompile.ir.types import TensorType
 from tests.frontend.errors import error_of
 
 QUANTIZER = {"class_name": "AbsMaxQuantizer", "config": {"value_range": [-127, 127], "epsilon": 1e-07}}
@@ -93,11 +98,54 @@ def test_embedding_has_a_scale_for_each_row(tmp_path: Path, rng: np.random.Gener
     np.testing.assert_allclose(load_model(path).predict(x), expected, rtol=1e-6)
 
 
+def packed(numbers: np.ndarray, axis: int) -> np.ndarray:
+    """Pairs of numbers in bytes, the first in the lower half."""
+    even, odd = (np.take(numbers, range(start, numbers.shape[axis], 2), axis) for start in (0, 1))
+    missing = [(0, even.shape[i] - odd.shape[i]) for i in range(numbers.ndim)]
+    return ((even & 15) | (np.pad(odd, missing) & 15) << 4).astype(np.uint8)
+
+
+@pytest.mark.parametrize("target", ["onnx", "tvm"])
+def test_dense_of_4_bits_in_groups(target: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    kernel, zero = rng.integers(-8, 8, (6, 3)), rng.integers(-8, 8, (3, 3)).astype(np.int8)
+    scale, groups = rng.uniform(0.1, 0.2, (3, 3)).astype(np.float32), np.repeat(np.arange(3), 2)
+    arrays = [packed(kernel, 1).view(np.int8), np.ones(3, np.float32), scale, zero, groups.astype(np.float32)]
+    path = write(tmp_path / "m.keras", "Dense", [None, 6], arrays, "int4/2", units=3)
+    x = rng.normal(size=(4, 6)).astype(np.float32)
+    expected = x @ ((kernel - zero[groups]) * scale[groups]) + 1
+    model = load_model(path)
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4, atol=1e-5)
+    artifact = tmp_path / ("m.onnx" if target == "onnx" else "m.kcb")
+    kcompile.compile(model, target=target, output=artifact)
+    np.testing.assert_allclose(kcompile.load(artifact).predict(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dense_of_gptq_has_its_outputs_in_rows(tmp_path: Path, rng: np.random.Generator) -> None:
+    kernel, zero = rng.integers(0, 16, (3, 6)), rng.integers(0, 16, (3, 2)).astype(np.uint8)
+    scale, groups = rng.uniform(0.1, 0.2, (3, 2)).astype(np.float32), np.array([0, 1, 1, 0, 1, 0])
+    arrays = [packed(kernel, 0), scale, zero, groups.astype(np.float32)]
+    path = write(tmp_path / "m.keras", "Dense", [None, 6], arrays, "gptq/4/3", units=3, use_bias=False)
+    x = rng.normal(size=(4, 6)).astype(np.float32)
+    expected = x @ ((kernel - zero[:, groups]) * scale[:, groups]).T
+    np.testing.assert_allclose(load_model(path).predict(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_float8_rounds_to_three_bits_of_fraction() -> None:
+    b = Builder()
+    numbers = [0.0, 1.0, 1.06, 1.07, -17.0, 447.0, 500.0, -1e9, 0.0009, 0.001, 2.0**-6 * 1.07, 15.99]
+    # The numbers of float8_e4m3fn below 16 are eighths of powers of two; below 2 ** -6, multiples of 2 ** -9.
+    expected = [0.0, 1.0, 1.0, 1.125, -16.0, 448.0, 448.0, -448.0, 0.0, 2.0**-9, 2.0**-6 * 1.125, 16.0]
+    x, one = lift(b, b.input("x", TensorType("float32", (12,))), b.constant(np.asarray(1, np.float32)))
+    graph = b.build([as_float8(x, one).value])
+    (got,) = evaluate(graph, {"x": np.array(numbers, np.float32)}).values()
+    np.testing.assert_array_equal(got, np.array(expected, np.float32))
+
+
 def test_other_quantisations_are_refused_by_name(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.keras", "Dense", [None, 6], [], "int4", units=3)
+    path = write(tmp_path / "m.keras", "Embedding", [None, 6], [], "gptq/4/2", input_dim=3, output_dim=2)
     assert error_of(ModelError, lambda: load_model(path)) == (
         "m.keras uses arguments that kcompile does not know:\n"
-        "  layer `m/q` (Dense) is quantised to int4; kcompile reads int8."
+        "  layer `m/q` (Embedding) is quantised to gptq/4/2, which kcompile does not read."
     )
 
 
@@ -106,6 +154,6 @@ def test_saving_a_quantised_model_is_refused(tmp_path: Path, rng: np.random.Gene
     path = write(tmp_path / "m.keras", "Dense", [None, 6], arrays, "int8", units=3, use_bias=False)
     model = load_model(path)
     assert error_of(ModelError, lambda: model.save(tmp_path / "again.keras")) == (
-        "layer `q` is quantised to int8, which kcompile reads and compiles but does not save. "
+        "layer `q` is quantised, which kcompile reads and compiles but does not save. "
         "Save the model before `quantize`."
     )

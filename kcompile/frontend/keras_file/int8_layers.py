@@ -8,7 +8,7 @@ leaves [-127, 127]. Products are sums of integers, computed in floats, which are
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from kcompile.ir.graph import Value
 
 
 @dataclass(frozen=True)
-class _InputQuantizer:
+class InputQuantizer:
     """How inputs are quantised: to ``[-largest, largest]`` by the largest magnitude plus `epsilon`."""
 
     largest: float = 127.0
@@ -37,10 +37,10 @@ class _InputQuantizer:
         return t(ops.Round(), t(ops.Mul(), x, scale)), scale
 
 
-def _input_quantizer(layer: Layer, config: Any) -> _InputQuantizer | None:
+def _input_quantizer(layer: Layer, config: Any, default: InputQuantizer | None) -> InputQuantizer | None:
     match config:
         case None:
-            return _InputQuantizer()
+            return default
         case {"config": {"activation_quantizer": None}}:
             return None
         case {
@@ -51,19 +51,22 @@ def _input_quantizer(layer: Layer, config: Any) -> _InputQuantizer | None:
                 }
             }
         } if low == -high:
-            return _InputQuantizer(float(high), float(epsilon))
+            return InputQuantizer(float(high), float(epsilon))
         case _:
             law = f"`quantization_config` of layer `{layer.name}` must quantise inputs by AbsMaxQuantizer or not"
             raise ModelError(f"{law}. Received: {config!r}.")
 
 
-class _Int8Layer(Layer):
+class QuantizedLayer(Layer):
     """What the layers share: their arrays, and that no file is written of them."""
+
+    # How inputs are quantised where the config does not say it.
+    default_quantizer: ClassVar[InputQuantizer | None] = InputQuantizer()
 
     quantization_config: Any
 
     def __post_init__(self) -> None:
-        self.input_quantizer = _input_quantizer(self, self.quantization_config)
+        self.input_quantizer = _input_quantizer(self, self.quantization_config, self.default_quantizer)
         self.quantization_config = None
         super().__post_init__()
 
@@ -72,13 +75,13 @@ class _Int8Layer(Layer):
         self.own_weights.append(Weight(name, np.zeros(tuple(shape), dtype), trainable=False))
 
     def get_config(self) -> dict[str, Any]:
-        law = f"layer `{self.name}` is quantised to int8, which kcompile reads and compiles but does not save"
+        law = f"layer `{self.name}` is quantised, which kcompile reads and compiles but does not save"
         raise ModelError(f"{law}. Save the model before `quantize`.")
 
 
 @register_layer("kcompile.int8>Dense")
 @dataclass(eq=False)
-class Int8Dense(_Int8Layer, Dense):
+class Int8Dense(QuantizedLayer, Dense):
     """``activation(round(x * s) @ q / (s * scale) + bias)``: ``x: T[..., K], q: i8[K, units] -> T[..., units]``."""
 
     def build(self, *input_shapes: Any) -> None:
@@ -99,7 +102,7 @@ class Int8Dense(_Int8Layer, Dense):
 
 @register_layer("kcompile.int8>Embedding")
 @dataclass(eq=False)
-class Int8Embedding(_Int8Layer, Embedding):
+class Int8Embedding(QuantizedLayer, Embedding):
     """Row x of a table over the row's scale: ``x: i[...], q: i8[input_dim, output_dim] -> T[..., output_dim]``."""
 
     def build(self, *input_shapes: Any) -> None:
@@ -116,7 +119,7 @@ class Int8Embedding(_Int8Layer, Embedding):
 
 @register_layer("kcompile.int8>EinsumDense")
 @dataclass(eq=False)
-class Int8EinsumDense(_Int8Layer, EinsumDense):
+class Int8EinsumDense(QuantizedLayer, EinsumDense):
     """`EinsumDense` of a quantised kernel, with a scale for each element of the result's axes that the kernel has."""
 
     def build(self, *input_shapes: Any) -> None:
@@ -134,14 +137,14 @@ class Int8EinsumDense(_Int8Layer, EinsumDense):
         if self.input_quantizer:
             summed = [axis for axis, letter in enumerate(equation.x) if letter not in equation.y]
             x, input_scale = self.input_quantizer(t, x, summed)
-            scale = t(ops.Mul(), scale, _beside(t, input_scale, equation.x, equation.y))
+            scale = t(ops.Mul(), scale, beside(t, input_scale, equation.x, equation.y))
         kernel = cast(t, t.weight("kernel"), x.type.dtype)
         y = t(ops.Div(), einsum(t, equation.x, equation.kernel, equation.y, x, kernel), scale)
         y = t(ops.Add(), y, t.weight("bias")) if equation.bias_shape is not None else y
         return activations.apply(t, self.activation, y)
 
 
-def _beside(t: Trace, x: Value, letters: str, wanted: str) -> Value:
+def beside(t: Trace, x: Value, letters: str, wanted: str) -> Value:
     """`x` with the axes `wanted`: those that it lacks have extent 1, as those have that `wanted` lacks."""
     order = sorted(range(len(letters)), key=lambda axis: wanted.find(letters[axis]))
     extents = dict(zip(letters, x.type.shape, strict=True))

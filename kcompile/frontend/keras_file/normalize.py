@@ -17,10 +17,12 @@ from kcompile.frontend.keras_file.old_spellings import (
     MEANINGLESS,
     MEANINGLESS_SUFFIXES,
     NEUTRAL,
+    float8_history,
     modern,
     modern_class,
     quantization,
 )
+from kcompile.frontend.keras_file.packed_layers import PACKED_LAYERS
 from kcompile.frontend.keras_file.theano_padding import THEANO_LAYERS
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
@@ -85,21 +87,28 @@ class _Normalizer:
             raise ModelError(f"the config of layer `{here}` must be a dict. Received: {shown(config)}.")
         known = canonical_class(class_name)
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
-        cls = self.quantized(cls, known, inner.get("dtype"), here)
+        cls = self.quantized(cls, known, inner, here)
         inner = {**modern(class_name, known, inner, self.version), "name": name}
         if self.version.is_theano and inner.get("padding") == "same":
             cls = THEANO_LAYERS.get(cls, cls)
         made |= {"build_config": spec["build_config"]} if "build_config" in spec else {}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
 
-    def quantized(self, cls: type[Layer], class_name: str, dtype: Any, here: str) -> type[Layer]:
-        """The class for a layer with that dtype policy: another one where its weights are quantised."""
-        mode = quantization(dtype)[0]
+    def quantized(self, cls: type[Layer], class_name: str, config: Spec, here: str) -> type[Layer]:
+        """The class for a layer whose dtype policy says that its weights are quantised; its config gets the mode."""
+        mode = quantization(config.get("dtype"))[0]
+        if mode is None:
+            config.pop("quantization_config", None)  # how the layer is to be quantised, when it is
+            return cls
         if mode == "int8":
             return INT8_LAYERS.get(class_name, cls)
-        if mode is not None:
-            self.problems.append(f"layer `{here}` ({class_name}) is quantised to {mode}; kcompile reads int8.")
-        return cls
+        found = PACKED_LAYERS.get(mode.partition("/")[0], {}).get(class_name)
+        if found is None:
+            law = f"layer `{here}` ({class_name}) is quantised to {mode}, which kcompile does not read"
+            self.problems.append(f"{law}.")
+            return cls
+        config |= {"packing": mode} if mode != "float8" else float8_history(config["dtype"])
+        return found
 
     def shared_list(self, spec: Mapping[str, Any], class_name: str, name: str) -> list[Layer]:
         """The list in which specs of one layer find it.

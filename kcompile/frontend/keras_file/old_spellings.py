@@ -110,7 +110,11 @@ def quantization(dtype: Any) -> tuple[str | None, str | None]:
     """How a dtype policy says that weights are quantised (``"int8"``), and the policy of the rest; None where not."""
     match dtype:
         case {
-            "class_name": "QuantizedDTypePolicy" | "QuantizedFloat8DTypePolicy" | "GPTQDTypePolicy" | "AWQDTypePolicy",
+            "class_name": "QuantizedDTypePolicy"
+            | "QuantizedFloat8DTypePolicy"
+            | "Int4DTypePolicy"
+            | "GPTQDTypePolicy"
+            | "AWQDTypePolicy",
             "config": {"mode": str() as mode, **rest},
         }:
             return mode, str(rest.get("source_name") or "float32")
@@ -119,6 +123,13 @@ def quantization(dtype: Any) -> tuple[str | None, str | None]:
             return mode, source
         case _:
             return None, None
+
+
+def float8_history(dtype: Any) -> Config:
+    """How many largest magnitudes a layer of float8 keeps, as an argument."""
+    config: Any = dtype.get("config") if isinstance(dtype, dict) else None  # pyright: ignore[reportUnknownMemberType]
+    length = config.get("amax_history_length") if isinstance(config, dict) else None  # pyright: ignore
+    return {"amax_history_length": length} if isinstance(length, int) else {}
 
 
 def _batch_normalization(config: Config, version: KerasVersion) -> Config:
