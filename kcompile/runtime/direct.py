@@ -36,9 +36,9 @@ class DirectCalls:
     _learn: Callable[[bytes, bytes, tuple[Any, ...]], None]
 
     def learn(
-        self, arrays: Sequence[Array], plan: Plan, symbols: Sequence[int], arena: int, work: int, rows: int
+        self, arrays: Sequence[Array], plan: Plan, symbols: Sequence[int], arena: int, work: int, rows: int, pool: int
     ) -> None:
-        """Know calls on one thread with arrays like these, unless they need much memory.
+        """Know calls with arrays like these, unless they need much memory.
 
         Args:
             arrays: the inputs.
@@ -47,12 +47,13 @@ class DirectCalls:
             arena: bytes for intermediate results.
             work: operations of the call.
             rows: rows of the batch, 0 where it cannot be split.
+            pool: the address of this process's pool of threads that share the work; 0 for none.
         """
         if not 0 <= arena <= _MOST_ARENA:
             return
         taken_and_given = [*((array.shape, array.dtype) for array in arrays), *plan.results]
         shapes = [number for shape, _ in taken_and_given for number in (len(shape), *shape)]
-        numbers = [arena, work <= _BRIEF, rows, len(symbols), *symbols, *shapes]
+        numbers = [arena, work <= _BRIEF, rows, pool, len(symbols), *symbols, *shapes]
         # NumPy's characters of dtypes are those of the buffer protocol, for all dtypes that it knows.
         formats = "".join(dtype.char for _, dtype in taken_and_given)
         self._learn(struct.pack(f"={len(numbers)}q", *numbers), formats.encode(), plan.results)

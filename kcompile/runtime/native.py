@@ -151,9 +151,9 @@ class NativeSession(Session):
         threads = self.threads if work >= _WORTH_THREADS else 1
         symbols = (ctypes.c_int64 * len(values))(*values)
         size: int = self._library.kc_arena_bytes(symbols, threads)
-        if threads == 1:
-            rows = plan.bindings[self.signature.batch] if self.signature.batch else 0
-            self._direct.learn(arrays, plan, values, size, work, rows)
+        rows = plan.bindings[self.signature.batch] if self.signature.batch else 0
+        with self._workspace(threads) as workspace:
+            self._direct.learn(arrays, plan, values, size, work, rows, workspace.pool or 0)
         return _Call(symbols, threads, size)
 
     @contextmanager

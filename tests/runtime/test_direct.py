@@ -83,6 +83,17 @@ def test_several_arrays_of_several_dtypes_come_and_go(mixed: Path) -> None:
     assert session._direct.run(_mixed_feeds(5)) is not None
 
 
+def test_calls_that_share_the_work_among_threads_are_known_too(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kcompile.runtime.native._WORTH_THREADS", 1)
+    session = load(native, threads=3)
+    assert isinstance(session, NativeSession)
+    expected = _opened(native).predict(X)
+    session.predict(X)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: session._direct.predict(X, 32, None), range(200)):
+            np.testing.assert_array_equal(result, expected)
+
+
 def test_memory_that_kernels_cannot_take_goes_another_way(native: Path) -> None:
     session = _opened(native)
     expected = session.predict(X)

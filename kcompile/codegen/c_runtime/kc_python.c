@@ -1,7 +1,7 @@
 /* Calls from Python in a fraction of a microsecond: functions that read NumPy's arrays where they lie.
 
-   They serve calls whose shapes they have learnt, on one thread, and give None for any other, which the caller then
-   treats in its own way. What they use of CPython is its stable ABI (3.11 on), declared here so that no header of
+   They serve calls whose shapes they have learnt, and give None for any other, which the caller then treats in its own
+   way. What they use of CPython is its stable ABI (3.11 on), declared here so that no header of
    Python is needed; the declarations are weak, so that programs without Python can load the library all the same. */
 #define _POSIX_C_SOURCE 200112L
 
@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MOST_ARRAYS 16
 #define MOST_PLANS 32
@@ -84,6 +85,8 @@ typedef struct kc_plan {
     size_t arena;
     int alone;                  /* whether other Python threads wait while it computes */
     Py_ssize_t rows;            /* of the batch; 0 where it is never split */
+    kc_pool *pool;              /* or null */
+    pid_t process;              /* in which the pool has its threads */
     const int64_t *symbols;
     const int64_t *shapes;      /* of inputs, then of outputs: rank, extents */
     char formats[MOST_ARRAYS];  /* of inputs, then of outputs, as the buffer protocol writes them */
@@ -276,13 +279,16 @@ static int compute(kc_caller *caller, kc_plan *plan, const Py_buffer *inputs, co
     for (int32_t i = 0; i < caller->outputs; i++) {
         y[i] = outputs[i].buf;
     }
+    if (plan->pool != NULL && plan->process != getpid()) {
+        return -1;
+    }
     kc_place *place = take_place(plan);
     if (place == NULL) {
         (void)PyErr_NoMemory();
         return -1;
     }
     void *waiting = plan->alone ? NULL : PyEval_SaveThread();
-    int failed = kc_run(x, y, caller->weights, place, plan->symbols, NULL);
+    int failed = kc_run(x, y, caller->weights, place, plan->symbols, plan->pool);
     if (!plan->alone) {
         PyEval_RestoreThread(waiting);
     }
@@ -405,15 +411,17 @@ static kc_plan *new_plan(kc_caller *caller, const int64_t *numbers, size_t bytes
     plan->arena = (size_t)copy[0];
     plan->alone = copy[1] != 0;
     plan->rows = (Py_ssize_t)copy[2];
-    plan->symbols = copy + 4;
-    plan->shapes = plan->symbols + copy[3];
+    plan->pool = (kc_pool *)(intptr_t)copy[3];
+    plan->process = getpid();
+    plan->symbols = copy + 5;
+    plan->shapes = plan->symbols + copy[4];
     return plan;
 }
 
 /* learn(numbers, formats, results): how to call for one choice of shapes.
 
-   `numbers`, bytes of int64: the arena's size, whether other Python threads wait meanwhile, the rows of the batch, how
-   many symbols there are, their values, and for each input and output its rank and extents. `formats`, bytes: one
+   `numbers`, bytes of int64: the arena's size, whether other Python threads wait meanwhile, the rows of the batch, the
+   pool's address, how many symbols there are, their values, and for each input and output its rank and extents. `formats`, bytes: one
    character for each. `results`: for each output the arguments of numpy.empty. */
 static PyObject *learn(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
