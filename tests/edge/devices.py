@@ -1,5 +1,6 @@
 """Machines that are not this one: what builds and runs a bundle's self-test for each target."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from kcompile.codegen.library.interface import identifier
 from kcompile.codegen.tvm.targets import MACHINES
 from kcompile.runtime.bundle import machine_misfit
 
@@ -65,6 +67,27 @@ def misfit(target: str) -> str:
     from kcompile.codegen.backends import describe
 
     return machine_misfit(describe(machine))
+
+
+def stack_of(target: str, folder: Path, name: str) -> int:
+    """Bytes of stack that a run of an unpacked bundle takes on the machine."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    ports = {kind: [identifier(port["name"]) for port in manifest["signature"][kind]] for kind in ("inputs", "outputs")}
+    source = (HERE / "stack.c").read_text()
+    parts = {
+        "MODEL_HEADER": f'"{name}.h"',
+        "INPUTS": f"{name}_inputs",
+        "OUTPUTS": f"{name}_outputs",
+        "SET_INPUTS": "; ".join(f"inputs.{field} = in_{field}" for field in ports["inputs"]),
+        "SET_OUTPUTS": "; ".join(f"outputs.{field} = y_{field}" for field in ports["outputs"]),
+        "RUN": f"{name}_run",
+    }
+    defined = "".join(f"#define {key} {text}\n" for key, text in parts.items())
+    (folder / "stack.c").write_text(defined + source)
+    makefile = folder / "Makefile"
+    text = makefile.read_text().replace("-Wpedantic", "-Wno-unused-function").replace("main.c", "stack.c")
+    (folder / "Makefile").write_text(text.replace("-std=c99", "-std=gnu99"))
+    return int(check(target, folder).split()[-1])
 
 
 def check(target: str, folder: Path, *arguments: str) -> str:

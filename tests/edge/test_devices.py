@@ -1,5 +1,6 @@
 """C libraries for every machine reproduce the reference on it: emulated, or natively under sanitizers."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -8,10 +9,23 @@ import pytest
 
 import kcompile
 from kcompile.codegen.tvm.targets import MACHINES
-from tests.edge.devices import TARGETS, check, misfit, require, unpacked
+from tests.edge.devices import TARGETS, check, misfit, require, stack_of, unpacked
 from tests.edge.models import MODELS, build
 
 pytestmark = pytest.mark.edge
+
+# Machines of every kind, and the most stack that a C library's memset or memcpy takes.
+SMALL = [
+    "aarch64-linux",
+    "armv7-linux",
+    "riscv64-linux",
+    "riscv64-linux-v",
+    "wasm32",
+    "cortex-m4f",
+    "cortex-m7",
+    "cortex-m33",
+]
+LIBC_STACK = 64
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -20,8 +34,24 @@ def test_a_model_computes_on_the_machine_what_the_reference_computes(model: str,
     if misfit(target):
         pytest.skip(f"{target} has no emulator, and this is {misfit(target)}")
     bundle = kcompile.compile(build(model), f"tvm:{target}", tmp_path / "model.kcb")
-    printed = check(target, unpacked(bundle.path, tmp_path / "unpacked"))
-    assert printed.splitlines()[-1] == f"{model}: ok"
+    proven(model, target, unpacked(bundle.path, tmp_path / "unpacked"))
+
+
+def proven(model: str, target: str, folder: Path) -> None:
+    """The self-test of an unpacked bundle passes, and a run takes no more stack than the manifest says."""
+    assert check(target, folder).splitlines()[-1] == f"{model}: ok"
+    if target == "wasm32":
+        return  # its stack is not in memory that a program can address
+    memory = json.loads((folder / "manifest.json").read_text())["memory"]
+    assert stack_of(target, folder, model) <= memory["stack_bytes"] + (LIBC_STACK if memory["needs"] else 0)
+
+
+@pytest.mark.parametrize("target", SMALL)
+@pytest.mark.parametrize("model", ["cnn", "lstm", "transformer"])
+def test_small_code_and_half_weights_compute_it_too(model: str, target: str, tmp_path: Path):
+    options = {"optimize": "size", "weights_dtype": "f16"}
+    bundle = kcompile.compile(build(model), f"tvm:{target}", tmp_path / "model.kcb", **options)
+    proven(model, target, unpacked(bundle.path, tmp_path / "unpacked"))
 
 
 @pytest.mark.parametrize("target", ["aarch64-linux", "wasm32", "cortex-m7"])

@@ -159,8 +159,13 @@ def main(
     return f.finish()
 
 
-# An LLVM function that does what TensorIR can only where addresses have 64 bits; LLVM inlines it.
-_POINTER_AT = """
+# LLVM functions, which LLVM inlines. One does what TensorIR can only where addresses have 64 bits. The other keeps
+# loads and stores in order: TVM tells LLVM that arrays of different names never overlap, which holds in a kernel alone.
+_HELPERS = """
+define void @fence() {
+  call void asm sideeffect "", "~{memory}"()
+  ret void
+}
 define ptr @pointer_at(ptr %array, i32 %i) {
   %place = getelementptr ptr, ptr %array, i32 %i
   %pointer = load ptr, ptr %place
@@ -204,8 +209,9 @@ def library_run(
 
     for call in calls:
         f.call(call.name, [pointer(argument) for argument in call.arguments])
+        f.emit(tirx.Evaluate(tirx.call_extern("void", "fence")))
     f.emit(tirx.Return(tirx.const(0, "int32")))
-    text = tvm.ir.StringImm(_POINTER_AT + (weights or ""))
+    text = tvm.ir.StringImm(_HELPERS + (weights or ""))
     body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", text, f.body())
     return tirx.PrimFunc(f.parameters, body, ret_type=prim_type("int32", 1))
 
