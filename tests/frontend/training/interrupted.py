@@ -131,7 +131,7 @@ def child(data: str, folder: Path, save_freq: Any, kill: Any = None) -> bool:
 
 def main(folder: Path, data: str, save_freq: Any) -> None:
     assert child(data, folder, 100)
-    kills = [(4, None, 0), (7, None, 0), (None, "replace", 1), (None, "fsync", 1), (None, "chmod", 0), (9, None, 0)]
+    kills = [(4, None, 0), (7, None, 0), (None, "replace", 1), (None, "fsync", 1), (None, "link", 1), (9, None, 0)]
     for kill in kills:
         if child(data, folder, save_freq, kill):
             return

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -161,42 +162,59 @@ def test_a_second_ctrl_c_is_let_through_at_once() -> None:
     assert seen == [1]
 
 
-@pytest.mark.parametrize("function", ["write", "chmod", "replace"])
-def test_the_best_checkpoint_stays_whole_when_a_save_is_killed(function: str, tmp_path: Path) -> None:
-    """A child saves once, and is killed within the second save: while it writes, and before the file is moved."""
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("moment", ["write", "link", "replace"])
+def test_the_best_checkpoint_stays_whole_when_a_save_is_killed(moment: str, named: bool, tmp_path: Path) -> None:
+    """A child saves once, and is killed within the second save; in files with names, and in those without."""
+    if named and moment == "link":
+        return
     path = tmp_path / "best.keras"
     pid = os.fork()
     if pid == 0:
-        saves = iter(range(1))
-
-        def save(epoch: int, logs: Any) -> None:
-            if next(saves, None) is None:
-                _kill_at(function)
-
-        checkpoint = ModelCheckpoint(path, "loss", save_best_only=True)
-        checkpoint.improves = lambda value, best: True  # type: ignore[method-assign]
-        compiled().fit(X, Y, epochs=2, verbose=0, callbacks=[LambdaCallback(on_epoch_end=save), checkpoint])
-        os._exit(0)
+        _save_twice(path, moment, named)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    kept = kcompile.load_model(path)
-    assert kept.predict(X).shape == (20, 1)
+    assert kcompile.load_model(path).predict(X).shape == (20, 1)
+    left = {path.name for path in tmp_path.iterdir()} - {"best.keras"}
+    assert len(left) == (named or moment == "replace")
+    compiled().save(path)
+    assert (path.stat().st_mode & 0o777) == 0o666 & ~_umask()
 
 
-def _kill_at(function: str) -> None:
+def test_files_are_written_where_the_system_gives_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    compiled().save(tmp_path / "m.keras")
+    assert kcompile.load_model(tmp_path / "m.keras").predict(X).shape == (20, 1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _save_twice(path: Path, moment: str, named: bool) -> None:
     from kcompile.frontend import atomic
 
-    def die(*_: Any) -> None:
+    if named:
+        atomic._without_name = lambda path: None
+    epochs = iter(range(1))
+
+    def die(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if function == "write":
-        own = atomic.tempfile.mkstemp
+    def prepare(epoch: int, logs: Any) -> None:
+        if next(epochs, None) is not None:
+            return
+        if moment == "write":
+            zipfile.ZipFile.writestr = die  # type: ignore[assignment]
+        else:
+            setattr(os, moment, die)
 
-        def half(**options: Any) -> Any:
-            descriptor, made = own(**options)
-            os.write(descriptor, b"PK half a file")
-            die()
-            return descriptor, made
-
-        atomic.tempfile.mkstemp = half  # type: ignore[assignment]
-    else:
-        setattr(os, function, die)
+    checkpoint = ModelCheckpoint(path, "loss", save_best_only=True)
+    checkpoint.improves = lambda value, best: True  # type: ignore[method-assign]
+    compiled().fit(X, Y, epochs=2, verbose=0, callbacks=[LambdaCallback(on_epoch_end=prepare), checkpoint])
+    os._exit(0)
