@@ -55,6 +55,14 @@ def test_both_ways_of_an_embedding_of_8_bits_agree(tmp_path: Path) -> None:
     agrees(model, IDS, tmp_path / "m.keras")
 
 
+def test_attention_with_8_bits_inside_agrees(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6, 8))
+    model = keras.Model(x, keras.layers.MultiHeadAttention(2, 4)(x, x))
+    model.quantize("int8")
+    agrees(model, np.random.default_rng(2).normal(size=(3, 6, 8)).astype(np.float32), tmp_path / "m.keras")
+
+
 def layers_with(policy: str) -> keras.Model:
     keras.utils.set_random_seed(1)
     x = keras.Input((6, 7))

@@ -124,6 +124,11 @@ def shape_of(node: Any) -> tuple[int, ...] | None:
     return node.shape if isinstance(node, h5py.Dataset) else None
 
 
+def is_int8(node: Any) -> bool:
+    """Whether the node is an array of integers of 8 bits."""
+    return isinstance(node, h5py.Dataset) and node.dtype == np.int8
+
+
 def is_dataset(node: Any) -> bool:
     """Whether the node is an array."""
     return isinstance(node, h5py.Dataset)

@@ -157,3 +157,18 @@ INT8_LAYERS: dict[str, type[Layer]] = {
     "EinsumDense": Int8EinsumDense,
     "Embedding": Int8Embedding,
 }
+
+
+def become_int8(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Make `layer` the quantised one, for arrays of these shapes.
+
+    The config of a layer such as MultiHeadAttention does not tell how those inside are quantised; their arrays do.
+    """
+    names = [weight.name for weight in layer.own_weights]
+    dtypes = ["int8", *[layer.variable_dtype] * len(names)]
+    layer.__class__ = INT8_LAYERS[type(layer).__name__]
+    assert isinstance(layer, QuantizedLayer)
+    layer.input_quantizer = layer.default_quantizer
+    layer.own_weights.clear()
+    for name, shape, dtype in zip([*names, f"{names[0]}_scale"], shapes, dtypes, strict=True):
+        layer.keep(name, shape, dtype)

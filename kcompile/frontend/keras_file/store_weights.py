@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kcompile.frontend.keras_file import hdf5
+from kcompile.frontend.keras_file.int8_layers import INT8_LAYERS, QuantizedLayer, become_int8
 from kcompile.frontend.keras_file.layout import Place, by_class, joined, places, stored_name, stored_weights
 from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model
@@ -39,6 +40,7 @@ def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
 
     for place in places(model, naming, container):
         used |= _assign_tables(place, root, where)
+        _quantize(place, root, where)
         for number, weight in enumerate(stored_weights(place.layer)):
             path, dataset = _find(root, place.path, number, where)
             used.add(path)
@@ -53,6 +55,17 @@ def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
                 weight.assign(hdf5.array(dataset, weight.shape, f"{name} in {where}"))
     extra = [path for path in _arrays(root, container) if path not in used]
     return [*problems, *(f"`{path}` of the file: the model has no such weight." for path in extra)]
+
+
+def _quantize(place: Place, root: hdf5.Group, where: str) -> None:
+    """Make a float layer quantised whose arrays in the file are: integers, and one array of scales more."""
+    if place.again or type(place.layer).__name__ not in INT8_LAYERS or isinstance(place.layer, QuantizedLayer):
+        return
+    count = len(place.layer.own_weights) + 1
+    arrays = [_find(root, place.path, number, where)[1] for number in range(count)]
+    shapes = [shape for array in arrays if (shape := hdf5.shape_of(array)) is not None]
+    if hdf5.is_int8(arrays[0]) and len(shapes) == count:
+        become_int8(place.layer, shapes)
 
 
 def _assign_tables(place: Place, root: hdf5.Group, where: str) -> set[str]:
