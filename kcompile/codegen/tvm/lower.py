@@ -57,14 +57,14 @@ class Compiled:
     calls: tuple[KernelCall, ...]
 
 
-def compile_graph(graph: Graph, machine: Machine) -> Compiled:
-    """Native code for `graph` on `machine`.
+def compile_graph(graph: Graph, machine: Machine, fast_math: bool = False) -> Compiled:
+    """Native code for `graph` on `machine`; with `fast_math`, a digit may be lost for speed.
 
     Raises:
         UnsupportedOp: the graph holds ops that this back end cannot express.
         MissingExtra: a linker is missing.
     """
-    lowered = lower(graph, machine, "kc")
+    lowered = lower(graph, machine, "kc", fast_math=fast_math)
     arena = lowered.arena
     symbols = tuple(sorted(dims.symbols(*(dim for t in lowered.types for dim in t.shape))))
     objects = dict(lowered.functions)
@@ -98,7 +98,12 @@ class Lowered:
 
 
 def lower(
-    graph: Graph, machine: Machine, prefix: str, weights: "Weights | None" = None, kept: int | None = None
+    graph: Graph,
+    machine: Machine,
+    prefix: str,
+    weights: "Weights | None" = None,
+    kept: int | None = None,
+    fast_math: bool = False,
 ) -> Lowered:
     """The functions of `graph`, whose names begin with `prefix`.
 
@@ -106,12 +111,14 @@ def lower(
         weights: a blob to add to.
         kept: the number of outputs that may share memory with nothing else; what follows them is written last of all,
             so that it may replace inputs.
+        fast_math: whether a digit may be lost for speed.
 
     Raises:
         UnsupportedOp: the graph holds ops that this back end cannot express.
     """
     graph = prepared(graph)
-    plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses))
+    unused = frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses)
+    plan = Plan(machine, unused, fast_math)
     plan.lower(graph.nodes)
     if machine.half_weights:
         plan.stages = [with_half_weights(stage, machine) for stage in plan.stages]

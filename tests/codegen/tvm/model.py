@@ -20,9 +20,9 @@ def aligned(size: int) -> Array:
 class Model:
     """A compiled graph; `run` checks that neither inputs nor weights are written."""
 
-    def __init__(self, graph: Graph, machine: Machine | None = None) -> None:
+    def __init__(self, graph: Graph, machine: Machine | None = None, fast_math: bool = False) -> None:
         self.graph = graph
-        self.compiled: Compiled = compile_graph(graph, machine or host())
+        self.compiled: Compiled = compile_graph(graph, machine or host(), fast_math)
         library = load_library(self.compiled.library)
         library.kc_arena_bytes.restype = ctypes.c_int64
         library.kc_pool_bytes.restype = ctypes.c_size_t

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kcompile.codegen.tvm.kernels.winograd import pays, unit_of
+from kcompile.codegen.tvm.kernels.winograd_form import step_for, unit_of
 from kcompile.codegen.tvm.targets import MACHINES, host
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
@@ -11,6 +11,7 @@ from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.types import TensorType
+from tests.codegen.tvm.harness import Array
 from tests.codegen.tvm.model import Model
 
 # height, width, channels, filters, padding, pooling
@@ -54,8 +55,7 @@ def model(request: pytest.FixtureRequest) -> Model:
 @pytest.mark.parametrize(("batch", "threads"), [(0, 1), (1, 1), (3, 2)])
 def test_convolutions_match_the_reference(model: Model, batch: int, threads: int, rng: np.random.Generator):
     assert {call.family for call in model.compiled.calls} == {"winograd"}
-    types = {name: t.bind({"N": batch}) for name, t in model.graph.input_types.items()}
-    inputs = {name: rng.normal(size=t.static_shape()).astype(np.float32) for name, t in types.items()}
+    inputs = inputs_of(model, batch, rng)
     expected = evaluate(model.graph, inputs, precision="float64")
     results = model.run(inputs, threads)
     for name, y in results.items():
@@ -63,6 +63,45 @@ def test_convolutions_match_the_reference(model: Model, batch: int, threads: int
     if threads > 1:
         for name, y in model.run(inputs, 1).items():
             np.testing.assert_array_equal(y, results[name])
+
+
+@pytest.fixture(scope="module")
+def fast_model() -> Model:
+    return Model(graph_of_all_cases(), host(), fast_math=True)
+
+
+def test_larger_tiles_lose_a_digit_at_most(fast_model: Model, rng: np.random.Generator):
+    inputs = inputs_of(fast_model, 2, rng)
+    expected = evaluate(fast_model.graph, inputs, precision="float64")
+    for name, y in fast_model.run(inputs, 2).items():
+        np.testing.assert_allclose(y, expected[name], rtol=1e-4, atol=1e-4, err_msg=f"{CASES[int(name[1:])]}")
+
+
+def test_infinity_and_nan_reach_only_the_results_that_see_them(model: Model, rng: np.random.Generator):
+    inputs = inputs_of(model, 2, rng)
+    for i, (name, x) in enumerate(sorted(inputs.items())):
+        if name.startswith("x"):
+            x[1, i % x.shape[1], (2 * i + 1) % x.shape[2], -1] = [np.inf, -np.inf, np.nan][i % 3]
+            x[0, 0, 0, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        expected = evaluate(model.graph, inputs, precision="float64")
+    for name, y in model.run(inputs).items():
+        assert 0 < np.isfinite(y).mean() < 1
+        np.testing.assert_allclose(y, expected[name], rtol=1e-5, atol=1e-5, err_msg=f"{CASES[int(name[1:])]}")
+
+
+def test_weights_that_are_not_finite_are_summed_directly():
+    kernel = np.ones((3, 3, 64, 64), np.float32)
+    kernel[1, 1, 0, 0] = np.inf
+    b = Builder()
+    x = b.input("x", TensorType("float32", (1, 16, 16, 64)))
+    model = Model(b.build({"y": b(ops.Conv((1, 1), "same"), x, b.constant(kernel))}))
+    assert [call.family for call in model.compiled.calls] == ["conv"]
+
+
+def inputs_of(model: Model, batch: int, rng: np.random.Generator) -> dict[str, Array]:
+    types = {name: t.bind({"N": batch}) for name, t in model.graph.input_types.items()}
+    return {name: rng.normal(size=t.static_shape()).astype(np.float32) for name, t in types.items()}
 
 
 def windows(extent: int | str, channels: int, **changes: object) -> Windows:
@@ -73,14 +112,21 @@ def windows(extent: int | str, channels: int, **changes: object) -> Windows:
 
 def test_it_is_chosen_where_it_saves_time():
     machine = MACHINES["x86-64-v4"]
-    assert pays(machine, windows(56, 64), 1, 64, "float32")
-    assert pays(machine, windows(14, 256), 1, 256, "float32")
-    assert not pays(machine, windows(56, 3), 1, 64, "float32")  # the transforms cost more than they save
-    assert not pays(machine, windows(1, 512), 1, 512, "float32")  # of a tile one result is used
-    assert not pays(machine, windows("H", 64), 1, 64, "float32")
-    assert not pays(machine, windows(56, 64, strides=(2, 2)), 1, 64, "float32")
-    assert not pays(machine, windows(56, 64), 2, 64, "float32")
-    assert not pays(machine, windows(56, 64), 1, 64, "float16")
+    assert step_for(machine, windows(56, 64), 1, 64, "float32") == 2
+    assert step_for(machine, windows(14, 256), 1, 256, "float32") == 2
+    assert step_for(machine, windows(56, 3), 1, 64, "float32") is None  # the transforms cost more than they save
+    assert step_for(machine, windows(1, 512), 1, 512, "float32") is None  # of a tile one result is used
+    assert step_for(machine, windows("H", 64), 1, 64, "float32") is None
+    assert step_for(machine, windows(56, 64, strides=(2, 2)), 1, 64, "float32") is None
+    assert step_for(machine, windows(56, 64), 2, 64, "float32") is None
+    assert step_for(machine, windows(56, 64), 1, 64, "float16") is None
+
+
+def test_tiles_of_sixteen_results_are_chosen_for_large_images_alone():
+    machine = MACHINES["x86-64-v4"]
+    assert step_for(machine, windows(56, 64), 1, 64, "float32", 4) == 4
+    assert step_for(machine, windows(14, 256), 1, 256, "float32", 4) == 2  # their weights would cost more
+    assert step_for(machine, windows(9, 64), 1, 64, "float32", 4) == 2
 
 
 def test_one_image_is_work_for_two_threads():

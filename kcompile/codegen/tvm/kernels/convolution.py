@@ -10,7 +10,8 @@ from kcompile.codegen.tvm.kernels.dense import constant_of, emit_matrix
 from kcompile.codegen.tvm.kernels.depthwise import emit_depthwise
 from kcompile.codegen.tvm.kernels.pooling import kind_of
 from kcompile.codegen.tvm.kernels.tile import choose, pack
-from kcompile.codegen.tvm.kernels.winograd import Winograd, pays, transformed, unit_of
+from kcompile.codegen.tvm.kernels.winograd import Winograd
+from kcompile.codegen.tvm.kernels.winograd_form import step_for, transformed, unit_of
 from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
@@ -21,6 +22,8 @@ from kcompile.ir.types import Array
 _SMALL_WEIGHTS = 64_000
 # Results per image below which tiles of neighbouring pixels are too short to be worth their own loop.
 _FEW_PIXELS = 4
+# Vectors of constants that the transforms of F(4 x 4, 3 x 3) need.
+_FACTORS = 4
 
 
 @TVM.register(ops.Conv)
@@ -40,8 +43,10 @@ def conv(plan: Plan, node: Node) -> None:
         emit_depthwise(plan, node, windows, weights, bias)
         return
     pool = plan.pool(node) if len(windows.size) > 1 else None
-    if pays(plan.machine, windows, op.groups, filters, x.type.dtype) and (pool is None or _halves(pool)):
-        _emit_winograd(plan, x, windows, weights, bias, plan.tail(node), pool)
+    largest = 4 if plan.fast_math else 2
+    step = step_for(plan.machine, windows, op.groups, filters, x.type.dtype, largest)
+    if step and (pool is None or _halves(pool)) and np.isfinite(weights).all():
+        _emit_winograd(plan, x, windows, step, weights, bias, plan.tail(node), pool)
         return
     emit_conv(plan, x, windows, op.groups, weights, bias, plan.tail(node), pool=pool)
 
@@ -81,15 +86,17 @@ def _halves(pool: Node) -> bool:
 
 
 def _emit_winograd(
-    plan: Plan, x: Value, windows: Windows, weights: Array, bias: Value | None, tail: Tail, pool: Node | None
+    plan: Plan, x: Value, windows: Windows, step: int, weights: Array, bias: Value | None, tail: Tail, pool: Node | None
 ) -> None:
     kind = kind_of(pool.op) if pool and isinstance(pool.op, ops.MaxPool | ops.AvgPool) else None
     filters = weights.shape[-1]
-    draft = Winograd(windows, filters, (1, 1), 1, 1, bias is not None, tail.chain, kind)
-    rows, parts = unit_of(draft.tiles)
-    tile = choose(plan.machine, rows * draft.tiles[1], filters)
+    draft = Winograd(windows, filters, step, (1, 1), 1, 1, bias is not None, tail.chain, kind)
+    rows, parts = unit_of(draft.tiles, step)
+    # The factors of larger tiles' transforms stay in registers throughout.
+    free = plan.machine.registers - (_FACTORS if step > 2 else 0)
+    tile = choose(replace(plan.machine, registers=free), rows * draft.tiles[1], filters)
     spec = replace(draft, tile=tile, rows=rows, parts=parts)
-    operands = [x, transformed(weights, tile[1]), *([bias] if bias else []), *tail.operands]
+    operands = [x, transformed(weights, step, tile[1]), *([bias] if bias else []), *tail.operands]
     scratch = Temporary(spec.scratch, per_thread=True)
     plan.emit(spec, *operands, scratch, pool.outputs[0] if pool else tail.result)
 

@@ -13,7 +13,7 @@ from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, factor
 from kcompile.codegen.tvm.kernels.narrow_winograd import NarrowWinograd, bfloat16_pays, transformed_words
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, block, choose, row_pieces
-from kcompile.codegen.tvm.kernels.winograd import unit_of
+from kcompile.codegen.tvm.kernels.winograd_form import unit_of
 from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
@@ -301,7 +301,7 @@ def conv(plan: Plan, node: Node) -> None:
 
 def _emit_winograd(plan: Plan, node: Node, windows: Windows, weights: Array, bias: Value | None) -> None:
     tail, filters = plan.tail(node), weights.shape[-1]
-    draft = NarrowWinograd(windows, filters, (1, 1), 1, 1, bias is not None, tail.chain)
+    draft = NarrowWinograd(windows, filters, 2, (1, 1), 1, 1, bias is not None, tail.chain)
     rows, parts = unit_of(draft.tiles)
     tile = choose(plan.machine, rows * draft.tiles[1], filters)
     spec = replace(draft, tile=tile, rows=rows, parts=parts)

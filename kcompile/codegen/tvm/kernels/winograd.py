@@ -1,40 +1,32 @@
 """Convolutions of 3 x 3 windows by Winograd's F(2 x 2, 3 x 3): 16 products for four results instead of 36.
 
 A tile of 4 x 4 inputs and the window are transformed, their products, element by element, are summed over the channels,
-which makes 16 products of matrices, and the sums are transformed to 2 x 2 results. The matrices are those of Lavin and
-Gray 2015 (arXiv:1509.09308); all of their inputs' elements are 0 or ±1, so that the sum of fewer products is at least
-as exact as the direct one.
+which makes 16 products of matrices, and the sums are transformed to 2 x 2 results. All elements of the inputs' matrix
+are 0 or ±1, so that the sum of fewer products is at least as exact as the direct one. F(4 x 4, 3 x 3) makes 16 results
+of 36 products instead of 144, but loses a digit: its largest errors are ten times those of the direct sum.
+
+Transforms mix the inputs of a tile, so that one that is not finite would spoil results that do not see it. Where inputs
+of a block of tiles are not, F(2 x 2, 3 x 3) sums window by window instead; with F(4 x 4, 3 x 3) they spoil their tiles.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_max, index_min, select
-from kcompile.codegen.tvm.kernels.pooling import Kind, combined, finished, neutral
-from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, ahead, block, pack, row_pieces
-from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Function, Kernel
+from kcompile.codegen.tvm.kernels.nest import nest
+from kcompile.codegen.tvm.kernels.pooling import Kind, finished, neutral
+from kcompile.codegen.tvm.kernels.pooling import combined as pooled
+from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, ahead, block, row_pieces
+from kcompile.codegen.tvm.kernels.winograd_form import FORMS, Form, combined, recovered
+from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import Windows
-from kcompile.ir.types import Array, TensorType
+from kcompile.ir.types import TensorType
 
-# Inputs per side of a tile; results per side; elements of a transformed tile.
-_SIDE, _STEP, PLACES = 4, 2, 16
-# Tiles whose transformed inputs stay in the second-level cache while all filters use them.
-_TILES = 56
-# Channels below which the transforms cost more than they save.
-_FEWEST_CHANNELS = 16
-# Cycles for transforming a vector of a tile's inputs, or sums.
-_TRANSFORM = 32
-# Bytes of weights that arrive per cycle from beyond the second-level cache.
-_STREAM = 16
 # Elements between the places of a transformed tile, so that their distance is no power of two, which would put all of
 # them in one set of the first-level cache.
 _GAP = 16
-_WEIGHTS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
@@ -45,6 +37,7 @@ class Winograd(Kernel, family="winograd"):
     packed w, the bias ``[F]`` if `bias`, the epilogue's operands, the thread's `scratch`, y ``[N, H', W', F]``.
 
     Attributes:
+        step: results per side of a tile, 2 or 4.
         tile: rows and columns of the products' register tiles.
         rows: rows of tiles in a unit of work.
         parts: units among which the filters are shared; each transforms the inputs for itself.
@@ -52,6 +45,7 @@ class Winograd(Kernel, family="winograd"):
 
     windows: Windows
     filters: int
+    step: int
     tile: tuple[int, int]
     rows: int
     parts: int
@@ -69,16 +63,21 @@ class Winograd(Kernel, family="winograd"):
         return (height // 2 * 2, width // 2 * 2) if self.pooled else (height, width)
 
     @property
+    def form(self) -> Form:
+        """The matrices."""
+        return FORMS[self.step]
+
+    @property
     def tiles(self) -> tuple[int, int]:
         """Tiles along both axes."""
-        return -(-self.out[0] // _STEP), -(-self.out[1] // _STEP)
+        return -(-self.out[0] // self.step), -(-self.out[1] // self.step)
 
     @property
     def scratch(self) -> TensorType:
         """The transformed inputs of a unit, and its sums for one panel of filters."""
         tiles = self.rows * self.tiles[1]
         size = place_of(tiles, self.windows.channels) + place_of(tiles, self.tile[1])
-        return TensorType("float32", (PLACES * size,))
+        return TensorType("float32", (self.form.places * size,))
 
 
 def place_of(tiles: int, width: int) -> int:
@@ -92,6 +91,8 @@ class WinogradFunction:
     def __init__(self, f: Function, spec: Winograd) -> None:
         self._f = f
         self._spec = spec
+        self._form = spec.form
+        self._step, self._side, self._places = spec.step, spec.form.side, spec.form.places
         self._declare_factors(f)
         self._bias = f.pointer("bias") if spec.bias else None
         self._epilogue = Epilogue(f, spec.epilogue)
@@ -105,6 +106,8 @@ class WinogradFunction:
         self._low = spec.windows.low
         self._across = spec.tiles[1]
         full, narrow = divmod(spec.filters, spec.tile[1])
+        # By lanes: 0 as long as all inputs are finite, else NaN.
+        self._blemish: dict[int, Accumulators] = {}
         self._panels = Panels(full, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
 
     def _declare_factors(self, f: Function) -> None:
@@ -114,6 +117,11 @@ class WinogradFunction:
     def _declare_scratch(self, f: Function) -> None:
         self._scratch = f.pointer("scratch")
         self._inputs = self._scratch
+
+    @property
+    def _guards(self) -> bool:
+        """Whether inputs that are not finite have to stay where they are seen."""
+        return self._step == 2
 
     def write(self) -> None:
         """Threads share blocks of rows of tiles, and the parts of the filters."""
@@ -134,27 +142,44 @@ class WinogradFunction:
         """`rows` rows of tiles from the one numbered `first` on."""
         f = self._f
         tiles = rows * self._across
-        self._transform_inputs(n, first, rows)
+        finite = self._transform_inputs(n, first, rows)
         share = -(-self._panels.count // self._spec.parts)
         with f.loop(share) as i:
             panel = f.name_index(part * share + i)
             for columns in self._panels.one(f, panel):
-                self._multiply(tiles, panel, columns)
+                if finite is None:
+                    self._multiply(tiles, panel, columns)
+                else:
+                    with f.when(finite):
+                        self._multiply(tiles, panel, columns)
+                    with f.when(~finite):
+                        self._sum_windows(n, first, rows, panel, columns)
                 self._transform_sums(n, first, rows, panel, columns)
 
     # ---- inputs
 
-    def _transform_inputs(self, n: Index, first: Index, rows: int) -> None:
+    def _transform_inputs(self, n: Index, first: Index, rows: int) -> Expr | None:
+        """Whether all inputs are finite, where that matters."""
         f = self._f
+        self._blemish = {lanes: f.accumulators(1, lanes) for lanes in split(self._channels, f.machine.lanes)}
+        for total in self._blemish.values():
+            total[0] = constant(0, "float32")
         with f.loop(rows) as row:
-            top = f.name_index((first + row) * _STEP - self._low[0])
-            whole = f.let((index(top) >= 0) & (index(top) <= self._height - _SIDE))
-            lines: list[tuple[Index, Expr | None]] = [(top + i, None) for i in range(_SIDE)]
+            top = f.name_index((first + row) * self._step - self._low[0])
+            whole = f.let((index(top) >= 0) & (index(top) <= self._height - self._side))
+            lines: list[tuple[Index, Expr | None]] = [(top + i, None) for i in range(self._side)]
             with f.when(whole):
                 self._transform_row(n, row, rows, lines)
             lines = [(i, self._exists(i)) for i, _ in lines]
             with f.when(~whole):
                 self._transform_row(n, row, rows, lines)
+        if not self._guards:
+            return None
+        total = constant(0, "float32")
+        for lanes, part in self._blemish.items():
+            for lane in range(lanes):
+                total = f.let(total + part[0].lane(lane))
+        return f.let(total.equals(0.0))
 
     def _exists(self, line: Index) -> Expr:
         return (index(line) >= 0) & (index(line) < self._height)
@@ -169,7 +194,7 @@ class WinogradFunction:
         for start, count, columns in self._pieces():
             with f.loop(count) as i:
                 tile = f.name_index(row * across + start + i)
-                left = f.name_index(((start + i) * _STEP - self._low[1]) * self._channels)
+                left = f.name_index(((start + i) * self._step - self._low[1]) * self._channels)
                 for c, lanes in f.vectors(self._channels):
                     at = [(f.name_index(begin + left + c), exists) for begin, exists in starts]
                     self._transform_tile(at, columns, (tile, rows * across), c, lanes)
@@ -177,7 +202,7 @@ class WinogradFunction:
     def _pieces(self) -> Iterator[tuple[int, int, tuple[int, ...]]]:
         """``(first, count, columns inside x)`` of neighbouring tiles."""
         inside = [
-            tuple(j for j in range(_SIDE) if 0 <= tile * _STEP - self._low[1] + j < self._width)
+            tuple(j for j in range(self._side) if 0 <= tile * self._step - self._low[1] + j < self._width)
             for tile in range(self._across)
         ]
         first = 0
@@ -201,18 +226,22 @@ class WinogradFunction:
         rows: list[list[Expr]] = []
         for begin, exists in at:
             elements: list[Expr] = []
-            for j in range(_SIDE):
+            for j in range(self._side):
                 x = self._x.load(begin + j * channels, lanes) if j in columns else zero
                 elements.append(x if exists is None else f.let(select(exists, x, zero)))
-            rows.append(self._input_matrix(elements))
+            rows.append(combined(f, self._form.inputs, elements))
         number, tiles = tile
-        for j in range(_SIDE):
-            for i, value in enumerate(self._input_matrix([row[j] for row in rows])):
-                place = (i * _SIDE + j) * place_of(tiles, channels)
+        corners: list[Expr] = []
+        for j in range(self._side):
+            values = combined(f, self._form.inputs, [row[j] for row in rows])
+            corners += [values[0], values[-1]] if j in (0, self._side - 1) else []
+            for i, value in enumerate(values):
+                place = (i * self._side + j) * place_of(tiles, channels)
                 self._inputs.store(place + number * channels + c, value)
-
-    def _input_matrix(self, d: Sequence[Expr]) -> list[Expr]:
-        return [self._f.let(value) for value in (d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3])]
+        if self._guards:
+            # Every input is part of a corner, and a sum with one that is not finite is not either.
+            a, b, c, d = corners
+            self._blemish[lanes].add(0, f.let(f.let(a + b) + f.let(c + d)) * 0.0)
 
     # ---- products
 
@@ -221,39 +250,85 @@ class WinogradFunction:
         f, channels, width = self._f, self._channels, self._spec.tile[1]
         sums = self._sums(tiles)
         size = self._spec.tile[0]
-        with f.loop(PLACES) as place, f.loop(-(-tiles // size)) as number:
-            weights = f.name_index(panel * (PLACES * channels * width) + place * (channels * columns.columns))
+        with f.loop(self._places) as place, f.loop(-(-tiles // size)) as number:
+            weights = f.name_index(panel * (self._places * channels * width) + place * (channels * columns.columns))
             for start, count in row_pieces(f, number, tiles, size):
                 tile = Tile(f, count, columns, "float32")
                 tile.start(None, 0)
                 begin = f.name_index(place * place_of(tiles, channels) + start * channels)
                 rows = Rows(self._inputs, begin, channels)
-                panels = self._panels.count * PLACES
+                panels = self._panels.count * self._places
                 following = ahead(number, channels, channels * columns.columns, panels, weights)
                 tile.multiply(rows, Panel(self._w, weights, columns.columns, following), channels)
                 at = f.name_index(place * place_of(tiles, columns.columns) + start * columns.columns + sums)
                 tile.store(self._scratch, at, columns.columns, self._plain, lambda row, column: [row, column])
 
     def _sums(self, tiles: int) -> int:
-        return PLACES * place_of(tiles, self._channels)
+        return self._places * place_of(tiles, self._channels)
+
+    def _sum_windows(self, n: Index, first: Index, rows: int, panel: Index, columns: Block) -> None:
+        """Sums that the output transform turns into the results of each window: each result is in a corner, alone."""
+        f, channels = self._f, self._channels
+        base = f.name_index(panel * (self._places * channels * self._spec.tile[1]))
+        with nest(f, [rows, self._across]) as (row, tile):
+            for column, lanes in f.vectors(columns.columns):
+                at = f.name_index(
+                    (row * self._across + tile) * columns.columns + column + self._sums(rows * self._across)
+                )
+                distance = place_of(rows * self._across, columns.columns)
+                with f.loop(self._places) as place:
+                    self._scratch.store(at + place * distance, constant(0, "float32", lanes))
+                with nest(f, [2, 2]) as (i, j):
+                    top = f.name_index((first + row) * 2 + i - self._low[0])
+                    left = f.name_index(tile * 2 + j - self._low[1])
+                    weights = (f.name_index(base + column), columns.columns)
+                    total = self._window(n, (top, left), weights, lanes)
+                    sign = (1 - i * 2) * (1 - j * 2)
+                    corner = f.name_index((i * (self._side - 1) * self._side + j * (self._side - 1)) * distance)
+                    self._scratch.store(at + corner, total * index(sign).cast("float32"))
+
+    def _window(self, n: Index, corner: tuple[Index, Index], weights: tuple[Index, int], lanes: int) -> Expr:
+        """The sum over the window that begins at `corner`, for the filters whose weights begin at an offset."""
+        f, channels = self._f, self._channels
+        total = f.accumulators(1, lanes)
+        total[0] = constant(0, "float32")
+        with f.loop(channels) as c:
+            line = f.name_index(weights[0] + c * weights[1])
+            elements = [self._w.load(line + place * (channels * weights[1]), lanes) for place in range(self._places)]
+            taps = recovered(f, [elements[i * self._side : (i + 1) * self._side] for i in range(self._side)])
+            for i, row in enumerate(taps):
+                for j, tap in enumerate(row):
+                    total.add(0, self._element(n, corner[0] + i, corner[1] + j, c) * tap)
+        return total[0]
+
+    def _element(self, n: Index, line: Index, column: Index, c: Index) -> Expr:
+        """An element of x, or 0 outside."""
+        f, inside = self._f, constant(True, "bool")
+        places: list[Index] = []
+        for at, extent in ((line, self._height), (column, self._width)):
+            inside = inside & (index(at) >= 0) & (index(at) < extent)
+            places.append(index_max(index_min(at, extent - 1), 0))
+        x = self._x.load(((n * self._height + places[0]) * self._width + places[1]) * self._channels + c)
+        return f.let(select(inside, x, 0.0))
 
     # ---- results
 
     def _transform_sums(self, n: Index, first: Index, rows: int, panel: Index, columns: Block) -> None:
-        f, (height, width) = self._f, self._spec.out
+        f, (height, width), step = self._f, self._spec.out, self._step
         with f.loop(rows) as row:
-            top = f.name_index((first + row) * _STEP)
-            for start, count, across in ((0, width // _STEP, _STEP), (width // _STEP, width % _STEP, 1)):
-                if not count:
+            top = f.name_index((first + row) * step)
+            for start, count, across in ((0, width // step, step), (width // step, 1, width % step)):
+                if not count or not across:
                     continue
                 with f.loop(count) as i:
                     at = (row * self._across + start + i, rows * self._across)
-                    place = [n, top, f.name_index((start + i) * _STEP)]
-                    if height % _STEP == 0:
-                        self._transform_vectors(at, place, (_STEP, across), panel, columns)
+                    place = [n, top, f.name_index((start + i) * step)]
+                    if height % step == 0:
+                        self._transform_vectors(at, place, (step, across), panel, columns)
                         continue
-                    for down in (_STEP, 1):
-                        with f.when((index(top) + 1 < height) if down == _STEP else index(top).equals(height - 1)):
+                    for down in (step, height % step):
+                        whole = index(top) + step <= height
+                        with f.when(whole if down == step else ~whole):
                             self._transform_vectors(at, place, (down, across), panel, columns)
 
     def _transform_vectors(
@@ -272,15 +347,13 @@ class WinogradFunction:
             self._store(results, place, channel)
 
     def _results(self, at: Index, distance: int, size: tuple[int, int], lanes: int) -> list[list[Expr]]:
+        f, matrix = self._f, self._form.results
         rows: list[list[Expr]] = []
-        for i in range(_SIDE):
-            sums = [self._scratch.load(at + (i * _SIDE + j) * distance, lanes) for j in range(_SIDE)]
-            rows.append(self._output_matrix(sums)[: size[1]])
-        columns = [self._output_matrix([row[j] for row in rows])[: size[0]] for j in range(size[1])]
+        for i in range(self._side):
+            sums = [self._scratch.load(at + (i * self._side + j) * distance, lanes) for j in range(self._side)]
+            rows.append(combined(f, matrix[: size[1]], sums))
+        columns = [combined(f, matrix[: size[0]], [row[j] for row in rows]) for j in range(size[1])]
         return [[column[i] for column in columns] for i in range(size[0])]
-
-    def _output_matrix(self, m: Sequence[Expr]) -> list[Expr]:
-        return [self._f.let(m[0] + m[1] + m[2]), self._f.let(m[1] - m[2] - m[3])]
 
     def _store(self, results: list[list[Expr]], place: list[Index], channel: Index) -> None:
         f, spec, (n, top, left) = self._f, self._spec, place
@@ -294,47 +367,12 @@ class WinogradFunction:
                 for j, value in enumerate(row):
                     self._y.store(((n * height + top + i) * width + left + j) * spec.filters + channel, value)
             return
-        total = neutral(spec.pooled, self._y.dtype).broadcast(values[0][0].lanes)
-        for value in (value for row in values for value in row):
-            total = f.let(combined(spec.pooled, total, value))
-        # The tile's place among the pooled results: place // 2 in each axis.
-        row = n * (height // _STEP) + index(top) // _STEP
-        at = (row * (width // _STEP) + index(left) // _STEP) * spec.filters + channel
-        self._y.store(at, finished(spec.pooled, total, _STEP * _STEP))
-
-
-def pays(machine: Machine, windows: Windows, groups: int, filters: int, dtype: str, speed: int = 1) -> bool:
-    """Whether the transforms save more than they cost, by modelled cycles, if products are `speed` times as fast."""
-    sizes = (windows.size, windows.strides, windows.dilation)
-    known = all(isinstance(extent, int) for extent in (*windows.spatial, *windows.out))
-    if machine.lanes == 1 or machine.compact or machine.half_weights:
-        return False  # where memory is scarce there is none for 16 weights instead of 9
-    if sizes != ((3, 3), (1, 1), (1, 1)) or groups != 1 or dtype != "float32" or not known or not windows.low:
-        return False
-    height, width = (int(extent) for extent in windows.out)
-    if min(windows.channels, filters) < _FEWEST_CHANNELS or max(windows.low) > 2 or not height or not width:
-        return False
-    vectors, products = 2 * machine.lanes * speed, windows.channels * filters
-    tiles = -(-height // _STEP) * -(-width // _STEP)
-    transforms = tiles * (windows.channels + filters) / machine.lanes * _TRANSFORM
-    streamed = 4 // speed * products * (PLACES - 9) / _STREAM
-    taps = (3 * height - 2 * windows.low[0]) * (3 * width - 2 * windows.low[1])
-    return tiles * PLACES * products / vectors + transforms + streamed < 0.95 * taps * products / vectors
-
-
-def unit_of(tiles: tuple[int, int]) -> tuple[int, int]:
-    """Rows of tiles in a unit of work, and the units among which its filters are shared: at least two to share."""
-    count = tiles[0] * tiles[1]
-    blocks = max(round(count / _TILES), 2 if count > _TILES // 2 else 1)
-    return -(-tiles[0] // min(blocks, tiles[0])), 1 if blocks > 1 else 2
-
-
-def transformed(weights: Array, columns: int) -> Array:
-    """``[3, 3, C, F]`` as panels of `columns` filters, each ``[16, C, columns]``."""
-    channels, filters = weights.shape[2:]
-    return pack(transforms(weights).astype(np.float32).reshape(PLACES * channels, filters), columns)
-
-
-def transforms(weights: Array) -> Array:
-    """``[3, 3, C, F]`` transformed: ``f64[4, 4, C, F]``."""
-    return np.einsum("ai,bj,ijcf->abcf", _WEIGHTS, _WEIGHTS, weights.astype(np.float64))
+        for i in range(0, len(values), 2):
+            for j in range(0, len(values[0]), 2):
+                total = neutral(spec.pooled, self._y.dtype).broadcast(values[0][0].lanes)
+                for value in (*values[i][j : j + 2], *values[i + 1][j : j + 2]):
+                    total = f.let(pooled(spec.pooled, total, value))
+                # The place among the pooled results: place // 2 in each axis.
+                row = n * (height // 2) + index(top) // 2 + i // 2
+                at = (row * (width // 2) + index(left) // 2 + j // 2) * spec.filters + channel
+                self._y.store(at, finished(spec.pooled, total, 4))
