@@ -35,6 +35,8 @@ from kcompile.ir.types import Array
 _SMALL_WEIGHTS = 64_000
 # Rows of one element of the batch from which they are tiled for themselves.
 _ENOUGH_ROWS = 16
+# Bytes of weights that stay in the second-level cache beside the rows of an image.
+_CACHED_WEIGHTS = 512_000
 # Row tiles that are enough to share among threads.
 _MANY_TILES = 8
 
@@ -80,7 +82,10 @@ class _MatrixFunction:
         self._panels = Panels(panels, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
 
     def write(self) -> None:
-        """Threads share tiles: with `grid`, those of one panel after another, else row tiles with all panels."""
+        """Threads share tiles: with `grid`, those of one panel after another, else row tiles with all panels.
+
+        Where the weights stay in the cache, an image (all its panels) comes after another, so that it stays there too.
+        """
         f, tiles = self._f, self._f.name_index((self._rows + (self._spec.tile[0] - 1)) // self._spec.tile[0])
         if not self._spec.grid:
             with f.parallel(product([self._outer, tiles])) as unit:
@@ -91,7 +96,10 @@ class _MatrixFunction:
                         self._tile(outer, start, count, panel, columns, weights)
             return
         with f.parallel(product([self._panels.count, self._outer, tiles])) as unit:
-            panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
+            if self._spec.length * self._spec.columns * 4 <= _CACHED_WEIGHTS:
+                outer, panel, tile = f.unravel(unit, [self._outer, self._panels.count, tiles])
+            else:
+                panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
             for columns in self._panels.one(f, panel):
                 for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
                     weights = self._panel(panel, columns, unit, tile)
