@@ -1,5 +1,6 @@
 """Figures of Matplotlib, made without its global state; their files depend on nothing but their content."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 _FORMATS = (".png", ".svg", ".pdf")
 # Agg, which draws PNGs, takes fewer than 2^16 pixels on each side.
-_MAX_PIXELS = 30_000
+_MAX_SIDE, _MAX_PIXELS = 30_000, 150_000_000
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -47,7 +48,8 @@ def write(figure: "Figure", path: Path, dpi: int) -> None:
 
     kind = path.suffix.lower().removeprefix(".")
     dated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
-    dpi = min(dpi, int(_MAX_PIXELS / max(figure.get_size_inches())))
+    width, height = figure.get_size_inches()
+    dpi = min(dpi, int(_MAX_SIDE / max(width, height)), int(math.sqrt(_MAX_PIXELS / (width * height))))
     try:
         with matplotlib.rc_context({"svg.hashsalt": "kcompile"}):
             figure.savefig(path, format=kind, dpi=dpi, metadata=dated[kind])

@@ -76,13 +76,16 @@ DATA: dict[str, Callable[[], dict[str, Any]]] = {
 
 def train(data: str, folder: Path, save_freq: Any, *more: callbacks.Callback) -> str:
     model = made()
+    folder.mkdir(exist_ok=True)
     halve = callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9)
     plateau = callbacks.ReduceLROnPlateau("loss", factor=0.7, patience=1, min_delta=0.05)
     stop = callbacks.EarlyStopping("val_loss", patience=2, start_from_epoch=1, restore_best_weights=True)
     backup = callbacks.BackupAndRestore(folder / "backup", save_freq, double_checkpoint=True)
-    listed = [backup, halve, plateau, stop, *more]
+    log = callbacks.CSVLogger(folder / "log.csv")
+    listed = [backup, halve, plateau, stop, log, *more]
     history = model.fit(**DATA[data](), epochs=EPOCHS, verbose=0, callbacks=listed)
-    digest = hashlib.sha256(repr(sorted((k, v[-1]) for k, v in history.history.items())).encode())
+    digest = hashlib.sha256((folder / "log.csv").read_bytes())
+    digest.update(repr(sorted((k, v[-1]) for k, v in history.history.items())).encode())
     for array in [*model.get_weights(), *(v.value for v in model.optimizer.variables)]:
         digest.update(np.ascontiguousarray(array).tobytes())
     assert not (folder / "backup").exists()
@@ -130,7 +133,7 @@ def child(data: str, folder: Path, save_freq: Any, kill: Any = None) -> bool:
 
 
 def main(folder: Path, data: str, save_freq: Any) -> None:
-    assert child(data, folder, 100)
+    assert child(data, folder / "whole", 100)
     kills = [(4, None, 0), (7, None, 0), (None, "replace", 1), (None, "fsync", 1), (None, "link", 1), (9, None, 0)]
     for kill in kills:
         if child(data, folder, save_freq, kill):

@@ -51,16 +51,28 @@ class CSVLogger(Callback):
         self.filename, self.separator, self.append = Path(filename), separator, append
         self._file: TextIO | None = None
         self._keys: list[str] = []
-        self._header = True
+        # How much of the file was there before, and stays.
+        self._kept = 0
+
+    def get_state(self) -> dict[str, Any]:
+        return {"size": self.filename.stat().st_size, "keys": self._keys}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._kept, self._keys = state["size"], state["keys"]
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.on_train_end()
         try:
-            self._header = not (self.append and self.filename.exists() and self.filename.stat().st_size)
-            self._file = self.filename.open("a" if self.append else "w", newline="")
+            self._file = self.filename.open("a", newline="")
         except OSError as error:
             law = f"`filename` of CSVLogger must be a file that can be written: {error.strerror or error}"
             raise ModelError(f"{law}. Received: {str(self.filename)!r}.") from error
-        self._keys = []
+        self._kept, self._keys = self.filename.stat().st_size if self.append else 0, []
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        # Not sooner: a `fit` that resumes an interrupted one keeps the lines of the epochs before.
+        assert self._file is not None
+        self._file.truncate(self._kept)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         found = logs or {}
@@ -69,10 +81,11 @@ class CSVLogger(Callback):
         if not self._keys:
             own = sorted(found)
             self._keys = own if any(key.startswith("val_") for key in own) else [*own, *(f"val_{key}" for key in own)]
-            if self._header:
+            if not self._kept:
                 writer.writerow(["epoch", *self._keys])
         writer.writerow([epoch, *(_cell(found.get(key, "NA")) for key in self._keys)])
         self._file.flush()
+        self._kept = self.filename.stat().st_size
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self._file is not None:
