@@ -22,6 +22,8 @@ from kcompile.ir.types import Array
 
 # Filters and channels of a block below which its products are too short for integers.
 _LEAST_BLOCK = 4
+# Products of 8 bits whose sum is exact in float32, in which depthwise convolutions sum: 2^24 / (255 * 127).
+_MOST_TAPS = 518
 
 
 def native_products(graph: Graph) -> Graph:
@@ -81,11 +83,17 @@ def _dense_of_tokens(c: Context, node: Node, op: ops.Dense) -> Result:
 
 @rule(ops.Conv)
 def _conv(c: Context, node: Node, op: ops.Conv) -> Result:
-    kernel = node.inputs[1].type.static_shape()
-    blocks = op.groups == 1 or (kernel[-2] >= _LEAST_BLOCK and kernel[-1] // op.groups >= _LEAST_BLOCK)
-    if op.data_format != "channels_last" or not blocks:
+    if op.data_format != "channels_last" or not _has_blocks(op, node):
         return None
     return _product(c, node, ops.ConvNarrow(op.strides, op.padding, op.dilation, op.groups))
+
+
+def _has_blocks(op: ops.Conv, node: Node) -> bool:
+    """Whether the groups of a convolution are wide enough for products of words, or one channel each."""
+    *window, channels, filters = node.inputs[1].type.static_shape()
+    if channels == 1 and filters == op.groups:
+        return int(np.prod(window)) <= _MOST_TAPS
+    return op.groups == 1 or min(channels, filters // op.groups) >= _LEAST_BLOCK
 
 
 def _product(c: Context, node: Node, op: ops.ConvNarrow | ops.DenseNarrow) -> Result:
@@ -141,7 +149,8 @@ def _padded(
     if isinstance(op, ops.DenseNarrow) or op.padding == "valid":
         return x, op
     *window, channels = (int(extent) for extent in kernel[:-1])
-    if not zero.any() and channels % (4 if x.type.dtype == "uint8" else 2) == 0:
+    alone = op.groups == x.type.shape[-1]
+    if not zero.any() and (alone or channels % (4 if x.type.dtype == "uint8" else 2) == 0):
         return x, op
     spatial = x.type.shape[1:-1]
     known = tuple(dim if isinstance(dim, int) else 1 for dim in spatial)
@@ -195,9 +204,8 @@ def _bfloat16_dense(c: Context, node: Node, op: ops.Dense) -> Result:
 
 @rule(ops.Conv)
 def _bfloat16_conv(c: Context, node: Node, op: ops.Conv) -> Result:
-    pair, block = _narrow_pair(node), node.inputs[1].type.static_shape()[-2:]
-    blocks = op.groups == 1 or min(block[0], block[1] // op.groups) >= _LEAST_BLOCK
-    if not pair or not blocks or op.data_format != "channels_last":
+    pair = _narrow_pair(node)
+    if not pair or op.data_format != "channels_last" or not _has_blocks(op, node):
         return None
     narrow = ops.ConvNarrow(op.strides, op.padding, op.dilation, op.groups)
     padded = _padded(c, pair[0], np.zeros(1), node.inputs[1].type.shape, narrow)

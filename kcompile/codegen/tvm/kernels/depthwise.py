@@ -1,6 +1,6 @@
 """Depthwise convolutions: every channel by itself, so channels are the lanes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from kcompile.codegen.tvm.expr import Expr, Index, constant, index
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import sum_dtype
 from kcompile.codegen.tvm.plan import Plan
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel
+from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import MOST_UNROLLED_TAPS, OpenWindows, Piece, Row, Windows, segments_of
 from kcompile.ir.graph import Node, Value
@@ -38,6 +38,14 @@ class Depthwise(Kernel, family="depthwise"):
     def build(self, f: Function) -> None:
         (_PlaneFunction if _is_plane(self.windows) else _DepthwiseFunction)(f, self).write()
 
+    def source(self, f: Function) -> Pointer:
+        """x, whose elements are read in `dtype`."""
+        return f.pointer("x", self.dtype)
+
+    def ending(self, f: Function) -> Callable[[Expr, Sequence[Index]], Expr]:
+        """What makes of a sum what is stored."""
+        return Epilogue(f, self.epilogue)
+
 
 def _is_plane(windows: Windows) -> bool:
     """Whether images, their padding and a small window are known, so that all taps can be written out."""
@@ -50,10 +58,10 @@ class _DepthwiseFunction:
         self._f = f
         self._spec = spec
         self._dtype = sum_dtype(spec.dtype)
-        self._x = f.pointer("x", spec.dtype)
+        self._x = spec.source(f)
         self._w = f.pointer("w", spec.dtype)
         self._bias = f.pointer("bias", spec.dtype) if spec.bias else None
-        self._epilogue = Epilogue(f, spec.epilogue)
+        self._epilogue = spec.ending(f)
         self._y = f.pointer("y", spec.epilogue.result.dtype)
         self._windows = OpenWindows(f, spec.windows)
         self._row = Row(f, self._windows, spec.windows, _RESULTS)

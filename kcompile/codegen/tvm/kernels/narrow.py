@@ -9,6 +9,7 @@ from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.dense import constant_of, outer_axes_of
 from kcompile.codegen.tvm.kernels.elementwise import regroup
+from kcompile.codegen.tvm.kernels.narrow_depthwise import emit_narrow_depthwise
 from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, factors_of, fetched, is_streamed, pack_words
 from kcompile.codegen.tvm.kernels.narrow_winograd import NarrowWinograd, bfloat16_pays, transformed_words
 from kcompile.codegen.tvm.kernels.nest import product
@@ -283,6 +284,9 @@ def conv(plan: Plan, node: Node) -> None:
         pixels = node.outputs[0].type.with_shape(windows.out).size
         outer = 1 if isinstance(pixels, int) and pixels >= _FEW_PIXELS else 0
         _emit_matrix(plan, node, outer, weights.reshape(-1, filters), bias)
+        return
+    if op.groups == windows.channels == filters:
+        emit_narrow_depthwise(plan, node, windows, weights, bias)
         return
     if x.type.dtype == "uint16" and bfloat16_pays(plan.machine, windows, op.groups, filters):
         _emit_winograd(plan, node, windows, weights, bias)

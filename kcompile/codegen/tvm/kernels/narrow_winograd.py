@@ -6,36 +6,20 @@ what the direct convolution in bfloat16 is off by (ResNet50: 2.4e-3 of the large
 
 from dataclasses import dataclass
 
-from kcompile.codegen.tvm.expr import Expr, Index
+from kcompile.codegen.tvm.expr import Index
+from kcompile.codegen.tvm.kernels.narrow_depthwise import Widened
 from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, fetched, pack_words
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Rows, row_pieces
 from kcompile.codegen.tvm.kernels.winograd import Winograd, WinogradFunction, place_of
 from kcompile.codegen.tvm.kernels.winograd_form import FORMS, step_for
 from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Function, Pointer
-from kcompile.codegen.tvm.vector import apply
+from kcompile.codegen.tvm.tir import Function
 from kcompile.codegen.tvm.windows import Windows
-from kcompile.ir import ops
 from kcompile.ir.ops.quantization import bfloat16_bits
 from kcompile.ir.types import Array, TensorType
 
 _FACTORS = Factors("uint16", "uint16", "float32", 2)
 _FORM = FORMS[2]
-
-
-class _Rounded(Pointer):
-    """An array of bfloat16 that is read and written as float32."""
-
-    def __init__(self, f: Function, pointer: Pointer) -> None:
-        self._f = f
-        self._bits = pointer
-        self.dtype = "float32"
-
-    def load(self, offset: Index, lanes: int = 1) -> Expr:
-        return apply(self._f, ops.FromBfloat16(), [self._bits.load(offset, lanes)])
-
-    def store(self, offset: Index, value: Expr) -> None:
-        self._bits.store(offset, apply(self._f, ops.ToBfloat16(), [value]))
 
 
 @dataclass(frozen=True)
@@ -58,13 +42,13 @@ class NarrowWinograd(Winograd, family="narrow_winograd"):
 
 class _NarrowWinogradFunction(WinogradFunction):
     def _declare_factors(self, f: Function) -> None:
-        self._x = _Rounded(f, f.pointer("x", "uint16"))
+        self._x = Widened(f, f.pointer("x", "uint16"))
         self._w = f.pointer("w", "uint16")
 
     def _declare_scratch(self, f: Function) -> None:
         self._scratch = f.pointer("scratch")
         self._transformed = f.pointer("transformed", "uint16")
-        self._inputs = _Rounded(f, self._transformed)
+        self._inputs = Widened(f, self._transformed)
 
     @property
     def _guards(self) -> bool:
