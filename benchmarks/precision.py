@@ -55,6 +55,8 @@ def compare(name: str, seconds: float) -> Row:
         except Exception as error:  # noqa: BLE001 -- whatever an engine raises is its result
             runners.pop(engine, None)
             row.notes.append(f"{engine}: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
+    if "float32" not in runners:
+        raise SystemExit("\n".join(row.notes))
     exact = runners["float32"]()[0].copy()
     for engine, run in runners.items():
         row.errors[engine] = float(np.abs(run()[0].reshape(exact.shape) - exact).max() / np.abs(exact).max())
