@@ -69,6 +69,12 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option("--sign", type=options.EXISTING, metavar="PEM", help="Private key (P-256, P-384, P-521) to sign with.")
 @click.option("--weights-dtype", metavar="f32|f16", help="How a C library stores kernels and tables.  [default: f32]")
 @click.option("--optimize", metavar="speed|size", help="What counts in the code of a C library.  [default: speed]")
+@click.option(
+    "--fast-math",
+    is_flag=True,
+    default=None,
+    help="Let a tvm target lose a digit of float32 for speed, in 3 x 3 convolutions.",
+)
 @precision_options
 @options.seed
 @options.as_json

@@ -179,12 +179,12 @@ def _tvm_backend(target: str, name: str, precision: str, options: Mapping[str, A
     if name == "host" and precision != "float32":
         found = with_narrow_products(found)
     if found.threaded:
-        return _native_backend(target, found, **_known(target, given))
+        return _native_backend(target, found, **_known(target, given, "fast_math"))
     library = _extra("tvm", "kcompile.codegen.library.backend", "apache-tvm")
     return library.library_backend(target, found, library.Options(**_known(target, given, *_LIBRARY_OPTIONS)))
 
 
-def _native_backend(target: str, machine: "Machine") -> Backend:
+def _native_backend(target: str, machine: "Machine", fast_math: bool = False) -> Backend:
     lower = _extra("tvm", "kcompile.codegen.tvm.lower", "apache-tvm")
     description = describe(machine)
     misfit = machine_misfit(description)
@@ -192,7 +192,7 @@ def _native_backend(target: str, machine: "Machine") -> Backend:
         raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        compiled = lower.compile_graph(fuse(native_products(inference(graph))), machine)
+        compiled = lower.compile_graph(fuse(native_products(inference(graph))), machine, fast_math)
         library, weights = compiled.library, compiled.weights
         program = NativeProgram(library, weights, compiled.symbols, work(graph))
         return Program(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kcompile.codegen.backends import backend
 from kcompile.codegen.tvm.kernels.winograd_form import step_for, unit_of
 from kcompile.codegen.tvm.targets import MACHINES, host
 from kcompile.codegen.tvm.windows import Windows
@@ -75,6 +76,17 @@ def test_larger_tiles_lose_a_digit_at_most(fast_model: Model, rng: np.random.Gen
     expected = evaluate(fast_model.graph, inputs, precision="float64")
     for name, y in fast_model.run(inputs, 2).items():
         np.testing.assert_allclose(y, expected[name], rtol=1e-4, atol=1e-4, err_msg=f"{CASES[int(name[1:])]}")
+
+
+def test_fast_math_is_an_option_of_programs_for_this_machine(rng: np.random.Generator):
+    b = Builder()
+    x = b.input("x", TensorType("float32", ("N", 32, 32, 32)))
+    y = b(ops.Conv((1, 1), "same"), x, b.constant(rng.normal(size=(3, 3, 32, 32)).astype(np.float32) / 17))
+    graph = b.build({"y": y})
+    feeds = {"x": rng.normal(size=(1, 32, 32, 32)).astype(np.float32)}
+    exact = evaluate(graph, feeds, precision="float64")["y"]
+    plain, fast = (backend("tvm", fast_math=choice).session(graph).run(feeds)["y"] for choice in (False, True))
+    assert np.abs(plain - exact).max() < np.abs(fast - exact).max() < 1e-4
 
 
 def test_infinity_and_nan_reach_only_the_results_that_see_them(model: Model, rng: np.random.Generator):
