@@ -3,10 +3,11 @@
 from kcompile.frontend.tuning.hyperparameters import HyperParameters
 from kcompile.frontend.tuning.trial_callbacks import PruningCallback
 from kcompile.frontend.tuning.tuner import HyperModel, Objective, Tuner
-from kcompile.frontend.tuning.tuners import BayesianOptimization, Hyperband, RandomSearch
+from kcompile.frontend.tuning.tuners import BayesianOptimization, GridSearch, Hyperband, RandomSearch
 
 __all__ = [
     "BayesianOptimization",
+    "GridSearch",
     "HyperModel",
     "HyperParameters",
     "Hyperband",

@@ -13,7 +13,7 @@ from kcompile.frontend import initializers
 from kcompile.frontend.model import Model
 from kcompile.frontend.training.callbacks import BackupAndRestore, Callback, History, TensorBoard
 from kcompile.frontend.training.callbacks.monitoring import names_what_rises
-from kcompile.frontend.tuning.hyperparameters import HyperParameters, SpaceError
+from kcompile.frontend.tuning.hyperparameters import Entry, HyperParameters, SpaceError
 from kcompile.frontend.tuning.store import Direction, Store, described, draw, optuna_or_error
 from kcompile.frontend.tuning.trial_callbacks import PruningCallback, SaveBestEpoch
 
@@ -141,11 +141,11 @@ class Tuner:
         self._build(probe)
         self.project_dir = Path(directory) / project_name
         self.make_sampler(0)
-        self._store = Store(self.project_dir, self.objective.direction, self.make_pruner(pruner), overwrite)
-        self._store.check_same("objective", {"name": self.objective.name})
-        self._store.check_same("hyper-parameters", described(list(probe.space.values())))
-        self._store.note_space(probe)
-        self.seed = int(self._store.fact("seed", initializers.drawn_seed() % 2**31 if seed is None else seed))
+        self.store = Store(self.project_dir, self.objective.direction, self.make_pruner(pruner), overwrite)
+        self.store.check_same("objective", {"name": self.objective.name})
+        self.store.check_same("hyper-parameters", described(list(probe.space.values())))
+        self.store.note_space(probe)
+        self.seed = int(self.store.fact("seed", initializers.drawn_seed() % 2**31 if seed is None else seed))
         self._space = probe.space
 
     # -- what kinds of tuners define ----------------------------------------------------------------------------------
@@ -163,6 +163,15 @@ class Tuner:
         if self._sampler not in made:
             raise ModelError(f'`sampler` must be "random", "tpe" or one of Optuna\'s. Received: {self._sampler!r}.')
         return made[self._sampler](seed=seed)
+
+    def drawing(self, trial: "Trial") -> Callable[[Entry], Any]:
+        """What gives a trial its values."""
+        return lambda entry: draw(trial, entry)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing left to try."""
+        return len(self.store.finished) >= self.max_trials
 
     def make_pruner(self, pruner: Any) -> "BasePruner":
         """What ends trials early.
@@ -199,36 +208,36 @@ class Tuner:
         says = kwargs.get("verbose", "auto") != 0
         outer = initializers.random_state()
         try:
-            with self._store:
-                while len(self._store.finished) < self.max_trials:
+            with self.store:
+                while not self.exhausted:
                     self._try_one(args, self.fit_arguments(kwargs), says)
         finally:
             initializers.set_random_state(outer)
 
     def _try_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], says: bool) -> None:
-        position = len(self._store.finished)
-        trial = self._store.next(self.make_sampler(self.seed + position))
-        hp = HyperParameters(draw=lambda entry: draw(trial, entry), **self._options)
-        states = self._store.optuna.trial.TrialState
+        position = len(self.store.finished)
+        trial = self.store.next(self.make_sampler(self.seed + position))
+        hp = HyperParameters(draw=self.drawing(trial), **self._options)
+        states = self.store.optuna.trial.TrialState
         try:
             score, pruned = self._score(trial, hp, position, args, kwargs)
         except SpaceError:
             trial.set_user_attr("void", True)
-            self._store.study.tell(trial, state=states.FAIL)
+            self.store.study.tell(trial, state=states.FAIL)
             raise
         except Exception as error:  # noqa: BLE001 - what a user's code raises for some hyper-parameters
-            self._store.study.tell(trial, state=states.FAIL)
+            self.store.study.tell(trial, state=states.FAIL)
             self._note_failure(trial.number, error)
             return
         trial.set_user_attr("score", score)
-        self._store.study.tell(trial, None if pruned else score, state=states.PRUNED if pruned else states.COMPLETE)
+        self.store.study.tell(trial, None if pruned else score, state=states.PRUNED if pruned else states.COMPLETE)
         if says:
             self._say(f"Trial {trial.number} {'pruned' if pruned else 'complete'}: {self.objective.name} {score:.6g}")
-            self._say(f"Best so far: {self._store.best[0].user_attrs['score']:.6g}")
+            self._say(f"Best so far: {self.store.best[0].user_attrs['score']:.6g}")
 
     def _note_failure(self, number: int, error: Exception) -> None:
         warnings.warn(f"trial {number} failed: {type(error).__name__}: {error}", stacklevel=4)
-        last = self._store.finished[-self.max_consecutive_failed_trials :]
+        last = self.store.finished[-self.max_consecutive_failed_trials :]
         failed = [trial for trial in last if trial.user_attrs.get("score") is None]
         if len(failed) >= self.max_consecutive_failed_trials:
             law = f"{len(failed)} trials in a row failed, the last one with {type(error).__name__}: {error}"
@@ -263,9 +272,9 @@ class Tuner:
     ) -> tuple[float, bool]:
         """Build and train once."""
         model = self._build(hp)
-        self._store.note_space(hp)
+        self.store.note_space(hp)
         trial.set_user_attr("values", hp.values)
-        folder, (name, mode) = self._store.folder_of(trial.number), (self.objective.name, self.objective.direction)
+        folder, (name, mode) = self.store.folder_of(trial.number), (self.objective.name, self.objective.direction)
         extreme = min if mode == "min" else max
         save = SaveBestEpoch(name, mode, folder / "best.weights.h5", extreme(before) if before else None)
         prune = PruningCallback(trial, name, mode)
@@ -304,11 +313,11 @@ class Tuner:
     @property
     def trials(self) -> list[TrialResult]:
         """All trials, in the order in which they were made."""
-        return [_result(trial) for trial in self._store.trials]
+        return [_result(trial) for trial in self.store.trials]
 
     def get_best_trials(self, num_trials: int = 1) -> list[TrialResult]:
         """The trials with the best scores; those that were pruned come last."""
-        return [_result(trial) for trial in self._store.best[:num_trials]]
+        return [_result(trial) for trial in self.store.best[:num_trials]]
 
     def get_best_hyperparameters(self, num_trials: int = 1) -> list[HyperParameters]:
         """The hyper-parameters of the best trials, to build models with."""
@@ -323,7 +332,7 @@ class Tuner:
         models: list[Model] = []
         for trial in self.get_best_trials(num_models):
             model = self._build(trial.hyperparameters)
-            model.load_weights(self._store.folder_of(trial.number) / "best.weights.h5")
+            model.load_weights(self.store.folder_of(trial.number) / "best.weights.h5")
             models.append(model)
         return models
 
@@ -331,7 +340,7 @@ class Tuner:
         """Print the best trials."""
         best = self.get_best_trials(num_trials)
         self._say(f"Results in {self.project_dir}")
-        self._say(f"The {len(best)} best of {len(self._store.finished)} trials by {self.objective.name}")
+        self._say(f"The {len(best)} best of {len(self.store.finished)} trials by {self.objective.name}")
         for trial in best:
             self._say(f"\nTrial {trial.number}: {trial.score:.6g}{' (pruned)' if trial.status == 'pruned' else ''}")
             for name, value in trial.hyperparameters.values.items():
@@ -339,7 +348,7 @@ class Tuner:
 
     def search_space_summary(self) -> None:
         """Print the hyper-parameters that are known so far."""
-        space: dict[str, str] = self._store.study.user_attrs["space"]
+        space: dict[str, str] = self.store.study.user_attrs["space"]
         self._say(f"{len(space)} hyper-parameters")
         for key, text in space.items():
             self._say(f"  {key}: {text}")

@@ -1,15 +1,24 @@
 """The kinds of tuners that Keras Tuner has."""
 
 import math
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kcompile.errors import ModelError
+from kcompile.frontend.tuning.hyperparameters import Entry
 from kcompile.frontend.tuning.store import optuna_or_error
 from kcompile.frontend.tuning.tuner import Objective, Tuner
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.trial import Trial
+
+# Of a range in which every value is possible, a grid has so many.
+_POINTS = 10
 
 
 class RandomSearch(Tuner):
@@ -42,6 +51,68 @@ class BayesianOptimization(Tuner):
 
     def make_sampler(self, seed: int) -> "BaseSampler":
         return optuna_or_error().samplers.TPESampler(seed=seed, n_startup_trials=self._initial)
+
+
+class GridSearch(Tuner):
+    """Tries every combination, the last declared hyper-parameter first; of a range without a step ten values.
+
+    Args:
+        max_trials: how many at most; None for all.
+    """
+
+    def __init__(
+        self,
+        hypermodel: Any,
+        objective: str | Objective = "val_loss",
+        max_trials: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(hypermodel, objective, sys.maxsize if max_trials is None else max_trials, **options)
+
+    def drawing(self, trial: "Trial") -> Callable[[Entry], Any]:
+        finished = self.store.finished
+        given = _following(finished[-1].user_attrs["path"]) if finished else []
+        path: list[tuple[int, int]] = []
+
+        def value(entry: Entry) -> Any:
+            values = grid(entry)
+            place = given[len(path)] if len(path) < len(given) else 0
+            path.append((place, len(values)))
+            trial.set_user_attr("path", path)
+            return values[place]
+
+        trial.set_user_attr("path", path)
+        return value
+
+    @property
+    def exhausted(self) -> bool:
+        finished = self.store.finished
+        return super().exhausted or bool(finished and not _following(finished[-1].user_attrs["path"]))
+
+
+def _following(path: Sequence[tuple[int, int]]) -> list[int]:
+    """The places in the grid after those of a trial, as far as they are decided; none after the last ones.
+
+    Args:
+        path: for each hyper-parameter its place and how many there are.
+    """
+    places = list(path)
+    while places and places[-1][0] + 1 >= places[-1][1]:
+        places.pop()
+    return [*(place for place, _ in places[:-1]), places[-1][0] + 1] if places else []
+
+
+def grid(entry: Entry) -> list[Any]:
+    """The values of an entry that a grid has."""
+    if entry.values:
+        return list(entry.values)
+    least, most, step, log = entry.range()
+    if step is None or log:
+        spread = np.geomspace(least, most, _POINTS) if log else np.linspace(least, most, _POINTS)
+        found = [round(value) if entry.kind == "Int" else value for value in spread.tolist()]
+    else:
+        found = [least + i * step for i in range(int((most - least) / step * (1 + 1e-12)) + 1)]
+    return [entry.value(value) for value in dict.fromkeys(found)]
 
 
 class Hyperband(Tuner):

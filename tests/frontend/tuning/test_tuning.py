@@ -16,6 +16,7 @@ from kcompile.callbacks import CSVLogger, LambdaCallback, TensorBoard
 from kcompile.errors import ModelError
 from kcompile.frontend.tuning.hyperparameters import SpaceError
 from kcompile.frontend.tuning.store import draw
+from kcompile.frontend.tuning.tuners import grid
 from tests.frontend.errors import error_of
 
 ROOT = Path(__file__).parents[3]
@@ -190,6 +191,40 @@ def test_a_killed_search_comes_to_the_same_trials(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     whole, resumed = result.stdout.split()
     assert whole == resumed
+
+
+def test_a_grid_tries_every_combination(tmp_path: Path) -> None:
+    def conditional(hp: tune.HyperParameters) -> Sequential:
+        hp.Choice("kind", ["a", "b"])
+        with hp.conditional_scope("kind", "a"):
+            hp.Int("size", 2, 6, step=2)
+        hp.Boolean("flag")
+        return build(tune.HyperParameters())
+
+    made = tuner(tmp_path, conditional, kind=tune.GridSearch, max_trials=3)
+    search(made, epochs=1)
+    assert len(made.trials) == 3
+    made = tuner(tmp_path, conditional, kind=tune.GridSearch, max_trials=None)
+    search(made, epochs=1)
+    assert [tuple(trial.hyperparameters.values.values()) for trial in made.trials] == [
+        *[("a", size, flag) for size in (2, 4, 6) for flag in (False, True)],
+        ("b", False),
+        ("b", True),
+    ]
+
+
+def test_a_grid_has_ten_values_of_a_range_without_a_step() -> None:
+    hp = tune.HyperParameters()
+    hp.Float("a", 0.0, 0.9)
+    hp.Float("b", 1.0, 512.0, sampling="log")
+    hp.Int("c", 1, 4, sampling="log")
+    hp.Int("d", 8, 10)
+    hp.Float("e", 0.1, 0.3, step=0.1)
+    values = [grid(entry) for entry in hp.space.values()]
+    assert values[0] == pytest.approx([i / 10 for i in range(10)])
+    assert values[1] == pytest.approx([2.0**i for i in range(10)])
+    assert values[2:4] == [[1, 2, 3, 4], [8, 9, 10]]
+    assert values[4] == pytest.approx([0.1, 0.2, 0.3])
 
 
 def test_unpromising_trials_are_pruned(tmp_path: Path) -> None:
