@@ -79,15 +79,25 @@ def library_backend(target: str, machine: Machine, options: Options) -> Backend:
     """
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        chosen = replace(machine, compact=options.optimize == "size", half_weights=options.weights_dtype == "f16")
         check_double(graph, machine)
-        return _Compilation(graph, signature, chosen, options).program()
+        return _Compilation(graph, signature, chosen(machine, options), options).program()
 
-    def prepare(graph: Graph) -> Graph:
-        known = fixed(graph, target)
-        return rounded(inference(known)) if options.weights_dtype == "f16" else known
+    return Backend(target, (".kcb",), compile, lambda graph: prepared(graph, target, options))
 
-    return Backend(target, (".kcb",), compile, prepare)
+
+def chosen(machine: Machine, options: Options) -> Machine:
+    """`machine` with what the user wants of its code."""
+    return replace(machine, compact=options.optimize == "size", half_weights=options.weights_dtype == "f16")
+
+
+def prepared(graph: Graph, target: str, options: Options) -> Graph:
+    """`graph` with known extents, and with the weights that the code will hold.
+
+    Raises:
+        TargetError: an extent is open, or a weight is too large for its dtype.
+    """
+    known = fixed(graph, target)
+    return rounded(inference(known)) if options.weights_dtype == "f16" else known
 
 
 def check_double(graph: Graph, machine: Machine) -> None:

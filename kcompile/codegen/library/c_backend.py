@@ -8,7 +8,7 @@ import numpy as np
 
 from kcompile.codegen.backends import Backend, Program, work
 from kcompile.codegen.library import project
-from kcompile.codegen.library.backend import Options, check_ram, fixed, functions, layers, stepping, tools
+from kcompile.codegen.library.backend import Options, check_ram, chosen, functions, layers, prepared, stepping, tools
 from kcompile.codegen.library.bindings import cpp, rust
 from kcompile.codegen.library.interface import Interface, Port, header, identifier, interface, step_interface
 from kcompile.codegen.library.selftest import selftest, words
@@ -40,19 +40,17 @@ def c_backend(target: str, options: Options) -> Backend:
     """
     if options.weights != "embedded":
         raise TargetError('`weights` must be "embedded" for target "c": the file holds them as numbers.')
-    if options.weights_dtype != "f32":
-        raise TargetError('`weights_dtype` must be "f32" for target "c": C99 has no float16.')
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
         return _program(inference(graph), signature, options)
 
-    return Backend(target, (".kcb",), compile, lambda graph: fixed(graph, target))
+    return Backend(target, (".kcb",), compile, lambda graph: prepared(graph, target, options))
 
 
 def _program(graph: Graph, signature: Signature, options: Options) -> Program:
     name = options.name or identifier(signature.name)
     step = step_of(graph)
-    source = _Source(graph, step, name, replace(PORTABLE, compact=options.optimize == "size"))
+    source = _Source(graph, step, name, chosen(PORTABLE, options))
     workspace, stages = source.run.arena.bytes({}), live_stages(source.run)
     check_ram(workspace, stages, options.max_ram)
     face = interface(signature, name, workspace, PORTABLE.alignment, len(source.weights), False)

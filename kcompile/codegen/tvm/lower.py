@@ -176,7 +176,8 @@ def _halved(argument: Argument) -> Argument:
         return argument
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
-    return half if np.array_equal(half.astype(np.float32), array) else argument
+    exact = np.isfinite(half).all() and np.array_equal(half.astype(np.float32), array)
+    return half if exact else argument
 
 
 def _weights_of(argument: Argument) -> Array | None:

@@ -34,14 +34,19 @@ _FRAME = re.compile(
 )
 # Bytes that a function takes beside its frame where LLVM moved code that repeats itself into a function.
 _OUTLINED = 16
+# Bytes below the stack pointer that the last function of a chain may use: System V ABI for x86-64, section 3.2.2.
+_RED_ZONE = 128
 
 
 @dataclass(frozen=True)
 class Object:
-    """An object file, and the most stack in bytes that its exported function takes, without functions of others."""
+    """An object file, and the most stack in bytes that its exported function takes, without functions of others.
+
+    The stack is None where the machine decides it.
+    """
 
     code: bytes
-    stack: int
+    stack: int | None
 
 
 def library_object(functions: Mapping[str, Any], machine: Machine, exported: str) -> Object:
@@ -131,23 +136,21 @@ def _reached(functions: Mapping[str, str], start: str) -> set[str]:
     return found
 
 
-def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -> int:
+def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -> int | None:
     """The frames of the longest chain of calls, each with what the call and the alignment of the frame take."""
+    if "+v" in machine.features:
+        return None  # how much the vectors of RISC-V take depends on their length, which the machine decides
     functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
+    x86 = machine.architecture == "x86_64"
     # A call of x86 pushes an address; a frame of vectors wider than the stack's alignment is moved to a multiple of it.
-    beside = (machine.pointer_bytes if machine.architecture.startswith(("x86", "i")) else 0) + _slack(machine)
-    beside += _OUTLINED if machine.compact else 0
+    beside = machine.pointer_bytes * x86 + max(4 * machine.lanes - 16, 0) + _OUTLINED * machine.compact
 
     def depth(name: str, above: Collection[str]) -> int:
         called = {callee for callee in _USED.findall(functions[name]) if callee in functions} - {name, *above}
         deepest = max((depth(callee, {*above, name}) for callee in called), default=0)
         return frames.get(name, 0) + beside + deepest
 
-    return depth(start, ())
-
-
-def _slack(machine: Machine) -> int:
-    return max(4 * machine.lanes - 16, 0)
+    return depth(start, ()) + _RED_ZONE * x86
 
 
 @contextmanager

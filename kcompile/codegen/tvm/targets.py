@@ -62,6 +62,11 @@ class Machine:
         return self.triple.partition("-")[0]
 
     @property
+    def widens_halves(self) -> bool:
+        """Whether instructions turn float16 into float32; else LLVM would call a function for every element."""
+        return self.architecture.startswith(("aarch64", "thumb")) or self.cpu in ("x86-64-v3", "x86-64-v4")
+
+    @property
     def system(self) -> str:
         """What the machine runs: ``"linux"``, ``"wasi"``, or ``"none"`` for bare metal."""
         return next((name for name in ("linux", "wasi") if name in self.triple), "none")

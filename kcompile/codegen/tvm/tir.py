@@ -70,7 +70,9 @@ class Pointer:
         """`lanes` neighbouring elements from `offset` on, as they are now."""
         value = Expr(tirx.BufferLoad(self._buffer, [_ramp(offset, lanes)]), self._stored, lanes)
         loaded = self._function.bind(value)
-        return loaded.differs(0) if self.dtype == "bool" else loaded.cast(self.dtype)
+        if self.dtype == "bool":
+            return loaded.differs(0)
+        return _widened(loaded) if self._stored == "uint16" and self.dtype == "float32" else loaded.cast(self.dtype)
 
     def prefetch(self, offset: Index) -> None:
         """Have the cache line of an element, which need not exist, brought to the second-level cache.
@@ -145,7 +147,8 @@ class Function:
         """The next pointer parameter. No two pointers of a function may overlap where one is written."""
         half = dtype == "float32" and len(self._pointers) in self._halves
         self.dtypes.append(dtype)
-        stored = "float16" if half else "uint8" if dtype == "bool" else dtype
+        halves = "float16" if self.machine.widens_halves else "uint16"
+        stored = halves if half else "uint8" if dtype == "bool" else dtype
         variable = tirx.Var(name, tvm.ir.PointerType(prim_type(stored, 1)))
         self._pointers.append(variable)
         buffer = tirx.decl_buffer((_UNBOUNDED,), stored, name=name)
@@ -349,6 +352,13 @@ class Function:
     def _next(self) -> int:
         self._count += 1
         return self._count
+
+
+def _widened(half: Expr) -> Expr:
+    """The float32 of the bits of a finite float16: exponents have another bias, which a multiplication corrects."""
+    bits = half.cast("int32")
+    size = ((bits & 0x7FFF) << 13).bits("float32") * 2.0**112
+    return (size.bits("int32") | ((bits & 0x8000) << 16)).bits("float32")
 
 
 def split(extent: int, lanes: int, *, repeat: bool = True) -> list[int]:
