@@ -103,12 +103,15 @@ class Reader:
         dtypes = {tensor.name: tensor.dtype for tensor in self.model.inputs}
         return Batch(
             {n: np.ascontiguousarray(cast_input(n, array, dtypes[n])) for n, array in batch.x.items()},
-            {name: np.ascontiguousarray(array, _label_dtype(array)) for name, array in batch.y.items()},
+            {name: np.ascontiguousarray(array, _label_dtype(name, array)) for name, array in batch.y.items()},
             {name: np.ascontiguousarray(array, np.float32) for name, array in batch.weights.items()},
         )
 
 
-def _label_dtype(array: Array) -> Any:
+def _label_dtype(name: str, array: Array) -> Any:
+    if array.dtype.kind not in "biuf":
+        law = f"labels of output `{name}` must be numbers"
+        raise InputError(f"{law}. Received: dtype {array.dtype}. Map classes to 0, 1, 2 and so on first.")
     return np.int32 if array.dtype.kind in "iu" else np.float32
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from kcompile.errors import InputError
 from kcompile.frontend import initializers
 from kcompile.frontend.training.callbacks.base import CallbackList
+from kcompile.frontend.training.checks import warn_of_nan
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import ArrayBatches, Batch, Batches, IterableBatches, Reader, is_arrays
 from kcompile.frontend.training.interrupts import Interrupts
@@ -189,6 +190,7 @@ def _epochs(
     assert model.sources is not None
     source, validation = model.sources.training, model.sources.validation
     logs: Logs = {}
+    warned = False
     for epoch in range(max(epochs.start, start.epoch), epochs.stop):
         compiled.objectives.reset()
         callbacks.call("on_epoch_begin", epoch, {})
@@ -200,6 +202,9 @@ def _epochs(
             logs = as_logs(runner.run(batch))
             callbacks.call("on_train_batch_end", step, logs)
             interrupts.let_through()
+            if not warned and not model.stop_training and logs["loss"] != logs["loss"]:
+                warned = True
+                warn_of_nan(batch, epoch, step)
             if model.stop_training:
                 break
         source.batches.end_epoch()

@@ -109,9 +109,10 @@ class ClassLabels:
         Raises:
             InputError: there are some.
         """
-        if labels.size == 0 or (labels.min() >= 0 and labels.max() < self.count):
+        whole = labels.dtype.kind in "iu" or not (labels % 1).any()
+        if labels.size == 0 or (labels.min() >= 0 and labels.max() < self.count and whole):
             return
-        wrong = ~((labels >= 0) & (labels < self.count))
+        wrong = ~((labels >= 0) & (labels < self.count) & (labels % 1 == 0))
         if self.ignored is not None:
             wrong &= labels != self.ignored
         if weights is not None and weights.size == labels.size:

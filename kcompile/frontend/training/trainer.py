@@ -9,6 +9,7 @@ from kcompile.frontend.training import optimizers
 from kcompile.frontend.training.callbacks.base import Callback, CallbackList
 from kcompile.frontend.training.callbacks.progress import ProgbarLogger
 from kcompile.frontend.training.callbacks.simple import History
+from kcompile.frontend.training.checks import check_arguments
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import Reader, built_for, split
 from kcompile.frontend.training.loop import (
@@ -177,7 +178,19 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled, x = self.require_compiled("fit"), built_for(self._self, x)
+        compiled = self.require_compiled("fit")
+        check_arguments(
+            batch_size=batch_size,
+            epochs=epochs,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            class_weight=class_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+        )
+        x = built_for(self._self, x)
         reader, data = self._reader(compiled), (x, y, sample_weight)
         if validation_split and validation_data is None:
             data, validation_data = split(data, validation_split)
@@ -217,7 +230,9 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled, x = self.require_compiled("evaluate"), built_for(self._self, x)
+        compiled = self.require_compiled("evaluate")
+        check_arguments(batch_size=batch_size, steps=steps, callbacks=callbacks)
+        x = built_for(self._self, x)
         source = make_source(self._reader(compiled), (x, y, sample_weight), batch_size, steps)
         logs = test(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
         return logs if return_dict else self._in_order(logs)
@@ -235,6 +250,7 @@ class Trainer:
         Raises:
             InputError: the data does not fit the model.
         """
+        check_arguments(batch_size=batch_size, steps=steps, callbacks=callbacks)
         compiled, x = self._ensured(), built_for(self._self, x)
         source = make_source(Reader(self._self, []), (x, None, None), batch_size, steps)
         found = predict(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))

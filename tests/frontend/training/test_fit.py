@@ -351,7 +351,7 @@ def test_wrong_data_is_refused(rng: np.random.Generator) -> None:
         (lambda: model.fit(iter([(x, y)]), y), InputError, "`y` and `sample_weight` go with arrays"),
         (lambda: model.fit(iter([])), InputError, "the data must give at least one batch"),
         (lambda: model.fit(iter([(x, y, None, None)])), InputError, "a batch must be x, (x, y) or"),
-        (lambda: model.fit(x, y, validation_split=1.0), InputError, "`validation_split` must leave samples"),
+        (lambda: model.fit(x, y, validation_split=1.0), InputError, "`validation_split` must be a number from 0 to"),
         (lambda: model.fit(x, y, class_weight={0: 1.0}, sample_weight=np.ones(40)), InputError, "cannot both"),
         (lambda: model.fit(3), InputError, "`x` must be arrays, or something that gives batches"),
         (lambda: model.fit(x, {"other": y}), InputError, "`y` must name outputs of the model: dense"),
