@@ -12,6 +12,7 @@ from kcompile.codegen.tvm.arena import plan as plan_arena
 from kcompile.codegen.tvm.build import compile_object, link_library
 from kcompile.codegen.tvm.dtypes import native_dtypes
 from kcompile.codegen.tvm.kernels.copy import Copy
+from kcompile.codegen.tvm.order import frugal_order
 from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary, Upcoming
 from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine
@@ -117,12 +118,13 @@ def lower(
         UnsupportedOp: the graph holds ops that this back end cannot express.
     """
     graph = prepared(graph)
-    unused = frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses)
-    plan = Plan(machine, unused, fast_math)
-    plan.lower(graph.nodes)
-    if machine.half_weights:
-        plan.stages = [with_half_weights(stage, machine) for stage in plan.stages]
-    memory = _Memory(graph, plan, weights or Weights(), len(graph.outputs) if kept is None else kept)
+    blob, kept = weights or Weights(), len(graph.outputs) if kept is None else kept
+    # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
+    orders = [graph.nodes] if machine.threaded else [graph.nodes, frugal_order(graph)]
+    plans = [_planned(graph, order, machine, fast_math) for order in orders]
+    memories = [_Memory(graph, plan, blob, kept) for plan in plans]
+    best = min(range(len(orders)), key=lambda i: 0 if machine.threaded else memories[i].arena.bytes({}))
+    plan, memory = plans[best], memories[best]
     functions = _functions(plan, machine, prefix)
     calls = tuple(
         entry.Call(functions.names[key(stage)][0], locations, functions.names[key(stage)][1])
@@ -131,8 +133,16 @@ def lower(
     table = tuple(
         KernelCall(call.name, stage.kernel.family, stage.source) for call, stage in zip(calls, plan.stages, strict=True)
     )
-    blob = memory.weights.blob()
-    return Lowered(functions.made, calls, table, blob, memory.arena, memory.lives, tuple(memory.types))
+    return Lowered(functions.made, calls, table, blob.blob(), memory.arena, memory.lives, tuple(memory.types))
+
+
+def _planned(graph: Graph, order: Sequence[Node], machine: Machine, fast_math: bool) -> Plan:
+    """The stages of a graph's nodes in an order."""
+    plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses), fast_math)
+    plan.lower(order)
+    if machine.half_weights:
+        plan.stages = [with_half_weights(stage, machine) for stage in plan.stages]
+    return plan
 
 
 def prepared(graph: Graph) -> Graph:
