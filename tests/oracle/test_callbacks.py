@@ -64,7 +64,7 @@ def told(callback: Any, logs: list[dict[str, float]], watched: tuple[str, ...], 
 
 def same(name: str, logs: list[dict[str, float]], watched: tuple[str, ...], **options: Any) -> None:
     pair = [told(getattr(library, name)(**options), logs, watched) for library in (ours, keras.callbacks)]
-    np.testing.assert_equal(*pair)
+    np.testing.assert_equal(pair[0], pair[1])
 
 
 def losses(values: list[float]) -> list[dict[str, float]]:
