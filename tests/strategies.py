@@ -495,6 +495,19 @@ def _fused(draw: Draw, cls: type[ops.Fused], dtype: str) -> OpCase:
     return OpCase(cls("elementwise", body), first.arrays)
 
 
+@case_of(ops.Scan)
+def _scan(draw: Draw, cls: type[ops.Scan], dtype: str) -> OpCase:
+    """``h' = tanh(w * h + x)``, where the output is ``h' - x`` too."""
+    rows, length, size = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    b = Builder("body")
+    w = b.input("w", type_of(np.zeros(size, dtype)))
+    h, x = (b.input(name, type_of(np.zeros((rows, size), dtype))) for name in ("h", "x"))
+    new = b(ops.Tanh(), b(ops.Add(), b(ops.Mul(), w, h), x))
+    body = b.build([new, new, b(ops.Sub(), new, x)][: draw(st.integers(2, 3))])
+    arrays = (floats(draw, shape, dtype) for shape in ((size,), (rows, size), (rows, length, size)))
+    return OpCase(cls(body, 1, 1, draw(st.booleans())), tuple(arrays))
+
+
 # ---- graphs
 
 

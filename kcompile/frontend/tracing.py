@@ -194,6 +194,20 @@ class Trace:
         inner._training, inner._asks_training = self._training, self._asks_training
         return inner
 
+    def loop_body(self, b: Builder) -> tuple["Trace", dict[Value, Value]]:
+        """A trace that writes the body of a loop with `b`, and the body's inputs by the weights that it reads."""
+        read: dict[Value, Value] = {}
+
+        def entered(weight: "Weight", path: str) -> Value:
+            outer = self._weights(weight, path)
+            if outer not in read:
+                read[outer] = b.input(f"weight_{len(read)}", outer.type)
+            return read[outer]
+
+        inner = Trace(b, entered)
+        inner._layer, inner._path, inner.for_shapes = self._layer, self._path, self.for_shapes
+        return inner, read
+
     def run(self, layer: "Layer", *args: Any, masks: Sequence[Value | None] | None = None, **kwargs: Any) -> Any:
         """The results of `layer` on IR values; see `run_with_mask`."""
         return self.run_with_mask(layer, *args, masks=masks, **kwargs)[0]
@@ -234,6 +248,12 @@ class Trace:
                 raise ModelError(
                     f"layer `{inner._path}` ({type(layer).__name__}) does not accept its inputs ({received}): {error}"
                 ) from error
+            except AttributeError as error:
+                if not any(isinstance(arg, list | tuple | Mapping) for arg in args):
+                    raise
+                received = ", ".join(str(v.type) for v in values)
+                law = f"layer `{inner._path}` ({type(layer).__name__}) takes one tensor"
+                raise ModelError(f"{law}. Received: several in a {type(args[0]).__name__} ({received}).") from error
 
 
 def ensure_built(layer: "Layer", shapes: Sequence[Shape]) -> None:

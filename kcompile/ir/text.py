@@ -22,6 +22,7 @@ from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.op import Op, Tensor
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.ops.fused import Fused
+from kcompile.ir.ops.scan import Scan
 from kcompile.ir.types import Array
 
 INLINE_LIMIT = 8
@@ -56,7 +57,7 @@ def _tensors(graph: Graph) -> Iterator[Tensor]:
     for node in graph.nodes:
         if isinstance(node.op, Constant):
             yield node.op.value
-        elif isinstance(node.op, Fused):
+        elif isinstance(node.op, Fused | Scan):
             yield from _tensors(node.op.body)
 
 

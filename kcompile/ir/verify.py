@@ -6,6 +6,7 @@ from kcompile.errors import GraphError
 from kcompile.ir import dims
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.ops.fused import Fused
+from kcompile.ir.ops.scan import Scan
 from kcompile.ir.text import to_text
 
 # What a message prints at most before and after the faulty line.
@@ -60,7 +61,7 @@ def _node_problems(node: Node, defined: set[Value], known: frozenset[str]) -> It
     read = dims.symbols(*(dim for value in node.inputs for dim in value.type.shape))
     for value in node.outputs:
         yield from _unknown_symbols(f"the result of {name}", value, known | read)
-    if isinstance(node.op, Fused):
+    if isinstance(node.op, Fused | Scan):
         try:
             _verify(node.op.body, known)
         except GraphError as error:

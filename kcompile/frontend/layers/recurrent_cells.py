@@ -76,7 +76,7 @@ class UnrolledCell(Recurrence):
     def sequence(self, t: Trace, x: Value, run: Run) -> tuple[Value, tuple[Value, ...]]:
         x = self.prepare(t, x)
         shapes = self.state_shapes((x.type.shape[0], *x.type.shape[2:]))
-        return unrolled(self, t, x, run, shapes, lambda x, states: self.step(t, x, states))
+        return unrolled(self, t, x, run, shapes, self.step)
 
 
 class Cell(Recurrence):
@@ -151,7 +151,7 @@ class Cell(Recurrence):
             return outputs, tuple(states)
         projected = t(ops.Dense(), x, t.weight("kernel"), biases[0])
         shapes: list[Shape] = [(x.type.shape[0], self.units)] * self.state_count
-        return unrolled(self, t, projected, run, shapes, lambda x, states: self.step(t, x, states))
+        return unrolled(self, t, projected, run, shapes, self.step)
 
     def entered(self, t: Trace, x: Value) -> Value:
         """``x`` as it enters the cell: while training, without a share `dropout` of its features, alike in all steps.

@@ -86,6 +86,7 @@ from kcompile.ir.ops.reduction import (
     ReduceSum,
     Sort,
 )
+from kcompile.ir.ops.scan import Scan
 from kcompile.ir.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Reverse, Slice, Tile, Transpose
 from kcompile.ir.ops.text import (
     CountTokens,
@@ -208,6 +209,7 @@ __all__ = [
     "ResizeGradient",
     "Reverse",
     "Round",
+    "Scan",
     "ScatterAdd",
     "Selu",
     "Sigmoid",

@@ -30,5 +30,5 @@ def test_an_op_agrees_with_its_kernel(case: Case, rng: np.random.Generator) -> N
 
 def test_every_lowering_has_a_case() -> None:
     tested = {type(op) for op, _ in CASES.values()}
-    tested_elsewhere = {ops.Lstm, ops.Gru, ops.SimpleRnn, *ops.TEXT}
+    tested_elsewhere = {ops.Lstm, ops.Gru, ops.Scan, ops.SimpleRnn, *ops.TEXT}
     assert set(ONNX.lowerings) - tested - tested_elsewhere == {ops.Constant}

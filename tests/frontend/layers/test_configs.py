@@ -257,3 +257,9 @@ def test_a_merging_layer_wants_a_list() -> None:
 def test_automatic_names_are_those_of_keras(class_name: str, expected: str) -> None:
     reset_names()
     assert [unique_name(class_name) for _ in range(3)] == [expected, f"{expected}_1", f"{expected}_2"]
+
+
+@pytest.mark.parametrize("layer", [layers.Dense(3, name="l"), layers.Hashing(3, name="l"), layers.Flatten(name="l")])
+def test_a_list_for_a_layer_of_one_tensor_is_refused(layer: Layer) -> None:
+    text = error_of(ModelError, lambda: layer([Input((4,)), Input((4,))]))
+    assert text.endswith(" takes one tensor. Received: several in a list (f32[N, 4], f32[N, 4]).")

@@ -1,12 +1,14 @@
 """Recurrent layers against a loop over steps and samples, with masks, states and both directions."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kcompile.errors import ModelError
+import kcompile
+from kcompile.errors import ModelError, UnsupportedOp
 from kcompile.frontend import Functional, Input, layers
 from kcompile.ir import ops
 from tests.frontend.errors import error_of
@@ -293,6 +295,24 @@ def test_a_cell_of_ones_own_runs_step_by_step(x: np.ndarray) -> None:
             np.testing.assert_allclose(received[n, t], last, rtol=1e-5, atol=1e-6)
 
 
-def test_an_unrolled_cell_needs_the_number_of_steps() -> None:
-    text = error_of(ModelError, lambda: layers.RNN(Leaky(name="own"))(Input((None, 3))))
-    assert text == "layer `own` (Leaky) needs a known number of steps. Received: f32[N, T, 3]."
+@pytest.mark.parametrize("arguments", [{}, {"go_backwards": True}, {"zero_output_for_mask": True}], ids=str)
+def test_an_open_number_of_steps_is_a_loop(arguments: dict[str, Any], x: np.ndarray) -> None:
+    layer = layers.RNN(Leaky(), return_sequences=True, return_state=True, **arguments)
+    inputs, mask = Input((None, FEATURES)), Input((None,), dtype="bool")
+    model = Functional([inputs, mask], list(layer(inputs, mask=mask)))
+    assert [node.op.op_name for node in model.trace().nodes].count("scan") == 1
+    for got, expected in zip(model.predict([x, MASK]), run(layer, x, masks=[MASK]), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["onnx", "tvm"])
+def test_images_in_an_open_number_of_steps(target: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    inputs = Input((None, 5, 4, 2), name="x")
+    model = Functional(inputs, layers.ConvLSTM2D(3, 3, padding="same", return_sequences=True)(inputs))
+    x = rng.normal(size=(2, 4, 5, 4, 2)).astype(np.float32)
+    path = tmp_path / ("m.onnx" if target == "onnx" else "m.kcb")
+    if target == "tvm":
+        text = error_of(UnsupportedOp, lambda: kcompile.compile(model, target, path))
+        assert "compiled code has no loops of an open number of steps: fix it with `shapes`" in text
+    kcompile.compile(model, target, path, shapes=None if target == "onnx" else {"x": (None, 4, 5, 4, 2)})
+    np.testing.assert_allclose(kcompile.load(path).predict(x), model.predict(x), rtol=1e-4, atol=1e-5)

@@ -9,10 +9,13 @@ import onnx
 from kcompile.codegen.onnx.assemble import value_info
 from kcompile.codegen.onnx.emitter import Emitter
 from kcompile.codegen.onnx.lower import lower_graph
+from kcompile.codegen.onnx.table import ONNX
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Builder, Graph, Node, Value
 from kcompile.ir.op import Elementwise
+from kcompile.ir.passes.layout import to_channels_first
+from kcompile.ir.passes.pipeline import inference
 from kcompile.ir.types import TensorType
 
 Recurrent: TypeAlias = ops.Lstm | ops.Gru | ops.SimpleRnn
@@ -136,3 +139,12 @@ def _scan(
         scan_output_axes=[1],
         scan_output_directions=[int(reverse)],
     )
+
+
+@ONNX.register(ops.Scan)
+def scanned(e: Emitter, op: ops.Scan, node: Node) -> tuple[str, ...]:
+    """The body goes through the passes of whole graphs by itself."""
+    body = to_channels_first(inference(op.body))
+    names = [e.name(value) for value in node.inputs]
+    first = op.constants + op.states
+    return _scan(e, body, names[: op.constants], names[op.constants : first], names[first:], op.reverse)
