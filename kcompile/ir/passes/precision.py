@@ -168,7 +168,7 @@ def to_bf16(graph: Graph, calibration: Calibration | None) -> Narrowed:
         raise _nothing(graph, calibrated=True)
     narrow = to_bfloat16(graph, found)
     layers = tuple(LayerReport(site.name, site.node.op.op_name, "bf16") for site in found)
-    report = PrecisionReport("bf16", layers)
+    report = PrecisionReport("bf16", layers, notes=_notes(graph, found))
     if calibration:
         score = _score(graph, calibration)
         after = score.of(_outputs(narrow, calibration))

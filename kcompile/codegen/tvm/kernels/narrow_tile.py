@@ -1,8 +1,9 @@
 """Register tiles of products of few bits: 8-bit integers summed in int32, bfloat16 summed in float32.
 
 An instruction multiplies a word of x, four integers or two bfloat16, with one such word of each column's weights, and
-adds the products to the column's sum. Weights are packed so that the words of a line's columns follow each other. Where
-the machine has no such instruction a word is one number, and LLVM multiplies and adds.
+adds the products to the column's sum. Weights are packed so that the words of a line's columns follow each other. x86
+without VNNI multiplies words of two integers of 16 bits, to which x and the weights are widened: its products of bytes
+saturate. Elsewhere a word is one number, and LLVM multiplies and adds.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from kcompile.codegen.tvm.tir import Function, Pointer
 from kcompile.ir.types import Array, array_dtype
 
 _WORD_BITS = 32
+# LLVM's names of the products of pairs of int16, by the lanes of their sums.
+_PAIRS = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
 # Bytes of a cache line.
 _LINE = 64
 # Bytes of weights from which tiles fetch the next panel, and from which a single row fetches its own, in lines of it.
@@ -51,8 +54,10 @@ def factors_of(machine: Machine, x: str) -> Factors:
     """What `machine` multiplies numbers of dtype `x` by: uint8 by int8, or bfloat16, as uint16, by bfloat16."""
     if x == "uint16":
         return Factors("uint16", "uint16", "float32", 2 if "+avx512bf16" in machine.features else 1)
-    has_instruction = {"+avx512vnni", "+avxvnni"}.intersection(machine.features)
-    return Factors("uint8", "int8", "int32", 4 if has_instruction else 1)
+    if {"+avx512vnni", "+avxvnni"}.intersection(machine.features):
+        return Factors("uint8", "int8", "int32", 4)
+    is_x86 = machine.architecture == "x86_64" and machine.lanes > 1
+    return Factors("uint8", "int16", "int32", 2) if is_x86 else Factors("uint8", "int8", "int32", 1)
 
 
 def product_sum(f: Function, factors: Factors, total: Expr, word: Expr, weights: Expr) -> Expr:
@@ -65,6 +70,11 @@ def product_sum(f: Function, factors: Factors, total: Expr, word: Expr, weights:
         f.import_llvm(_bfloat16_products(lanes))
         operands = total.node, words.node, weights.bits("int32", lanes).node
         return Expr(tirx.call_extern(f"float32x{lanes}", f"kc_dpbf16_{lanes}", *operands), "float32", lanes)
+    if factors.word == 2:
+        operands = words.bits("int16", 2 * lanes).node, weights.node
+        return total + Expr(
+            tirx.call_llvm_pure_intrin(prim_type("int32", lanes), _PAIRS[lanes], *operands), "int32", lanes
+        )
     name = f"llvm.x86.avx512.vpdpbusd.{lanes * _WORD_BITS}"
     operands = total.node, words.bits("uint8", 4 * lanes).node, weights.node
     return Expr(tirx.call_llvm_pure_intrin(prim_type("int32", lanes), name, *operands), "int32", lanes)
@@ -96,8 +106,9 @@ def load_word(pointer: Pointer, offset: Index, factors: Factors, count: int) -> 
     """The word that begins with `count` numbers from `offset` on; where these are fewer than a word's, then zeros."""
     if factors.word == 1:
         return pointer.load(offset)
+    stored = "uint16" if factors.word == 2 else "uint8"
     if count == factors.word:
-        return pointer.load(offset, factors.word).bits("int32", 1)
+        return pointer.load(offset, factors.word).cast(stored).bits("int32", 1)
     word = constant(0, "int32")
     for i in range(count):
         word = word | (pointer.load(offset + i).cast("int32") << (_WORD_BITS // factors.word * i))
@@ -183,7 +194,7 @@ def pack_words(runs: Array, panels: Sequence[Block], factors: Factors) -> Array:
     parts: list[Array] = []
     start = 0
     for panel in panels:
-        packed = np.zeros((count, words * factors.word, factors.line(panel)), runs.dtype)
+        packed = np.zeros((count, words * factors.word, factors.line(panel)), factors.weights)
         first = 0
         for width in panel.widths:
             packed[:, :length, first : first + width] = runs[:, :, start : start + width]
