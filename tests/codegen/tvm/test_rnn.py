@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from kcompile.codegen.tvm.targets import MACHINES, host
 from kcompile.ir import ops
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
@@ -116,6 +117,16 @@ def test_nan_and_infinity_go_where_the_reference_has_them(planned: Planned, case
             inputs[name][0].flat[0] = bad
             with np.errstate(invalid="ignore"):
                 planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.skipif(host().architecture != "x86_64", reason="levels of x86-64")
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3"])
+def test_other_levels_agree(level: str):
+    graphs = [case.graph() for case in (Case("lstm", 21), Case("gru", 9, mask=True), Case("gru reset before", 11))]
+    planned = Planned(graphs, MACHINES[level])
+    for graph in graphs:
+        for batch in (1, 7):
+            planned.check(graph, random_inputs(graph, N=batch, T=5), rtol=1e-5, atol=2e-6)
 
 
 def test_long_sequences_do_not_drift(planned: Planned):
