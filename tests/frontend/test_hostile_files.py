@@ -305,6 +305,17 @@ def test_a_heap_of_texts_without_an_end_is_refused(tmp_path: Path) -> None:
     assert text.startswith("hostile.h5 is damaged: its texts at byte ")
 
 
+def test_a_text_that_says_to_be_longer_than_the_file_is_refused(tmp_path: Path) -> None:
+    content = bytearray(HDF5)
+    address = content.index(b"GCOL").to_bytes(8, "little")
+    place = content.index(address)
+    while content[place + 8 : place + 12] != b"\x01\0\0\0":  # the first object of the heap
+        place = content.index(address, place + 1)
+    content[place - 4 : place] = (1_500_000_000).to_bytes(4, "little")
+    text = refusal(tmp_path, bytes(content), ".h5")
+    assert text == f"hostile.h5 is damaged: byte {place - 4:,} says that a text is longer than the file."
+
+
 def test_attributes_are_texts_or_numbers(tmp_path: Path) -> None:
     def change(root: Any) -> None:
         del root.attrs["keras_version"]
