@@ -250,6 +250,13 @@ def test_wrong_arguments_of_callbacks_are_refused(tmp_path: Path) -> None:
         ),
     ):
         assert error_of(ModelError, make) == text
+    for refused, text in (
+        (lambda: EarlyStopping(patience=-1), "`patience` of EarlyStopping must be a number of epochs, 0 or more."),
+        (lambda: EarlyStopping(start_from_epoch=1.5), "must be a number of epochs, 0 or more. Received: 1.5."),  # type: ignore[arg-type]
+        (lambda: ReduceLROnPlateau(patience="3"), "`patience` of ReduceLROnPlateau must be a number of epochs"),  # type: ignore[arg-type]
+        (lambda: LearningRateScheduler(0.1), "of LearningRateScheduler must be a function. Received: 0.1."),  # type: ignore[arg-type]
+    ):  # fmt: skip
+        assert text in error_of(ModelError, refused)
     assert error_of(ModelError, lambda: CSVLogger("a.csv", "::")).endswith("one character. Received: '::'.")
     assert error_of(ModelError, lambda: LambdaCallback(on_epoch_end=3)).endswith("must be a function. Received: 3.")  # type: ignore[arg-type]
     text = error_of(ModelError, lambda: run([1], ModelCheckpoint(tmp_path / "{auc}.keras")))

@@ -68,6 +68,12 @@ class Monitor(Callback):
         own = getattr(getattr(found, "fn", None), "__name__", "")
         return any(map(names_what_rises, (name, snake_case(type(found).__name__), own)))
 
+    def require_count(self, argument: str, value: Any) -> None:
+        """Raise a ModelError unless an argument is a number of epochs."""
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            law = f"`{argument}` of {type(self).__name__} must be a number of epochs, 0 or more"
+            raise ModelError(f"{law}. Received: {value!r}.")
+
     def improves(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than `best`."""
         if best is None:
@@ -106,6 +112,9 @@ class EarlyStopping(Monitor):
         baseline: what the number must be better than to count.
         restore_best_weights: whether the model gets back the weights of the best epoch.
         start_from_epoch: epochs before this one do not count.
+
+    Raises:
+        ModelError: `patience` or `start_from_epoch` is no number of epochs.
     """
 
     kept = ("best", "wait", "stopped_epoch", "best_epoch", "best_weights")
@@ -126,6 +135,8 @@ class EarlyStopping(Monitor):
         self.restore_best_weights, self.start_from_epoch = restore_best_weights, start_from_epoch
         self.wait = self.stopped_epoch = self.best_epoch = 0
         self.best_weights: list[Array] | None = None
+        self.require_count("patience", patience)
+        self.require_count("start_from_epoch", start_from_epoch)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.wait = self.stopped_epoch = self.best_epoch = 0
@@ -165,7 +176,7 @@ class ReduceLROnPlateau(Monitor):
         min_lr: the least learning rate.
 
     Raises:
-        ModelError: the factor is 1 or more.
+        ModelError: the factor is 1 or more, or `patience` or `cooldown` is no number of epochs.
     """
 
     kept = ("best", "wait", "cooldown_counter")
@@ -182,6 +193,8 @@ class ReduceLROnPlateau(Monitor):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(monitor, min_delta, mode)
+        self.require_count("patience", patience)
+        self.require_count("cooldown", cooldown)
         if factor >= 1:
             raise ModelError(f"`factor` of ReduceLROnPlateau must be below 1. Received: factor={factor}.")
         self.factor, self.patience, self.verbose = factor, patience, verbose

@@ -130,11 +130,13 @@ class LearningRateScheduler(Callback):
     """Sets the learning rate at the beginning of each epoch to ``schedule(epoch, rate)`` or ``schedule(epoch)``.
 
     Raises:
-        ModelError: the schedule gives no float.
+        ModelError: the schedule is no function, or gives no float.
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         super().__init__()
+        if not callable(schedule):
+            raise ModelError(f"`schedule` of LearningRateScheduler must be a function. Received: {schedule!r}.")
         self.schedule, self.verbose = schedule, verbose
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
