@@ -5,6 +5,7 @@ never one of them, nor an argument: those arrays are new in each run.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, TypeAlias
@@ -14,8 +15,10 @@ import numpy as np
 from kcompile.ir.evaluate import computed
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.instructions import IN_PLACE, INTO, SCALAR, VIEWS, Function, may_alias
+from kcompile.ir.op import Arrays
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.ops.fused import Fused
+from kcompile.ir.parts import PARTS, can_write_parts, into_in_parts, is_large, kernel_in_parts, one_thread_products
 from kcompile.ir.types import Array, TensorType, array_dtype
 
 Registers: TypeAlias = list[Any]
@@ -35,6 +38,7 @@ class Plan:
         for node in graph.nodes:
             writer.write(node)
         self.workspace = writer.workspace
+        self._in_parts = writer.in_parts
         self._registers, self._instructions = writer.registers, writer.instructions
         self._inputs = [(writer.numbers[value], not value.type.rank) for value in graph.inputs]
         self._outputs = [
@@ -47,7 +51,7 @@ class Plan:
         registers = self._registers.copy()
         for (number, scalar), array in zip(self._inputs, arguments, strict=True):
             registers[number] = np.asarray(array)[()] if scalar else array
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_thread_products() if self._in_parts else nullcontext():
             for instruction in self._instructions:
                 instruction(registers)
         return [
@@ -112,6 +116,7 @@ class _Writer:
         self.numbers: dict[Value, int] = {value: number for number, value in enumerate(graph.inputs)}
         self.instructions: list[Instruction] = []
         self.workspace = 0
+        self.in_parts = False
         self._index = 0
         # The values whose registers never change, the arrays of those that have their own, and arrays to use again.
         self._fixed: set[Value] = set()
@@ -162,7 +167,10 @@ class _Writer:
         inputs = [self.numbers[value] for value in node.inputs]
         self._arrays[result] = array
         number = self._fix(result, array.view(result.type.dtype).reshape(result.type.static_shape()))
-        self.instructions.append(_writing(INTO[type(node.op)](node), inputs, number))
+        into = INTO[type(node.op)](node)
+        if can_write_parts(node) and is_large(node):
+            into, self.in_parts = into_in_parts(into, node), True
+        self.instructions.append(_writing(into, inputs, number))
 
     def _taken_over(self, node: Node) -> Array | None:
         """The array of an operand of the result's type that nothing else reads, now or later."""
@@ -188,7 +196,10 @@ class _Writer:
 
     def _kernel(self, node: Node) -> None:
         inputs = [self.numbers[value] for value in node.inputs]
-        self.instructions.append(_running(node, inputs, [self._register(value) for value in node.outputs]))
+        kernel = node.op.kernel
+        if type(node.op) in PARTS and is_large(node):
+            kernel, self.in_parts = kernel_in_parts(node), True
+        self.instructions.append(_running(node, kernel, inputs, [self._register(value) for value in node.outputs]))
 
 
 def _writing(into: Function, inputs: Sequence[int], result: int) -> Instruction:
@@ -216,14 +227,16 @@ def _calling(function: Function, inputs: Sequence[int], result: int) -> Instruct
     return any_number
 
 
-def _running(node: Node, inputs: Sequence[int], results: Sequence[int]) -> Instruction:
+def _running(
+    node: Node, kernel: Callable[[Arrays], Arrays], inputs: Sequence[int], results: Sequence[int]
+) -> Instruction:
     op = node.op
     scalars = [not value.type.rank for value in node.outputs]
     halves = not isinstance(op, Fused) and any(value.type.dtype == "float16" for value in (*node.inputs, *node.outputs))
 
     def run(registers: Registers) -> None:
         arrays = tuple(np.asarray(registers[number]) for number in inputs)
-        found = computed(op, arrays) if halves else op.kernel(arrays)
+        found = computed(op, arrays) if halves else kernel(arrays)
         for number, scalar, array in zip(results, scalars, found, strict=True):
             registers[number] = np.asarray(array)[()] if scalar else array
 
