@@ -28,6 +28,8 @@ EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_po
 ALIGNMENT = 64
 # The most bytes between weights in use and those that are fetched: both must find room in the last-level cache.
 _AHEAD = 8 << 20
+# Bytes of weights of which that is much; of more, what is fetched so early is driven out again.
+_RESIDENT = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ def lower(
 
 def _planned(graph: Graph, order: Sequence[Node], machine: Machine, fast_math: bool) -> Plan:
     """The stages of a graph's nodes in an order."""
-    plan = Plan(machine, frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses), fast_math)
+    constants = (node.outputs[0].constant for node in graph.nodes if isinstance(node.op, ops.Constant))
+    resident = sum(array.nbytes for array in constants if array is not None) <= _RESIDENT
+    unused = frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses)
+    plan = Plan(machine, unused, fast_math, fetches=machine.threaded and resident)
     plan.lower(order)
     if machine.half_weights:
         plan.stages = [with_half_weights(stage, machine) for stage in plan.stages]

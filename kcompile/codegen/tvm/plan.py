@@ -68,12 +68,13 @@ class Plan:
     """The stages of a graph for `machine`.
 
     `unused` are results that nothing reads, which a kernel may leave out; with `fast_math`, one may lose a digit for
-    speed.
+    speed; `fetches` says whether kernels may take `Upcoming`.
     """
 
     machine: Machine
     unused: frozenset[Value] = frozenset()
     fast_math: bool = False
+    fetches: bool = False
     stages: list[Stage] = field(default_factory=list[Stage])
     aliases: dict[Value, Value] = field(default_factory=dict[Value, Value])
     source: str = ""

@@ -37,6 +37,8 @@ _SMALL_WEIGHTS = 64_000
 _ENOUGH_ROWS = 16
 # Bytes of weights that stay in the second-level cache beside the rows of an image.
 _CACHED_WEIGHTS = 512_000
+# Bytes of weights up to which their kernels have time to fetch those of later kernels, too.
+_BUSY_WEIGHTS = 1_000_000
 # Row tiles that are enough to share among threads.
 _MANY_TILES = 8
 
@@ -110,12 +112,13 @@ class _MatrixFunction:
         f, spec = self._f, self._spec
         size, count = spec.length * spec.tile[1], self._panels.count
         at = f.name_index(panel * size)
+        following = None if use is None else ahead(use, spec.length, size, count, at)
+        upcoming = None
         if self._upcoming:
             # Images after the first come to nothing new.
-            next_at = f.name_index(index_min(number, spec.fetched // spec.length - 1) * (spec.length * LINE))
-            return Panel(self._w, at, columns.columns, next_at, upcoming=self._upcoming)
-        following = None if use is None else ahead(use, spec.length, size, count, at)
-        return Panel(self._w, at, columns.columns, following, streamed(size, count))
+            fetched = index_min(number, spec.fetched // spec.length - 1) * (spec.length * LINE)
+            upcoming = (self._upcoming, f.name_index(fetched))
+        return Panel(self._w, at, columns.columns, following, streamed(size, count), upcoming)
 
     def _tile(self, outer: Index, start: Index, count: int, panel: Index, columns: Block, weights: Panel) -> None:
         f, spec = self._f, self._spec
@@ -183,9 +186,9 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
     tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize)
     small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
     grid = not (small and known and known >= _MANY_TILES * tile[0])
-    # Row tiles that run through all panels find these in the cache, and have time to fetch what comes after.
+    # Tiles of several rows have time to fetch what comes after.
     fetched = 0
-    if known and not grid and plan.machine.threaded:
+    if known and known > 1 and plan.fetches and length * columns * x.type.itemsize <= _BUSY_WEIGHTS:
         fetched = -(-known // tile[0]) * -(-columns // tile[1]) * length
     kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain, fetched)
     weights = [pack(matrix, tile[1]), *([bias] if bias else [])]

@@ -169,7 +169,8 @@ class Panel:
     """A block of columns of the weights from the offset `at` on, whose lines are `line` apart.
 
     Every step of several rows also fetches one cache line of the weights that come next, from the offset `ahead` on;
-    a single row fetches its own panel's if the weights are `streamed`. What comes next lies in `upcoming`, if given.
+    a single row fetches its own panel's if the weights are `streamed`. And every step fetches one of `upcoming`, an
+    array and an offset in it, if given.
     """
 
     pointer: Pointer
@@ -177,7 +178,7 @@ class Panel:
     line: Index
     ahead: Index | None = None
     streamed: bool = False
-    upcoming: Pointer | None = None
+    upcoming: tuple[Pointer, Index] | None = None
 
 
 def ahead(tile: Index, length: int, size: int, count: int, at: Index) -> Index | None:
@@ -260,7 +261,9 @@ class Tile:
             for first in block.starts:  # a single row waits for nothing but the weights
                 weights.pointer.prefetch(line + (first + _LINES_AHEAD * block.columns))
         elif weights.ahead is not None and self._rows > 1:
-            (weights.upcoming or weights.pointer).prefetch(weights.ahead + k * LINE)
+            weights.pointer.prefetch(weights.ahead + k * LINE)
+        if weights.upcoming is not None:
+            weights.upcoming[0].prefetch(weights.upcoming[1] + k * LINE)
         loaded = [
             f.let(weights.pointer.load(line + first, width).cast(self._dtype))
             for first, width in zip(block.starts, block.widths, strict=True)
