@@ -1,6 +1,6 @@
 """A model as a picture: a box for each layer, arrows for its tensors, a frame around each model inside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -113,17 +113,22 @@ def plot_model(
         expand_nested,
         rankdir == "LR",
     )
+    _paint(lambda: _scene(model, shown), path, dpi, shown.sideways)
+    return path
+
+
+def _paint(make_scene: Callable[[], _Scene], path: Path, dpi: int, sideways: bool) -> None:
     figure = new_figure(1, 1)
-    scene = _scene(model, shown)
-    width, height = (side + 2 * _MARGIN for side in _turned(scene.layout.size, shown.sideways))
+    # Not sooner: the sizes of texts need Matplotlib, which `new_figure` asks for.
+    scene = make_scene()
+    width, height = (side + 2 * _MARGIN for side in _turned(scene.layout.size, sideways))
     figure.set_size_inches(width / 72, height / 72)
     axes: Any = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    _draw_scene(axes, scene, (_MARGIN, _MARGIN), shown.sideways)
+    _draw_scene(axes, scene, (_MARGIN, _MARGIN), sideways)
     write(figure, path, dpi)
-    return path
 
 
 def _turned(point: Point, sideways: bool) -> Point:
