@@ -100,6 +100,24 @@ def test_another_model_than_the_quantised_one_is_found_out(
         kcompile.verify(artifacts["onnx"], against=model)
 
 
+@pytest.mark.parametrize("target", ["onnx", "tvm"])
+def test_much_data_is_measured_by_compiled_code(
+    folder: Path, artifacts: dict[str, kcompile.Artifact], target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcompile.codegen.precision._MUCH_WORK", 1000)
+    suffix = {"onnx": ".onnx", "tvm": ".kcb"}[target]
+    artifact = kcompile.compile(
+        folder / "small.keras", target, folder / f"much{suffix}", precision="int8", calibration=folder / "data.npz"
+    )
+    found, expected = artifact.precision, artifacts[target].precision
+    assert found is not None
+    assert expected is not None
+    assert (found.measure, found.samples) == (expected.measure, expected.samples)
+    assert [layer.error for layer in found.layers] == pytest.approx(
+        [layer.error for layer in expected.layers], rel=0.05
+    )
+
+
 @pytest.mark.skipif(not _HAS_BFLOAT16, reason="this CPU has no bfloat16 instructions")
 def test_bfloat16_is_near_float32_and_says_so(folder: Path) -> None:
     artifact = kcompile.compile(folder / "small.keras", "tvm", folder / "small16.kcb", precision="bf16")

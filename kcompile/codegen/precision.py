@@ -1,20 +1,23 @@
 """Lower precision on request: from the arguments of `compile` to a graph in few bits and the report on it."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kcompile.codegen.backends import Backend
+from kcompile.codegen.backends import Backend, work
 from kcompile.codegen.parity import worst
 from kcompile.codegen.samples import draw_inputs
+from kcompile.codegen.shapes import fix_shapes
 from kcompile.errors import TargetError
 from kcompile.ir.evaluate import evaluate
-from kcompile.ir.graph import Graph
-from kcompile.ir.passes.calibration import METHODS
+from kcompile.ir.graph import Graph, Value
+from kcompile.ir.passes.calibration import METHODS, Run
 from kcompile.ir.passes.calibration_data import Calibration, Source, read_calibration
 from kcompile.ir.passes.pipeline import inference
 from kcompile.ir.passes.precision import Narrowed, PrecisionReport, Settings, to_bf16, to_int8
+from kcompile.ir.types import Array
+from kcompile.runtime.session import Session
 
 PRECISIONS = ("float32", "bf16", "int8")
 ACTIVATIONS = ("auto", "tensor", "token")
@@ -23,6 +26,8 @@ ACTIVATIONS = ("auto", "tensor", "token")
 PRECISION_KEY = "kcompile.precision"
 
 _OTHER_INPUTS = 3.0
+# Operations that the reference computes in some ten seconds.
+_MUCH_WORK = 30_000_000_000
 
 
 @dataclass(frozen=True)
@@ -114,16 +119,46 @@ def narrowed(graph: Graph, request: Request, chosen: Backend) -> Narrowed:
         raise TargetError(f"{law}. Received: target {chosen.target!r}.")
     optimized = inference(graph)
     data = _data(optimized, request)
+    run = _runner(optimized, data, chosen)
     if request.precision == "int8":
-        return to_int8(optimized, data, request.settings())
+        return to_int8(optimized, data, request.settings(), run)
     if "bf16" not in chosen.precisions:
         note = f"float32 throughout: target {chosen.target!r} has no bfloat16 instructions here"
         return Narrowed(graph, PrecisionReport("bf16", notes=(note,)))
-    return to_bf16(optimized, data)
+    return to_bf16(optimized, data, run)
+
+
+def _runner(graph: Graph, data: Calibration | None, chosen: Backend) -> Run:
+    """What computes graphs on the calibration data: the reference, or compiled code where that would take too long."""
+    if data is None or _work_of(graph, data) < _MUCH_WORK:
+        return evaluate
+    sessions: dict[tuple[Graph, tuple[Value, ...]], Session] = {}
+
+    def run(graph: Graph, inputs: Mapping[str, Array], /, *, keep: Sequence[Value] = ()) -> dict[str, Array]:
+        key = (graph, tuple(keep))
+        names = [f"kept_{i}" for i in range(len(keep))]
+        if key not in sessions:
+            outputs, all_names = (*graph.outputs, *keep), (*graph.output_names, *names)
+            sessions[key] = chosen.session(replace(graph, outputs=outputs, output_names=all_names))
+        results = sessions[key].run(inputs)
+        return {name: results[name] for name in graph.output_names} | {
+            f"%{i}": results[name] for i, name in enumerate(names)
+        }
+
+    return run
 
 
 def _data(graph: Graph, request: Request) -> Calibration | None:
     return None if request.calibration is None else read_calibration(graph, request.calibration, request.labels)
+
+
+def _work_of(graph: Graph, data: Calibration) -> int:
+    """About how many operations one pass over the data takes; 0 where extents stay open."""
+    types = graph.input_types
+    batch = next((dim for type in types.values() for dim in type.shape[:1] if isinstance(dim, int)), 1)
+    rows = {name: (batch, *array.shape[1:]) for name, array in data.inputs.items() if types[name].rank}
+    operations = work(fix_shapes(graph, rows))
+    return operations * data.rows // max(batch, 1) if isinstance(operations, int) else 0
 
 
 def note_of(narrow: Narrowed, graph: Graph, seed: int = 0) -> dict[str, str]:

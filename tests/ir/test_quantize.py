@@ -275,7 +275,7 @@ def test_data_that_do_not_fit_are_refused(data: dict[str, Array], part: str) -> 
 def test_labels_may_be_numbers_or_rows() -> None:
     graph = network()
     numbers = np.array([4, 0, 2])
-    for labels in (numbers, numbers[:, None].astype(np.uint8), np.eye(5, dtype=np.float32)[numbers]):
+    for labels in (numbers, numbers[:, None].astype(np.uint8), numbers * 1.0, np.eye(5, dtype=np.float32)[numbers]):
         found = read_calibration(graph, {**images(3), "labels": labels}).labels
         assert found is not None
         assert found.tolist() == [4, 0, 2]

@@ -6,7 +6,7 @@ range that serves it best. Wide ranges cut off nothing and have coarse steps, na
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
@@ -109,15 +109,25 @@ class Observed:
         return Range(self._low, self._high)
 
 
-def observe(graph: Graph, data: Mapping[str, Array], values: Mapping[Value, int]) -> dict[Value, Observed]:
-    """What `data` makes of `values`, whose channel axes are given, when `graph` is evaluated on it.
+class Run(Protocol):
+    """Computes a graph's outputs by name and, under ``%0``, ``%1`` and so on, the values to `keep`."""
+
+    def __call__(self, graph: Graph, inputs: Mapping[str, Array], /, *, keep: Sequence[Value] = ()) -> dict[str, Array]:
+        """The arrays for inputs by name."""
+        ...
+
+
+def observe(
+    graph: Graph, data: Mapping[str, Array], values: Mapping[Value, int], run: Run = evaluate
+) -> dict[Value, Observed]:
+    """What `data` makes of `values`, whose channel axes are given, when `graph` is computed on it by `run`.
 
     Raises:
         InputError: the data do not fit the graph's inputs, or give numbers that are not finite.
     """
     observed = {value: Observed(axis) for value, axis in values.items()}
     for rows in batches(graph, data, bytes_per_row(list(values))):
-        arrays = evaluate(graph, rows, keep=list(values))
+        arrays = run(graph, rows, keep=list(values))
         for i, (value, record) in enumerate(observed.items()):
             _add(value, record, arrays[f"%{i}"])
     return observed

@@ -134,6 +134,8 @@ def _labels(
     if labels.ndim == 2 and labels.shape[1] == classes and classes != 1:
         labels = labels.argmax(axis=1)
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+        labels = labels.astype(np.int64)
     most = max(int(classes), 2) if isinstance(classes, int) else 0
     fits = labels.shape == (rows,) and labels.dtype.kind in "iub" and bool(most)
     if not fits or (labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < most):

@@ -15,7 +15,7 @@ from kcompile.ir import ops
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.op import Op
-from kcompile.ir.passes.calibration import Method, batches, bytes_per_row, choose_range, observe
+from kcompile.ir.passes.calibration import Method, Run, batches, bytes_per_row, choose_range, observe
 from kcompile.ir.passes.calibration_data import Calibration
 from kcompile.ir.passes.quantize import (
     Ranges,
@@ -126,10 +126,11 @@ class _Score:
         return max(after - self.before if self.measure == "relative error" else self.before - after, 0.0)
 
 
-def to_int8(graph: Graph, calibration: Calibration | None, settings: Settings) -> Narrowed:
+def to_int8(graph: Graph, calibration: Calibration | None, settings: Settings, run: Run = evaluate) -> Narrowed:
     """`graph`, optimized, with its convolutions and dense layers in 8 bits.
 
-    Without calibration data, dense layers alone are quantised, by scales that are found at run time.
+    Without calibration data, dense layers alone are quantised, by scales that are found at run time. `run` computes
+    graphs on the data.
 
     Raises:
         InputError: no layer can be quantised.
@@ -139,13 +140,13 @@ def to_int8(graph: Graph, calibration: Calibration | None, settings: Settings) -
     served = [site for site in found if site.name not in kept]
     if not served:
         raise _nothing(graph, calibration is not None)
-    ranges = _ranges(graph, calibration, served, settings)
+    ranges = _ranges(graph, calibration, served, settings, run)
     errors = _layer_errors(graph, calibration, served, ranges) if calibration else {}
     report = PrecisionReport("int8", method=settings.method if calibration else "", notes=_notes(graph, found))
-    search = _Search(graph, served, ranges, settings, errors)
+    search = _Search(graph, served, ranges, settings, errors, run)
     if calibration is None:
         return Narrowed(search.without(0), replace(report, layers=_rows(found, set(), kept, errors, "int8")))
-    score = _score(graph, calibration)
+    score = _score(graph, calibration, run)
     count, after = search.fewest_kept(calibration, score)
     for site in search.worst_first[:count]:
         kept[site.name] = f"without it, the drop exceeds {settings.max_drop:g}"
@@ -157,8 +158,10 @@ def to_int8(graph: Graph, calibration: Calibration | None, settings: Settings) -
     return Narrowed(search.without(count), report)
 
 
-def to_bf16(graph: Graph, calibration: Calibration | None) -> Narrowed:
+def to_bf16(graph: Graph, calibration: Calibration | None, run: Run = evaluate) -> Narrowed:
     """`graph`, optimized, with what its convolutions and dense layers multiply rounded to bfloat16.
+
+    `run` computes graphs on the calibration data, if there are any.
 
     Raises:
         InputError: no layer can be rounded.
@@ -170,8 +173,8 @@ def to_bf16(graph: Graph, calibration: Calibration | None) -> Narrowed:
     layers = tuple(LayerReport(site.name, site.node.op.op_name, "bf16") for site in found)
     report = PrecisionReport("bf16", layers, notes=_notes(graph, found))
     if calibration:
-        score = _score(graph, calibration)
-        after = score.of(_outputs(narrow, calibration))
+        score = _score(graph, calibration, run)
+        after = score.of(_outputs(narrow, calibration, run))
         report = replace(
             report, samples=calibration.rows, measure=score.measure, before=score.before, after=after,
             drop=score.drop(after),
@@ -199,14 +202,16 @@ def _notes(graph: Graph, found: Sequence[Site]) -> tuple[str, ...]:
     return tuple(f"{count} {name} in float32" for name, count in counts.items())
 
 
-def _ranges(graph: Graph, calibration: Calibration | None, served: Sequence[Site], settings: Settings) -> Ranges:
+def _ranges(
+    graph: Graph, calibration: Calibration | None, served: Sequence[Site], settings: Settings, run: Run
+) -> Ranges:
     if calibration is None:
         return Ranges({})
     axes = dict.fromkeys(narrow_values(graph, served), -1)
     for site in served:
         if isinstance(site.node.op, ops.Conv) and site.node.op.data_format == "channels_first" and site.x in axes:
             axes[site.x] = 1
-    observed = observe(graph, calibration.inputs, axes)
+    observed = observe(graph, calibration.inputs, axes, run)
     spans = {value: choose_range(record, settings.method) for value, record in observed.items()}
     return Ranges(kept_spans(spans), observed)
 
@@ -269,6 +274,7 @@ class _Search:
     ranges: Ranges
     settings: Settings
     errors: Mapping[str, float]
+    run: Run
 
     @property
     def worst_first(self) -> list[Site]:
@@ -286,12 +292,12 @@ class _Search:
         scores: dict[int, float] = {}
 
         def drop(count: int) -> float:
-            scores[count] = score.of(_outputs(self.without(count), calibration))
+            scores[count] = score.of(_outputs(self.without(count), calibration, self.run))
             return score.drop(scores[count])
 
         limit = self.settings.max_drop
         if limit is None or drop(0) <= limit:
-            return 0, scores[0] if scores else score.of(_outputs(self.without(0), calibration))
+            return 0, scores[0] if scores else score.of(_outputs(self.without(0), calibration, self.run))
         low, high = 0, len(self.served)  # `low` loses too much; with all in float32 nothing is lost
         while high - low > 1:
             middle = (low + high) // 2
@@ -299,15 +305,15 @@ class _Search:
         return high, scores.get(high, score.before)
 
 
-def _outputs(graph: Graph, calibration: Calibration) -> dict[str, Array]:
+def _outputs(graph: Graph, calibration: Calibration, run: Run) -> dict[str, Array]:
     widest = max((bytes_per_row([value]) for node in graph.nodes for value in node.outputs), default=0)
-    parts = [evaluate(graph, rows) for rows in batches(graph, calibration.inputs, 8 * widest)]
+    parts = [run(graph, rows) for rows in batches(graph, calibration.inputs, 8 * widest)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _score(graph: Graph, calibration: Calibration) -> _Score:
+def _score(graph: Graph, calibration: Calibration, run: Run) -> _Score:
     """Accuracy by the labels; without them, how often the largest probability is the same, or the relative error."""
-    exact = _outputs(graph, calibration)
+    exact = _outputs(graph, calibration, run)
     first = next(iter(exact))
     if calibration.labels is not None:
         labels = calibration.labels
