@@ -117,8 +117,8 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         _show(str(error))
         return DISAGREES if isinstance(error, VerificationError) else FAILED
-    except BrokenPipeError:
-        # The reader of the output has seen enough; Python would complain once more while closing it.
+    except (BrokenPipeError, SystemExit):
+        # The reader of the output has seen enough, of which click makes an exit; Python would complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

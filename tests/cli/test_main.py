@@ -114,8 +114,9 @@ def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:
     assert "\x1b[" not in on_terminal("inspect", MODEL, TERM="xterm", NO_COLOR="1")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    program = f"from kcompile.cli import main; main(['inspect', '{MODEL}', '--json'])"
+@pytest.mark.parametrize("arguments", [["inspect", MODEL, "--json"], ["layers", "--json"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str]) -> None:
+    program = f"from kcompile.cli import main; main({arguments})"
     command = f'{sys.executable} -c "{program}" | head -c 1'
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{", "")
