@@ -134,6 +134,18 @@ def test_a_changed_byte_in_a_member_is_refused(native: Path, tmp_path: Path, mem
     )
 
 
+def test_large_members_are_summed_on_request_alone(
+    native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_module, "_MOST_SUMMED", 8)
+    contents = members(native)
+    changed = bytearray(contents["weights.bin"])
+    changed[-1] ^= 1
+    path = packed(tmp_path / "b.kcb", {**contents, "weights.bin": bytes(changed)})
+    load(path)
+    assert "the sha256 of member `weights.bin` is not the one" in refused(path, check=True)
+
+
 def test_a_changed_byte_in_an_unpacked_bundle_is_refused(native: Path, tmp_path: Path) -> None:
     for name in members(native):
         folder = unpacked(native, tmp_path / name)
