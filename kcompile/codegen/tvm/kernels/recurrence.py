@@ -89,6 +89,9 @@ def tiling(machine: Machine, cell: Cell, hidden: int, batch: Dim) -> Tiling:
     chains = tuple(max(1, min(-(-_IN_FLIGHT // n), (machine.registers - 4) // n)) for n in sums)
     loaded = max(len(gates) * _tile_cells(len(gates)) for gates in PHASES[cell])
     rows = min((machine.registers - 2 - loaded) // loaded, _MOST_ROWS)
+    even = 1 << rows.bit_length() - 1
+    if even * loaded >= _IN_FLIGHT:
+        rows = even  # batches are multiples of powers of 2 as a rule, and leave no rest
     large = hidden * vectors * lanes * sum(map(len, PHASES[cell])) > _CACHED_WEIGHTS
     if isinstance(batch, int):
         rows = -(-batch // -(-batch // rows)) if batch else 1
