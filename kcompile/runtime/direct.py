@@ -15,6 +15,8 @@ from kcompile.ir.types import Array
 from kcompile.runtime.memory import address
 from kcompile.runtime.signature import Plan, Signature
 
+# Of what this module and `kc_python.c` tell each other; to change with it.
+_VERSION = 1
 # Bytes of an arena up to which each choice of shapes may have some of its own, one per caller at a time.
 _MOST_ARENA = 1 << 20
 # Operations up to which a call keeps Python's lock: for longer calls it pays that other threads go on meanwhile.
@@ -62,12 +64,12 @@ class DirectCalls:
 def direct_calls(library: ctypes.CDLL, signature: Signature, weights: Array) -> DirectCalls:
     """The functions of `library`, for `signature`; where there are none, functions that know no call."""
     names = tuple(signature.inputs), tuple(signature.outputs)
-    settings = (address(weights), weights, *names, np.ndarray, np.empty, dict)
+    settings = (_VERSION, address(weights), weights, *names, np.ndarray, np.empty, dict)
     try:
         # It makes Python objects, so it must be called with Python's lock held, and take and give them as they are.
         make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(("kc_python", library))
         functions = make(settings)
-    except (AttributeError, ValueError):  # an older library; or one that cannot see this Python
+    except (AttributeError, ValueError):  # a library without the entry; or one that cannot see this Python
         functions = None
     if functions is None:
         return DirectCalls(_unknown, _unknown, _unknown)

@@ -160,6 +160,15 @@ def test_a_program_without_python_can_load_the_library(native: Path, tmp_path: P
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_library_of_another_version_is_called_through_ctypes(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = _opened(native).predict(X)
+    monkeypatch.setattr("kcompile.runtime.direct._VERSION", 2)
+    session = _opened(native)
+    for _ in range(3):
+        np.testing.assert_array_equal(session.predict(X), expected)
+    assert session._direct.run({"x": X}) is None
+
+
 def test_a_library_without_the_entry_is_called_through_ctypes(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = _opened(native).predict(X)
 

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Of what Python and this file tell each other; a runtime of another version calls through ctypes instead. */
+#define VERSION 1
 #define MOST_ARRAYS 16
 #define MOST_PLANS 32
 #define ALIGNMENT 64
@@ -478,23 +480,27 @@ static PyObject *bound(PyObject *capsule)
 /* Called by the runtime, which knows it by name alone. */
 PyObject *kc_python(PyObject *settings);
 
-/* The functions run, predict and learn for a session. `settings` is a tuple: the weights' address and owner, the names
-   of inputs and of outputs as tuples, numpy.ndarray, numpy.empty and dict. None where the session has too many arrays,
-   null without an exception in a process whose Python cannot be seen from here. */
+/* The functions run, predict and learn for a session. `settings` is a tuple: the version, the weights' address and
+   owner, the names of inputs and of outputs as tuples, numpy.ndarray, numpy.empty and dict. None where the version is
+   another or the session has too many arrays, null without an exception in a process whose Python cannot be seen from
+   here. */
 PyObject *kc_python(PyObject *settings)
 {
     if (&PyCFunction_NewEx == NULL || &_Py_NoneStruct == NULL) {
         return NULL;
     }
+    if (PyLong_AsSsize_t(PyTuple_GetItem(settings, 0)) != VERSION) {
+        return none();
+    }
     kc_caller *caller = calloc(1, sizeof *caller);
     if (caller == NULL) {
         return PyErr_NoMemory();
     }
-    caller->weights = PyLong_AsVoidPtr(PyTuple_GetItem(settings, 0));
+    caller->weights = PyLong_AsVoidPtr(PyTuple_GetItem(settings, 1));
     PyObject **fields[] = {&caller->owner, &caller->takes, &caller->gives,
                            &caller->array, &caller->empty, &caller->dict};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        *fields[i] = held(settings, (Py_ssize_t)i + 1);
+        *fields[i] = held(settings, (Py_ssize_t)i + 2);
     }
     PyObject *capsule = PyCapsule_New(caller, CAPSULE, forget);
     if (capsule == NULL) {
