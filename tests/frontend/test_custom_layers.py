@@ -135,6 +135,18 @@ def test_layers_act_otherwise_in_training() -> None:
     assert float(layer.seen) == 7
 
 
+def test_a_stopped_gradient_leaves_what_lies_before_alone(tmp_path: Path) -> None:
+    inputs = Input((3,))
+    before, after = layers.Dense(3), layers.Dense(2)
+    model = Model(inputs, after(ops.stop_gradient(before(inputs))))
+    model.compile("sgd", "mse")
+    first, second = before.get_weights(), after.get_weights()
+    model.fit(X, np.ones((4, 2)), verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, before.get_weights(), strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(second, after.get_weights(), strict=True))
+    kcompile.compile(model, output=tmp_path / "m.onnx")
+
+
 def test_costs_are_added_to_the_loss() -> None:
     class Costly(layers.Layer):
         def build(self, input_shape: Any) -> None:

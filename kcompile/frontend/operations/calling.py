@@ -72,10 +72,7 @@ def _plain(leaf: Any) -> Any:
 
 def _written(definition: Definition, t: Trace, arguments: Mapping[str, Any]) -> Any:
     """The rule's results, in values."""
-    given = {
-        key: _lower(t, value, definition.parameters[key].annotation is Any or definition.is_option(key))
-        for key, value in arguments.items()
-    }
+    given = {key: _lower(t, value, definition, key) for key, value in arguments.items()}
     try:
         return definition.of_names(t, given)
     except TypeRuleError as error:
@@ -90,8 +87,12 @@ def _shown(value: Any) -> str:
     return str(map_structure(lambda leaf: str(leaf.type) if isinstance(leaf, Value) else leaf, value))
 
 
-def _lower(t: Trace, value: Any, as_it_is: bool) -> Any:
-    """An argument as a rule takes it: tensors as values; arrays too, unless the rule takes them as they are."""
+def _lower(t: Trace, value: Any, definition: Definition, key: str) -> Any:
+    """An argument as a rule takes it: tensors as values; arrays too, and numbers, unless the rule takes them."""
+    annotation = definition.parameters[key].annotation
+    as_it_is = annotation is Any or definition.is_option(key)
+    if annotation is Value and isinstance(value, int | float):
+        return t.constant(as_array(value).astype("int32") if type(value) is int else as_array(value))
     if isinstance(value, list | tuple) and not as_it_is and not any(map(_is_tensor, flatten(value))):
         value = as_array(value)
     return map_structure(lambda leaf: _lower_leaf(t, leaf, as_it_is), value)

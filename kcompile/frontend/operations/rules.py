@@ -179,12 +179,24 @@ def cast(t: Trace, x: Number, *, dtype: str) -> Value:
     return as_value(t, x, dtype)
 
 
-@operation("numpy", "Copy")
-@operation("core", "StopGradient", "ConvertToTensor")
+@operation("core", "ConvertToTensor")
 def same(t: Trace, x: Value, *, dtype: str | None = None, sparse: None = None, ragged: None = None) -> Value:
     """`x`."""
     del sparse, ragged
     return as_value(t, x, dtype or x.type.dtype)
+
+
+@operation("numpy", "Copy")
+def copy(t: Trace, x: Value) -> Value:
+    """`x`."""
+    del t
+    return x
+
+
+@operation("core", "StopGradient")
+def stop_gradient(t: Trace, variable: Value) -> Value:
+    """`variable`, which training takes for a constant."""
+    return variable if t.effects is None else t(ops.StopGradient(), variable)
 
 
 @operation("nn", "Gelu")

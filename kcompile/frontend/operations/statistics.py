@@ -48,7 +48,7 @@ def _dropped(x: Expression, axes: tuple[int, ...], keepdims: bool) -> Expression
     return x if keepdims else x.reshape([extent for i, extent in enumerate(x.shape) if i not in axes])
 
 
-@operation("numpy", "Average")
+@operation("numpy", "Average", order=("x", "axis", "weights"))
 def average(t: Trace, x: Value, weights: Any = None, *, axis: Any = None) -> Value:
     """The mean, or with weights ``sum(x * weights) / sum(weights)``."""
     axes = axes_of(x, axis)

@@ -54,7 +54,14 @@ from kcompile.ir.ops.attention import Attention
 from kcompile.ir.ops.constant import Constant, Full
 from kcompile.ir.ops.conv import AvgPool, Conv, ConvTranspose, MaxPool
 from kcompile.ir.ops.fused import Fused
-from kcompile.ir.ops.gradients import PadGradient, ReduceProdGradient, ScatterAdd, SliceGradient, SortGradient
+from kcompile.ir.ops.gradients import (
+    PadGradient,
+    ReduceProdGradient,
+    ScatterAdd,
+    SliceGradient,
+    SortGradient,
+    StopGradient,
+)
 from kcompile.ir.ops.gradients_conv import AvgPoolGradient, ConvFilterGradient, ConvInputGradient, MaxPoolGradient
 from kcompile.ir.ops.gradients_norm import (
     BatchNormTraining,
@@ -116,6 +123,7 @@ TRAINING = (
     ScatterAdd,
     SliceGradient,
     SortGradient,
+    StopGradient,
 )
 
 # Ops that take or give texts.
@@ -227,6 +235,7 @@ __all__ = [
     "SplitText",
     "Sqrt",
     "StandardizeText",
+    "StopGradient",
     "Sub",
     "Tanh",
     "Tile",

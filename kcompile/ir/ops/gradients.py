@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Op, Types, bind_shape, normalize_axis
+from kcompile.ir.op import Arrays, Gradients, Op, Types, Unary, Values, bind_shape, normalize_axis
 from kcompile.ir.types import Array
+
+if TYPE_CHECKING:
+    from kcompile.ir.graph import Builder
 
 
 def along(x: Array, axis: int, function: Callable[[Array], Array]) -> Array:
@@ -27,6 +30,17 @@ def add_rows(rows: Array, indices: Array, extent: int) -> Array:
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
     total[ordered[starts]] = np.add.reduceat(rows[order], starts, axis=0)
     return total
+
+
+@dataclass(frozen=True)
+class StopGradient(Unary, name="stop_gradient"):
+    """``x``, through which no gradient flows."""
+
+    def kernel(self, args: Arrays) -> Arrays:
+        return args[:1]
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        return (None,)
 
 
 @dataclass(frozen=True)
