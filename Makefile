@@ -6,7 +6,7 @@ PYTEST_FLAGS := -n auto --maxprocesses 8 -q
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint check oracle real edge bench peers lock clean
+.PHONY: help install demo test lint check oracle applications real edge bench peers lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make check    lint and test"
 	@echo "make oracle   the tests against real Keras, in an environment of their own"
+	@echo "make applications  all architectures of keras.applications, for both targets; an hour, 10 GB"
 	@echo "make real     the tests on real trained models, fetched once into \$$KCOMPILE_CACHE or ~/.cache/kcompile/real"
 	@echo "make edge     build C libraries for other machines and run them there, emulated; installs emulators with apt-get"
 	@echo "make bench    every figure that the README quotes"
@@ -66,7 +67,10 @@ lint: .venv/.ready
 check: lint test
 
 oracle: .venv-oracle/.ready
-	KERAS_BACKEND=jax .venv-oracle/bin/python -m pytest $(PYTEST_FLAGS) -m oracle $(ARGS)
+	KERAS_BACKEND=jax .venv-oracle/bin/python -m pytest $(PYTEST_FLAGS) -m "oracle and not slow" $(ARGS)
+
+applications: .venv-oracle/.ready
+	KERAS_BACKEND=jax .venv-oracle/bin/python -m pytest -q -m "oracle and slow" $(ARGS)
 
 real: .venv/.ready
 	.venv/bin/python -m tests.real.fetch_models

@@ -28,6 +28,7 @@ class Functional(Model):
         super().__init__(name=name, trainable=trainable)
         self._check_tensors("inputs", inputs)
         self._check_tensors("outputs", outputs)
+        self._check_distinct(list(flatten(inputs)))
         if not all(is_input(tensor) for tensor in flatten(inputs)):
             entries, outputs = cut(list(flatten(inputs)), outputs)
             queue = iter(entries)
@@ -43,6 +44,11 @@ class Functional(Model):
         if wrong or not leaves:
             law = f"`{argument}` of model `{self.name}` must hold symbolic tensors, as kcompile.Input and layers give"
             raise ModelError(f"{law}. Received: {', '.join(wrong) or 'none'}.")
+
+    def _check_distinct(self, inputs: list[KerasTensor]) -> None:
+        if len({id(tensor) for tensor in inputs}) < len(inputs):
+            names = ", ".join(tensor.name for tensor in inputs)
+            raise ModelError(f"the inputs of model `{self.name}` must be different tensors. Received: {names}.")
 
     def _check_names(self) -> None:
         counts = Counter(layer.name for layer in self.layers)

@@ -365,6 +365,13 @@ def test_of_very_many_unknown_layers_some_are_named(tmp_path: Path) -> None:
     assert len(text) < 20_000
 
 
+def test_an_input_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    config = config_of(ARCHIVE)
+    config["config"]["input_layers"] = [["image", 0, 0], ["image", 0, 0]]
+    text = refusal(tmp_path, with_config(ARCHIVE, config), ".keras")
+    assert text == "the inputs of model `branched` must be different tensors. Received: image, image."
+
+
 def test_names_are_text(tmp_path: Path) -> None:
     config = config_of(ARCHIVE)
     config["config"]["layers"][1]["config"]["name"] = [["conv"]]

@@ -1,4 +1,7 @@
-"""The architectures of keras.applications as Keras saves them, with random weights and statistics."""
+"""The architectures of keras.applications as Keras saves them, with random weights and statistics, compiled.
+
+`make oracle` runs the small ones, `make applications` the others, which take up to 10 GB of memory and an hour.
+"""
 
 import json
 import subprocess
@@ -9,13 +12,27 @@ import keras
 import numpy as np
 import pytest
 
+import kcompile
 from kcompile import frontend
 
-pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+pytestmark = pytest.mark.oracle
 
-NAMES = ["MobileNetV2", "ResNet50", "EfficientNetB0"]
+SMALL = {"MobileNetV2": 64, "EfficientNetB0": 64, "ResNet50": 64, "NASNetMobile": 64, "MobileNetV3Small": 64}
+"""What every change is tested on. The numbers are heights and widths of images, least where a network is large."""
+
+LARGE = {
+    **dict.fromkeys(["VGG16", "VGG19", "MobileNet", "MobileNetV3Large"], 64),
+    **dict.fromkeys(["ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2"], 64),
+    **dict.fromkeys(["DenseNet121", "DenseNet169", "DenseNet201"], 64),
+    **dict.fromkeys(["Xception", "InceptionV3", "InceptionResNetV2", "NASNetLarge"], 96),
+    **dict.fromkeys([f"EfficientNetB{i}" for i in range(1, 8)], 64),
+    **dict.fromkeys([f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")], 64),
+    **dict.fromkeys([f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")], 64),
+}
+SIZES = {**SMALL, **LARGE}
+TARGETS = {"onnx": ".onnx", "tvm": ".kcb"}
 TOLERANCE = 1e-4
-"""Of the largest output: f32 through some 200 layers."""
+"""Of the largest output: f32 through hundreds of layers."""
 
 # Run in a process of its own, so that its peak of memory is that of reading alone.
 READING = """
@@ -31,16 +48,50 @@ print(json.dumps({"seconds": seconds, "copies": (peak() - before) / weights}))
 """
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def application(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path]:
-    keras.utils.set_random_seed(1)
-    model = getattr(keras.applications, request.param)(weights=None)
-    rng = np.random.default_rng(0)
+def test_every_architecture_is_listed() -> None:
+    builders = {name for name, value in vars(keras.applications).items() if callable(value)}
+    assert builders == set(SIZES)
+
+
+def randomised(model: keras.Model, rng: np.random.Generator) -> keras.Model:
+    """Statistics and scales at random, so that no normalization is the identity and no layer scale near zero."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            shape = layer.gamma.shape
-            statistics = [rng.normal(0, 0.3, shape), rng.normal(0, 0.3, shape), rng.uniform(0.5, 1.5, shape)]
-            layer.set_weights([rng.uniform(0.5, 1.5, shape), *statistics])
+            arrays = [rng.normal(0, 0.3, weight.shape) for weight in layer.weights]
+            arrays = [np.abs(array) + 0.6 for array in arrays[:1]] + arrays[1:-1] + [np.abs(arrays[-1]) + 0.6]
+            layer.set_weights(arrays)
+        elif type(layer).__name__ == "LayerScale":
+            layer.set_weights([rng.uniform(0.1, 0.5, weight.shape) for weight in layer.weights])
+    return model
+
+
+def build(name: str, size: int, classes: int = 10) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    keras.utils.clear_session()
+    builder = getattr(keras.applications, name)
+    model = builder(weights=None, input_shape=(size, size, 3), classes=classes)
+    return randomised(model, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+def test_an_application_is_compiled_for_both_targets(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    model = build(name, SIZES[name])
+    model.save(tmp_path / "model.keras")
+    x = rng.uniform(-1, 1, (2, *model.input_shape[1:])).astype(np.float32)
+    expected = model.predict(x, verbose=0)
+    del model
+    for target, suffix in TARGETS.items():
+        artifact = kcompile.compile(tmp_path / "model.keras", target, tmp_path / f"model{suffix}")
+        session = kcompile.load(artifact)
+        for rows in (2, 1):
+            y = session.predict(x[:rows])
+            assert np.abs(y - expected[:rows]).max() <= TOLERANCE * np.abs(expected).max()
+            assert (y.argmax(-1) == expected[:rows].argmax(-1)).all()
+
+
+@pytest.fixture(scope="module", params=["MobileNetV2", "ResNet50", "EfficientNetB0"])
+def application(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path]:
+    model = build(request.param, 224, classes=1000)
     path = tmp_path_factory.mktemp("applications") / f"{request.param}.keras"
     model.save(path)
     return model, path

@@ -9,6 +9,7 @@ from kcompile.frontend.layers.activation import (
     Softmax,
     ThresholdedReLU,
 )
+from kcompile.frontend.layers.applications import LayerScale, StochasticDepth
 from kcompile.frontend.layers.attention import GroupQueryAttention, MultiHeadAttention
 from kcompile.frontend.layers.attention_scores import AdditiveAttention, Attention
 from kcompile.frontend.layers.categories import CategoryEncoding, Discretization
@@ -201,6 +202,7 @@ __all__ = [
     "IntegerLookup",
     "LSTMCell",
     "LayerNormalization",
+    "LayerScale",
     "LeakyReLU",
     "Masking",
     "MaxNumBoundingBoxes",
@@ -257,6 +259,7 @@ __all__ = [
     "SpatialDropout3D",
     "SpectralNormalization",
     "StackedRNNCells",
+    "StochasticDepth",
     "StringLookup",
     "Subtract",
     "TextVectorization",
