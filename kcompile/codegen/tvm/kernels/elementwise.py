@@ -100,7 +100,8 @@ def chain_of(nodes: Sequence[Node], first: Value | None = None) -> tuple[Chain, 
     """
     made = {node.outputs[0] for node in nodes}
     read = [value for node in nodes for value in node.inputs if value not in made]
-    scales = {v for n in nodes if isinstance(n.op, ops.DequantizeLinear) for v in n.inputs[1:] if _is_some(v.constant)}
+    linear = (ops.DequantizeLinear, ops.QuantizeLinear)
+    scales = {v for n in nodes if isinstance(n.op, linear) for v in n.inputs[1:] if _is_own(v.constant)}
     operands = list(dict.fromkeys(([first] if first else []) + [v for v in read if _scalar(v) is None or v in scales]))
     numbers = {value: i for i, value in enumerate(operands)}
     steps: list[tuple[Op, tuple[int, ...]]] = []
@@ -115,9 +116,9 @@ def chain_of(nodes: Sequence[Node], first: Value | None = None) -> tuple[Chain, 
     return chain, tuple(operands)
 
 
-def _is_some(array: Array | None) -> bool:
-    """Whether an array holds anything but zeros."""
-    return array is not None and bool(array.any())
+def _is_own(array: Array | None) -> bool:
+    """Whether a scale or zero point is another than 1 or 0, which layers have in common."""
+    return array is not None and not bool(((array == 0) | (array == 1)).all())
 
 
 def emit_chain(plan: Plan, chain: Chain, operands: Sequence[Value], result: Value) -> None:
