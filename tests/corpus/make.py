@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax .venv-oracle/bin/python -m tests.corpus.make [CASE…]
 
-Each case is a function of nothing that gives a model. Of each there are `<case>.keras`, `<case>.h5`, and `<case>.npz` with
-inputs (`in0`, …) and outputs (`out0`, …) in the models' order, of three rows.
+Each case is a function of nothing that gives a model. Of each there are `<case>.keras`, `<case>.h5`, and `<case>.npz`
+with inputs (`in0`, …) and outputs (`out0`, …) in the models' order, of three rows.
 """
 
 import sys
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import Input, Model, Sequential, ops
-from keras import layers as L
+from keras import layers as L  # noqa: N812
 
 HERE = Path(__file__).parent
 ROWS = 3
@@ -132,9 +132,12 @@ def merging() -> Model:
 
 def activations() -> Model:
     x = Input((4, 6))
-    names = """relu relu6 elu selu celu gelu silu mish glu softplus softsign tanh sigmoid hard_sigmoid hard_silu hard_tanh
-    hard_shrink soft_shrink tanh_shrink exponential leaky_relu log_sigmoid log_softmax softmax sparse_plus
-    sparse_sigmoid sparsemax squareplus linear""".split()
+    names = [
+        *("relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "glu", "softplus", "softsign", "tanh"),
+        *("sigmoid", "hard_sigmoid", "hard_silu", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink"),
+        *("exponential", "leaky_relu", "log_sigmoid", "log_softmax", "softmax", "sparse_plus", "sparse_sigmoid"),
+        *("sparsemax", "squareplus", "linear"),
+    ]
     layers = [L.PReLU(shared_axes=[1]), L.ReLU(2.0, 0.1, 0.5), L.LeakyReLU(0.3), L.ELU(0.5), L.Softmax(axis=1)]
     return Model(x, [*(L.Activation(name)(x) for name in names), *(layer(x) for layer in layers)])
 

@@ -1,4 +1,4 @@
-"""Files that real Keras wrote, of every family of layers, against what Keras computed: by the reference and both targets.
+"""Files that real Keras wrote, of every family of layers: the reference and both targets compute what Keras did.
 
 `make.py` beside this wrote them.
 """
@@ -14,8 +14,8 @@ from kcompile.ir.evaluate import evaluate
 HERE = Path(__file__).parent
 CASES = sorted(path.stem for path in HERE.glob("*.npz"))
 LEAST = {"half_precision": 5e-3, "spectrograms": 1e-4}
-"""Shares of the largest output that results may be off by at least: float16 has 11 bits, and in decibels the logarithm of
-what cancels to little shows all of its rounding."""
+"""Shares of the largest output that results may be off by at least: float16 has 11 bits, and in decibels the logarithm
+of what cancels to little shows all of its rounding."""
 # What each target is compiled from, so that both formats go the whole way.
 TARGETS = {"onnx": ".keras", "tvm": ".h5"}
 
