@@ -1,6 +1,6 @@
 """Depthwise convolutions: every channel by itself, so channels are the lanes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -17,8 +17,12 @@ from kcompile.ir.types import Array
 
 # Results per tile: a loaded element serves as many of them as its window reaches.
 _RESULTS = 6
-# Of windows over an image's height and width with at most so many taps, tiles of so many results in two rows are made.
-_MOST_TAPS = 9
+# Of windows over an image's height and width with at most so many taps, tiles of so many results in two rows are made;
+# without vectors of so many lanes, of fewer taps, since their code would be too long.
+_MOST_TAPS, _MOST_TAPS_OF_NARROW = 25, 9
+_WIDE = 8
+# Taps whose weights stay in registers for a whole tile; of more, each line of x loads those that it needs.
+_KEPT_TAPS = 9
 _ROWS, _COLUMNS = 2, 4
 
 
@@ -36,7 +40,8 @@ class Depthwise(Kernel, family="depthwise"):
     epilogue: Chain
 
     def build(self, f: Function) -> None:
-        (_PlaneFunction if _is_plane(self.windows) else _DepthwiseFunction)(f, self).write()
+        most = _MOST_TAPS if f.machine.lanes >= _WIDE and not f.machine.compact else _MOST_TAPS_OF_NARROW
+        (_PlaneFunction if _is_plane(self.windows, most) else _DepthwiseFunction)(f, self).write()
 
     def source(self, f: Function) -> Pointer:
         """x, whose elements are read in `dtype`."""
@@ -47,10 +52,10 @@ class Depthwise(Kernel, family="depthwise"):
         return Epilogue(f, self.epilogue)
 
 
-def _is_plane(windows: Windows) -> bool:
+def _is_plane(windows: Windows, most_taps: int) -> bool:
     """Whether images, their padding and a small window are known, so that all taps can be written out."""
     known = all(isinstance(extent, int) for extent in (*windows.spatial, *windows.out)) and windows.low is not None
-    return known and len(windows.size) == 2 and windows.size[0] * windows.size[1] <= _MOST_TAPS
+    return known and len(windows.size) == 2 and windows.size[0] * windows.size[1] <= most_taps
 
 
 class _DepthwiseFunction:
@@ -199,9 +204,12 @@ class _PlaneFunction(_DepthwiseFunction):
         left = (piece.start * spec.strides[1] - windows.low[1]) * spec.channels
         origin = f.name_index(windows.origin(n, [top, 0]) + windows.low[1] * spec.channels + left + c)
         taps = range(spec.size[0] * spec.size[1])
-        weights = [self._weight(c + tap * spec.channels, lanes) for tap in taps]
+        few = len(taps) <= _KEPT_TAPS
+        kept = {tap: self._weight(c + tap * spec.channels, lanes) for tap in taps} if few else {}
         for line, (uses, exists) in sorted(inside.items()):
             with nullcontext() if exists is None else f.when(exists):
+                of_line = [row * spec.size[1] + i for _, row in uses for i in range(spec.size[1])]
+                weights = kept or {tap: self._weight(c + tap * spec.channels, lanes) for tap in of_line}
                 self._add_line(sums, piece, f.name_index(origin + line * windows.strides[0]), uses, weights, lanes)
         width = int(spec.out[1])
         for i in range(rows):
@@ -216,7 +224,7 @@ class _PlaneFunction(_DepthwiseFunction):
         piece: Piece,
         at: Index,
         uses: Sequence[tuple[int, int]],
-        weights: Sequence[Expr],
+        weights: Mapping[int, Expr],
         lanes: int,
     ) -> None:
         """Add what one line of x gives to the results of every row that sees it."""
