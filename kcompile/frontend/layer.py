@@ -73,6 +73,7 @@ class Weight(Operators):
 
     Attributes:
         regularizer: what its size costs while training; `constraint`: what it is brought back to after each step.
+        trained: whether steps of training change the array where it lies.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Weight(Operators):
     trainable: bool = True
     regularizer: Any = field(default=None, repr=False)
     constraint: Any = field(default=None, repr=False)
+    trained: bool = field(default=False, init=False, repr=False)
 
     __hash__ = object.__hash__
 
@@ -312,6 +314,11 @@ class Layer(ABC):
         """Layers inside this one by the attribute names that Keras gives them (``"forward_layer"``)."""
         return {} if custom.is_own_style(type(self)) else dict(custom.attribute_layers(self))
 
+    @property
+    def stands_for(self) -> "Layer":
+        """The layer that configs name in the place of this one: itself."""
+        return self
+
     def ensure_built(
         self, shapes: Sequence[Shape], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> None:
@@ -449,8 +456,8 @@ class Layer(ABC):
         return [owned.weight for owned in owned_weights(self) if owned.trains == trains]
 
     def get_weights(self) -> list[Array]:
-        """The arrays of `weights`."""
-        return [weight.value for weight in self.weights]
+        """Copies of the arrays of `weights`."""
+        return [weight.numpy() for weight in self.weights]
 
     def set_weights(self, arrays: Sequence[Array]) -> None:
         """Assign arrays to `weights`, in order.
@@ -588,6 +595,7 @@ def serialize_layer(layer: Layer) -> dict[str, Any]:
     """`layer` as Keras 3 writes one inside another layer's config."""
     number = shared_numbers.get({}).pop(id(layer), None)
     shared = {} if number is None else {"shared_object_id": number}
+    layer = layer.stands_for
     cls = type(layer)
     names = [name for name, entry in LAYERS.items() if entry is cls]
     own = any(name.startswith(("keras>", "keras.ops>")) for name in names)

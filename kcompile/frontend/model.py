@@ -336,7 +336,7 @@ class Model(Trainer, Layer):
 
         def constant(weight: Weight, path: str) -> Value:
             if id(weight) not in constants:
-                constants[id(weight)] = b.constant(weight.value, path)
+                constants[id(weight)] = b.constant(weight.numpy() if weight.trained else weight.value, path)
             return constants[id(weight)]
 
         values = [b.input(name, type) for name, type in self.input_types(apart).items()]

@@ -1,10 +1,11 @@
 """A graph of known extents as instructions over registers, for running it again and again.
 
 Most results go into arrays that are allocated once, and shared by values whose lives do not meet. What a run returns is
-never one of them, nor an argument: those arrays are new in each run.
+never one of them, nor an argument: those arrays are new in each run. State, which a run reads and replaces, stays in
+arrays of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import prod
@@ -26,38 +27,79 @@ Instruction: TypeAlias = Callable[[Registers], None]
 Kind: TypeAlias = Literal["constant", "scalar", "into", "kernel"]
 
 
+@dataclass(frozen=True)
+class Held:
+    """State of a graph: an array in which an input is found, and which a run replaces by an output.
+
+    Attributes:
+        input: the name of the input.
+        output: the number of the output.
+        array: dense, of the input's type, whose rank is 1 or more.
+    """
+
+    input: str
+    output: int
+    array: Array
+
+
 class Plan:
     """Runs a graph whose extents are all known.
+
+    Args:
+        graph: what to run.
+        held: its state, of which no two share memory.
 
     Attributes:
         workspace: bytes of the arrays that are kept between runs.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        writer = _Writer(graph, _Lives.of(graph))
+    def __init__(self, graph: Graph, held: Sequence[Held] = ()) -> None:
+        arrays = {each.input: each.array for each in held}
+        self._writes_at_end: list[tuple[int, Array]] = []
+        writer = _Writer(graph, _Lives.of(graph, _replacing(graph, held)), arrays)
         for node in graph.nodes:
             writer.write(node)
         self.workspace = writer.workspace
         self._in_parts = writer.in_parts
         self._registers, self._instructions = writer.registers, writer.instructions
-        self._inputs = [(writer.numbers[value], not value.type.rank) for value in graph.inputs]
+        passed = [value for value in graph.inputs if value.name not in arrays]
+        self._inputs = [(writer.numbers[value], not value.type.rank) for value in passed]
+        kept = {each.output: each.array for each in held}
+        for number, value in enumerate(graph.outputs):
+            if number in kept and value not in writer.replaced:
+                self._writes_at_end.append((writer.numbers[value], kept[number]))
         self._outputs = [
             (writer.numbers[value], bool(writer.lives.parts[value]), array_dtype(value.type.dtype))
-            for value in graph.outputs
+            for number, value in enumerate(graph.outputs)
+            if number not in kept
         ]
 
     def run(self, arguments: Sequence[Array]) -> list[Array]:
-        """The outputs, for one array per input."""
+        """The outputs that are no state, for one array per input that is none."""
         registers = self._registers.copy()
         for (number, scalar), array in zip(self._inputs, arguments, strict=True):
             registers[number] = np.asarray(array)[()] if scalar else array
         with np.errstate(all="ignore"), one_thread_products() if self._in_parts else nullcontext():
             for instruction in self._instructions:
                 instruction(registers)
-        return [
+        results = [
             np.array(registers[number], dtype) if borrowed else np.asarray(registers[number], dtype)
             for number, borrowed, dtype in self._outputs
         ]
+        # One may be a part of another's old value: all are read before any is written.
+        for (_, array), value in [(each, np.array(registers[each[0]])) for each in self._writes_at_end]:
+            array[...] = value
+        return results
+
+
+def _replacing(graph: Graph, held: Sequence[Held]) -> dict[Value, Value]:
+    """The inputs that outputs may replace in place, by those outputs, each of which is returned nowhere else."""
+    inputs = {value.name: value for value in graph.inputs}
+    return {
+        graph.outputs[each.output]: inputs[each.input]
+        for each in held
+        if graph.outputs.count(graph.outputs[each.output]) == 1
+    }
 
 
 def _kind(node: Node, kept: frozenset[Value]) -> Kind:
@@ -79,18 +121,21 @@ class _Lives:
 
     Attributes:
         kinds: how each node is computed.
+        replacing: the inputs in whose arrays results may be left, by those results.
         parts: for each value those whose memory it may be part of: itself, where it has an array of its own.
         ends: for each value the number of the node after which nothing reads its memory.
     """
 
     kinds: list[Kind]
+    replacing: dict[Value, Value]
     parts: dict[Value, frozenset[Value]]
     ends: dict[Value, int] = field(default_factory=dict[Value, int])
 
     @classmethod
-    def of(cls, graph: Graph) -> "_Lives":
-        kept = frozenset(graph.outputs)
-        lives = cls([_kind(node, kept) for node in graph.nodes], {value: frozenset([value]) for value in graph.inputs})
+    def of(cls, graph: Graph, replacing: dict[Value, Value]) -> "_Lives":
+        kept = frozenset(value for value in graph.outputs if value not in replacing)
+        kinds: list[Kind] = [_kind(node, kept) for node in graph.nodes]
+        lives = cls(kinds, replacing, {value: frozenset([value]) for value in graph.inputs})
         for node, kind in zip(graph.nodes, lives.kinds, strict=True):
             shared = frozenset[Value]()
             if kind == "kernel" and may_alias(node.op):
@@ -110,16 +155,17 @@ class _Lives:
 class _Writer:
     """Gives each value a register, writes the instructions, and finds arrays for the results."""
 
-    def __init__(self, graph: Graph, lives: _Lives) -> None:
+    def __init__(self, graph: Graph, lives: _Lives, held: Mapping[str, Array]) -> None:
         self.lives = lives
-        self.registers: Registers = [None] * len(graph.inputs)
+        self.registers: Registers = [held.get(value.name) for value in graph.inputs]
         self.numbers: dict[Value, int] = {value: number for number, value in enumerate(graph.inputs)}
         self.instructions: list[Instruction] = []
         self.workspace = 0
         self.in_parts = False
+        self.replaced: set[Value] = set()
         self._index = 0
         # The values whose registers never change, the arrays of those that have their own, and arrays to use again.
-        self._fixed: set[Value] = set()
+        self._fixed = {value for value in graph.inputs if value.name in held}
         self._arrays: dict[Value, Array] = {}
         self._free: dict[int, list[Array]] = {}
 
@@ -162,15 +208,26 @@ class _Writer:
 
     def _into(self, node: Node) -> None:
         result = node.outputs[0]
-        array = self._taken_over(node)
-        array = self._allocated(result.type) if array is None else array
         inputs = [self.numbers[value] for value in node.inputs]
-        self._arrays[result] = array
-        number = self._fix(result, array.view(result.type.dtype).reshape(result.type.static_shape()))
+        if self._can_replace(node):
+            self.replaced.add(result)
+            number = self._fix(result, self.registers[self.numbers[self.lives.replacing[result]]])
+        else:
+            array = self._taken_over(node)
+            self._arrays[result] = array = self._allocated(result.type) if array is None else array
+            number = self._fix(result, array.view(result.type.dtype).reshape(result.type.static_shape()))
         into = INTO[type(node.op)](node)
         if can_write_parts(node) and is_large(node):
             into, self.in_parts = into_in_parts(into, node), True
         self.instructions.append(_writing(into, inputs, number))
+
+    def _can_replace(self, node: Node) -> bool:
+        """Whether the result can be written over the state that it replaces: nothing reads that any more."""
+        state = self.lives.replacing.get(node.outputs[0])
+        if state is None or self.lives.ends.get(state, 0) > self._index:
+            return False
+        reads = [value for value in node.inputs if state in self.lives.parts[value]]
+        return not reads or (type(node.op) in IN_PLACE and all(value is state for value in reads))
 
     def _taken_over(self, node: Node) -> Array | None:
         """The array of an operand of the result's type that nothing else reads, now or later."""

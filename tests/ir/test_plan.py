@@ -1,5 +1,7 @@
 """Plans compute what the reference computes, run after run."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from kcompile.ir.evaluate import bind_graph, run_nodes
 from kcompile.ir.graph import Builder, Graph
 from kcompile.ir.op import OPS, Op
 from kcompile.ir.passes.grad import backward
-from kcompile.ir.plan import Plan
+from kcompile.ir.plan import Held, Plan
 from kcompile.ir.types import TensorType, bind_shapes, type_of
 from tests.strategies import GraphCase, OpCase, graphs, op_cases
 
@@ -109,3 +111,57 @@ def test_results_of_rank_zero_keep_their_dtypes() -> None:
         x,
     ]
     check(b.build(outputs), [np.asarray(-1.5, np.float32), np.asarray(3, np.int64)])
+
+
+def check_state(graph: Graph, pairs: dict[str, int], arrays: dict[str, np.ndarray]) -> None:
+    """Run a plan three times that holds these inputs as state, and compare with the reference."""
+    plan = Plan(graph, held := [Held(name, number, arrays[name].copy()) for name, number in pairs.items()])
+    state = {name: arrays[name] for name in pairs}
+    for _ in range(3):
+        with np.errstate(all="ignore"):
+            expected = run_nodes(graph, tuple({**arrays, **state}[value.name] for value in graph.inputs))
+        found = plan.run([arrays[value.name] for value in graph.inputs if value.name not in pairs])
+        state = {name: expected[number] for name, number in pairs.items()}
+        assert all(same(each.array, expected[each.output]) for each in held)
+        results = [array for number, array in enumerate(expected) if number not in pairs.values()]
+        assert all(same(a, b) for a, b in zip(found, results, strict=True))
+
+
+STEPS = {
+    "written in place": lambda b, s, u: ([b(ops.Add(), s, u), b(ops.Mul(), u, u)], u),
+    "read again after it": lambda b, s, u: ([y := b(ops.Add(), s, u), b(ops.Mul(), y, u)], b(ops.Mul(), s, s)),
+    "swapped": lambda b, s, u: ([u, s], b(ops.Add(), s, u)),
+    "each from both": lambda b, s, u: ([b(ops.Sub(), s, u), b(ops.Mul(), s, u)], u),
+    "returned as it was": lambda b, s, u: ([b(ops.Exp(), s), b(ops.Neg(), u)], b(ops.Reverse((0,)), s)),
+    "from a view of itself": lambda b, s, u: ([b(ops.Add(), s, b(ops.Reverse((0,)), s)), u], u),
+    "a view of the other": lambda b, s, u: ([b(ops.Reverse((0,)), u), b(ops.Reverse((1,)), s)], s),
+    "the same twice": lambda b, s, u: ([y := b(ops.Tanh(), s), y], y),
+    "as it was": lambda b, s, u: ([s, b(ops.Exp(), u)], s),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_state_is_replaced_where_it_lies(step: Any) -> None:
+    b, rng = Builder("step"), np.random.default_rng(0)
+    s, u = (b.input(name, TensorType("float64", (3, 4))) for name in ("s", "u"))
+    (first, second), result = step(b, s, u)
+    graph = b.build([b(ops.Relu(), result), first, second])
+    check_state(graph, {"s": 1, "u": 2}, {name: rng.normal(size=(3, 4)) for name in ("s", "u")})
+    check_state(graph, {"u": 2}, {name: rng.normal(size=(3, 4)) for name in ("s", "u")})
+
+
+@given(graphs(), st.data())
+def test_any_graph_keeps_any_state(case: GraphCase, data: st.DataObject) -> None:
+    graph, arrays = case.graph, case.inputs
+    bindings = bind_shapes(graph.input_types, {name: array.shape for name, array in arrays.items()})
+    bound = bind_graph(graph, bindings)
+    pairs: dict[str, int] = {}
+    for value in bound.inputs:
+        fits = [
+            n
+            for n, y in enumerate(bound.outputs)
+            if y.type == value.type and value.type.rank and n not in pairs.values()
+        ]
+        if fits and data.draw(st.booleans()):
+            pairs[value.name] = data.draw(st.sampled_from(fits))
+    check_state(bound, pairs, arrays)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from kcompile.frontend.training.state import assign
+from kcompile.frontend.training.state import Memory, assign
 from kcompile.frontend.training.step import Step
 from kcompile.ir.evaluate import bind_graph
 from kcompile.ir.passes.pipeline import training
-from kcompile.ir.plan import Plan
+from kcompile.ir.plan import Held, Plan
 from kcompile.ir.types import Array, bind_shapes
 
 # Plans of other sizes than these last ones are let go.
@@ -23,6 +23,10 @@ class Program:
 
     def __init__(self, step: Step, kept: Sequence[object] = ()) -> None:
         self.step, self.kept = step, kept
+        self._memory = Memory([w for w in step.written if w in step.state.inputs and step.state.inputs[w].type.rank])
+        held = {step.state.inputs[weight].name for weight in self._memory.arrays}
+        self._arguments = [value.name for value in step.graph.inputs if value.name not in held]
+        self._assigned = [weight for weight in step.written if weight not in self._memory.arrays]
         self._open = {value.name: value.type for value in step.graph.inputs if not value.type.is_static}
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
 
@@ -32,11 +36,12 @@ class Program:
         Args:
             batch: the graph's inputs that are no state.
         """
+        self._memory.settle()
         plan = self._plan(batch)
-        arrays = {**batch, **self.step.state.arrays()}
-        found = plan.run([arrays[value.name] for value in self.step.graph.inputs])
+        arrays = {**batch, **self.step.state.arrays(but=self._memory.arrays)}
+        found = plan.run([arrays[name] for name in self._arguments])
         count = len(self.step.results)
-        assign(self.step.written, found[count:])
+        assign(self._assigned, found[count:])
         return dict(zip(self.step.results, found[:count], strict=True))
 
     def _plan(self, batch: Mapping[str, Array]) -> Plan:
@@ -51,5 +56,13 @@ class Program:
             if len(self._plans) == _MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
             # With its extents known more of the graph is constant.
-            self._plans[key] = Plan(training(bind_graph(self.step.graph, bindings)))
+            self._plans[key] = Plan(training(bind_graph(self.step.graph, bindings)), self._held())
         return self._plans[key]
+
+    def _held(self) -> list[Held]:
+        first, state = len(self.step.results), self.step.state
+        return [
+            Held(state.inputs[weight].name, first + number, self._memory.arrays[weight])
+            for number, weight in enumerate(self.step.written)
+            if weight in self._memory.arrays
+        ]

@@ -4,9 +4,10 @@ All of it is held by `Weight` objects. Several may be packed into one vector, so
 small arrays is one of a single array; their own arrays are then views of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from operator import is_
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Pack:
     def gathered(self) -> Array:
         """The vector; made anew where a member was given another array."""
         current = [weight.value for weight in self.members]
-        if len(self._views) != len(current) or any(a is not b for a, b in zip(current, self._views, strict=True)):
+        if len(self._views) != len(current) or not all(map(is_, current, self._views)):
             self.scatter(np.concatenate([array.reshape(-1) for array in current]))
         return self.value
 
@@ -110,12 +111,34 @@ class State:
         flat = [self.b(Reshape((prod(value.type.static_shape()),)), value) for value in values]
         return self.b(Concat(0), *flat) if len(flat) > 1 else flat[0]
 
-    def arrays(self) -> dict[str, Array]:
-        """The arrays to give to the graph, by the names of its inputs."""
-        return {
-            value.name: weight.value if isinstance(weight, Weight) else weight.gathered()
-            for weight, value in self.inputs.items()
-        }
+    def arrays(self, but: Container[Weight | Pack] = ()) -> dict[str, Array]:
+        """The arrays of all weights `but` those, by the names of the graph's inputs."""
+        return {value.name: array_of(weight) for weight, value in self.inputs.items() if weight not in but}
+
+
+class Memory:
+    """Arrays in which a program changes weights; nobody else has them but through the weights."""
+
+    def __init__(self, weights: Sequence[Weight | Pack]) -> None:
+        self.arrays = {weight: np.array(array_of(weight), order="C") for weight in weights}
+        assign(tuple(self.arrays), tuple(self.arrays.values()))
+        for weight in weights:
+            for member in weight.members if isinstance(weight, Pack) else (weight,):
+                member.trained = True
+
+    def settle(self) -> None:
+        """Bring weights that were given other arrays since the last run back into their own."""
+        found = {weight: array_of(weight) for weight in self.arrays}
+        # One weight may have been given the array of another: all are read before any is written.
+        moved = {weight: array.copy() for weight, array in found.items() if array is not self.arrays[weight]}
+        for weight, array in moved.items():
+            self.arrays[weight][...] = array
+        assign(tuple(moved), [self.arrays[weight] for weight in moved])
+
+
+def array_of(weight: Weight | Pack) -> Array:
+    """The present array."""
+    return weight.value if isinstance(weight, Weight) else weight.gathered()
 
 
 def assign(weights: Sequence[Weight | Pack], arrays: Sequence[Array]) -> None:
