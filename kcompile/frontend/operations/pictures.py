@@ -287,9 +287,11 @@ def slice_update(t: Trace, inputs: Value, start_indices: Any, updates: Value) ->
 
 def _surrounded(t: Trace, x: Value, axis: int, before: int, after: Dim) -> Value:
     shape = x.type.shape
-    borders = [(*shape[:axis], extent, *shape[axis + 1 :]) for extent in (before, after)]
-    low, high = (t(ops.Full(border, 0, x.type.dtype)) for border in borders)
-    return t(ops.Concat(axis), low, x, high)
+
+    def border(extent: Dim) -> list[Value]:
+        return [t(ops.Full((*shape[:axis], extent, *shape[axis + 1 :]), 0, x.type.dtype))] if extent != 0 else []
+
+    return t(ops.Concat(axis), *border(before), x, *border(after))
 
 
 def _places(start_indices: Any, name: str) -> list[int]:
