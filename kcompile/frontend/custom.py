@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kcompile.errors import ModelError
 from kcompile.frontend.tensor import Tensor, current, lifted, lowered, writing
 from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
@@ -142,6 +144,7 @@ def _refuse_others(layer: "Layer", results: Any) -> None:
 def apply_to_tensors(layer: "Layer", args: Any, kwargs: Any) -> Any:
     """The results of a layer inside the `call` of another, as tensors with their masks."""
     t = _required(layer)
+    args, kwargs = map_structure(lambda leaf: _as_tensor(t, leaf), (args, kwargs))
     leaves = [leaf for leaf in flatten((args, kwargs)) if isinstance(leaf, Tensor)]
     values, named = lowered((args, kwargs))
     results, mask = t.run_with_mask(layer, *values, masks=[leaf.mask for leaf in leaves], **named)
@@ -150,6 +153,15 @@ def apply_to_tensors(layer: "Layer", args: Any, kwargs: Any) -> Any:
     found = list(flatten(results))
     masks = [*flatten(mask), *[None] * len(found)]
     return lifted(results, masks)
+
+
+def _as_tensor(t: Trace, leaf: Any) -> Any:
+    """An argument of a layer: arrays and weights as tensors."""
+    from kcompile.frontend.layer import Weight
+
+    if isinstance(leaf, Weight):
+        return Tensor(t.read(leaf))
+    return Tensor(t.constant(leaf)) if isinstance(leaf, np.ndarray) else leaf
 
 
 def attribute_layers(layer: "Layer") -> Iterator[tuple[str, "Layer"]]:

@@ -322,3 +322,39 @@ def test_state_that_a_compiled_model_would_keep_is_refused(tmp_path: Path) -> No
     model = Model(inputs, Counting(name="counting")(inputs))
     with pytest.raises(ModelError, match="`counting/n` is given a new value, but a compiled model keeps no state"):
         kcompile.compile(model, output=tmp_path / "m.onnx")
+
+
+@kcompile.saving.register_keras_serializable(package="tests")
+class MinimalCell(layers.Layer):
+    """The cell of Keras's guide: its state is its output before the shift."""
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), initializer="uniform", name="kernel")
+        self.inner = self.add_weight(shape=(self.units, self.units), initializer="uniform", name="recurrent_kernel")
+
+    def call(self, inputs: Any, states: Any) -> Any:
+        state = ops.matmul(inputs, self.kernel) + ops.matmul(states[0], self.inner)
+        return state + 1.0, [state]
+
+
+def test_cells_of_ones_own_run_over_the_steps(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    inputs = Input((5, 4))
+    model = Model(inputs, layers.RNN(MinimalCell(3), return_state=True)(inputs))
+    output, state = model.predict(x)
+    kernel, recurrent = model.get_weights()
+    expected = np.zeros((2, 3))
+    for step in range(5):
+        expected = x[:, step] @ kernel + expected @ recurrent
+    assert np.allclose(state, expected, atol=1e-6)
+    assert np.allclose(output, expected + 1, atol=1e-6)
+    model.save(tmp_path / "m.keras")
+    assert np.array_equal(kcompile.load_model(tmp_path / "m.keras").predict(x)[0], output)
+    artifact = kcompile.compile(model, output=tmp_path / "m.onnx")
+    assert np.allclose(kcompile.load(artifact).predict(x)[0], output, atol=1e-6)
+    with pytest.raises(ModelError, match="a cell must say how large its states are, in `state_size`"):
+        layers.RNN(Scaled(2))

@@ -123,3 +123,27 @@ def test_functions_look_like_functions() -> None:
     assert ops.mean.__name__ == "mean"
     assert ops.mean.__doc__ == "The mean, of integers too."
     assert {"add", "matmul", "softmax", "where"} <= set(dir(ops))
+
+
+def test_the_inverse_of_erf_is_inverse() -> None:
+    x = np.linspace(-0.9999, 0.9999, 101).astype("float32")
+    assert np.allclose(ops.erf(ops.erfinv(x)), x, atol=1e-6)
+
+
+def test_random_numbers_have_their_distributions() -> None:
+    kcompile.utils.set_random_seed(0)
+    normal = kcompile.random.truncated_normal((20000,), stddev=2.0)
+    assert np.abs(normal).max() <= 4.0
+    assert np.isclose(normal.std(), 2 * 0.8796, atol=0.03)
+    integers = kcompile.random.randint((20000,), 2, 5)
+    assert sorted(set(integers.tolist())) == [2, 3, 4]
+    drawn = kcompile.random.categorical(np.log([[0.2, 0.8]]), 5000)
+    assert np.isclose(drawn.mean(), 0.8, atol=0.03)
+    kept = kcompile.random.dropout(np.ones(20000, "float32"), 0.25)
+    assert np.isclose((kept == 0).mean(), 0.25, atol=0.02)
+    assert np.allclose(kept[kept > 0], 4 / 3)
+    seeds = kcompile.random.SeedGenerator(3)
+    again = kcompile.random.SeedGenerator(3)
+    first = kcompile.random.uniform((3,), seed=seeds)
+    assert np.array_equal(first, kcompile.random.uniform((3,), seed=again))
+    assert not np.array_equal(first, kcompile.random.uniform((3,), seed=seeds))

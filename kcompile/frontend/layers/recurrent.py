@@ -52,7 +52,7 @@ class Recurrent(Layer):
 
     @property
     def sublayers(self) -> dict[str, Layer]:
-        return {"cell": self.cell}
+        return {"cell": self.cell.stands_for}
 
     def build(self, *input_shapes: Any) -> None:
         shape = input_shapes[0]
@@ -86,7 +86,7 @@ class Recurrent(Layer):
         return t(ops.Transpose((1, 0, 2)), y) if self.time_major else y
 
     def _last(self, t: Trace, outputs: Value, states: Sequence[Value], run: Run) -> Value:
-        if run.mask is None or not (run.states or run.zero_masked_output):
+        if self.cell.output_is_state and (run.mask is None or not (run.states or run.zero_masked_output)):
             return states[-self._output_state()]
         # The output of the last step may be another than the state: zeros where it is masked.
         length = outputs.type.shape[1]

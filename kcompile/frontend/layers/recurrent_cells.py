@@ -28,6 +28,8 @@ _ACTIVATIONS = ("activation", "recurrent_activation")
 class Recurrence(Layer):
     """Base of what a recurrent layer can run over the steps of a sequence."""
 
+    # Whether the output of a step is the first of its states.
+    output_is_state: ClassVar[bool] = True
     # The class in snake case, as files name a cell.
     keras_name: ClassVar[str] = "cell"
 
@@ -352,7 +354,7 @@ class StackedRNNCells(Recurrence):
         names: dict[str, Layer] = {}
         for cell in self.cells:
             count = sum(isinstance(o, Recurrence) and o.keras_name == cell.keras_name for o in names.values())
-            names[f"cells/{cell.keras_name}_{count}" if count else f"cells/{cell.keras_name}"] = cell
+            names[f"cells/{cell.keras_name}_{count}" if count else f"cells/{cell.keras_name}"] = cell.stands_for
         return names
 
     def build(self, *input_shapes: Any) -> None:
@@ -392,5 +394,9 @@ def require_cell(cell: Layer, owner: Layer) -> Recurrence:
     """
     if isinstance(cell, Recurrence):
         return cell
+    if cell.is_users_own():
+        from kcompile.frontend.layers.users_cells import UsersCell
+
+        return UsersCell(cell)
     law = f"a cell of layer `{owner.name}` must be one of Keras's or an UnrolledCell"
     raise ModelError(f"{law}. Received: {type(cell).__name__}.")

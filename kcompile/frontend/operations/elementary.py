@@ -5,7 +5,7 @@ W. Kahan's ``log1p`` and ``expm1`` (Higham 2002, Accuracy and Stability of Numer
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -295,3 +295,44 @@ def _along(name: str) -> Any:
 
 operation("nn", "Glu")(_along("glu"))
 operation("nn", "Sparsemax")(_along("sparsemax"))
+
+
+# Minimax polynomials near 0 and towards 1; M. Giles, Approximating the erfinv function, GPU Computing Gems 2, 2010.
+_ERFINV_NEAR = (
+    2.81022636e-08,
+    3.43273939e-07,
+    -3.5233877e-06,
+    -4.39150654e-06,
+    0.00021858087,
+    -0.00125372503,
+    -0.00417768164,
+    0.246640727,
+    1.50140941,
+)
+_ERFINV_FAR = (
+    -0.000200214257,
+    0.000100950558,
+    0.00134934322,
+    -0.00367342844,
+    0.00573950773,
+    -0.0076224613,
+    0.00943887047,
+    1.00167406,
+    2.83297682,
+)
+
+
+@operation("math", "Erfinv")
+def erfinv(t: Trace, x: Number) -> Value:
+    """The inverse of `erf`, to single precision."""
+    (y,) = floats(t, x)
+    w = -((1.0 - y) * (y + 1.0)).log()
+    near, far = _polynomial(w - 2.5, _ERFINV_NEAR), _polynomial(w.maximum(5.0).sqrt() - 3.0, _ERFINV_FAR)
+    return (near.where(w < 5.0, far) * y).value
+
+
+def _polynomial(x: Expression, coefficients: Sequence[float]) -> Expression:
+    total = x * 0.0 + coefficients[0]
+    for coefficient in coefficients[1:]:
+        total = total * x + coefficient
+    return total

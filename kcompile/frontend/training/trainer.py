@@ -28,6 +28,9 @@ from kcompile.frontend.training.optimizers import Optimizer
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
 
+# What subclasses of Keras's models may define, and those of kcompile's may not.
+_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+
 Verbose = Literal["auto"] | int
 
 
@@ -79,6 +82,11 @@ class Trainer:
             ModelError: there is no optimizer of that name.
         """
         del run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
+        own = [name for name in _STEPS if name in dir(type(self))]
+        if own:
+            law = "a step of training is one graph of kcompile's own here"
+            advice = "Write losses, metrics and layers instead; a layer's `add_loss` adds costs"
+            raise ModelError(f"{law}. Received: {type(self).__name__} defines {', '.join(own)}. {advice}.")
         objectives = Objectives(loss, loss_weights, metrics, weighted_metrics)
         arguments = {
             "optimizer": optimizer,
