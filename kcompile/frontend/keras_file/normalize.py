@@ -23,7 +23,7 @@ from kcompile.frontend.keras_file.old_spellings import (
     quantization,
 )
 from kcompile.frontend.keras_file.packed_layers import PACKED_LAYERS
-from kcompile.frontend.keras_file.theano_padding import THEANO_LAYERS
+from kcompile.frontend.keras_file.theano_padding import theano_layer
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
 from kcompile.frontend.operations import OPERATIONS, tensorflow_rule
@@ -90,7 +90,7 @@ class _Normalizer:
         cls = self.quantized(cls, known, inner, here)
         inner = {**modern(class_name, known, inner, self.version), "name": name}
         if self.version.is_theano and inner.get("padding") == "same":
-            cls = THEANO_LAYERS.get(cls, cls)
+            cls = theano_layer(cls)
         made |= {"build_config": spec["build_config"]} if "build_config" in spec else {}
         return {**made, "class_name": known, "layer_class": cls, "config": self.known_only(cls, known, inner, here)}
 

@@ -3,6 +3,7 @@
 Sources: `conv2d`, `_postprocess_conv2d_output` and `pool2d` in keras/backend/theano_backend.py of 1.2.2 and 2.2.4.
 """
 
+from functools import cache
 from typing import Any
 
 from kcompile.errors import ModelError
@@ -54,29 +55,25 @@ class _WidePadded(Layer):
         return _unsaved(self)
 
 
-def _mixed(mixin: type[Layer], *classes: type[Layer]) -> dict[type[Layer], type[Layer]]:
-    return {cls: type(cls.__name__, (mixin, cls), {"__doc__": mixin.__doc__}) for cls in classes}
-
-
-# By the class that pads as other backends do.
-THEANO_LAYERS: dict[type[Layer], type[Layer]] = {
-    **_mixed(
-        _HalfPadded,
-        convolution.Conv1D,
-        convolution.Conv2D,
-        convolution.Conv3D,
-        convolution.DepthwiseConv2D,
-        convolution.SeparableConv1D,
-        convolution.SeparableConv2D,
-    ),
-    **_mixed(
-        _WidePadded,
-        pooling.MaxPooling1D,
-        pooling.MaxPooling2D,
-        pooling.MaxPooling3D,
-        pooling.AveragePooling1D,
-        pooling.AveragePooling2D,
-        pooling.AveragePooling3D,
-    ),
+_MIXINS: dict[type[Layer], type[Layer]] = {
+    convolution.Conv1D: _HalfPadded,
+    convolution.Conv2D: _HalfPadded,
+    convolution.Conv3D: _HalfPadded,
+    convolution.DepthwiseConv2D: _HalfPadded,
+    convolution.SeparableConv1D: _HalfPadded,
+    convolution.SeparableConv2D: _HalfPadded,
+    pooling.MaxPooling1D: _WidePadded,
+    pooling.MaxPooling2D: _WidePadded,
+    pooling.MaxPooling3D: _WidePadded,
+    pooling.AveragePooling1D: _WidePadded,
+    pooling.AveragePooling2D: _WidePadded,
+    pooling.AveragePooling3D: _WidePadded,
 }
-THEANO_NAMES = frozenset(cls.__name__ for cls in THEANO_LAYERS)
+THEANO_NAMES = frozenset(cls.__name__ for cls in _MIXINS)
+
+
+@cache
+def theano_layer(cls: type[Layer]) -> type[Layer]:
+    """The class that pads as Theano did; `cls` itself, where it does not pad. Made when a file needs it."""
+    mixin = _MIXINS.get(cls)
+    return type(cls.__name__, (mixin, cls), {"__doc__": mixin.__doc__}) if mixin else cls
