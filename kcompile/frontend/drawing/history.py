@@ -42,9 +42,7 @@ def plot_history(
     figure.set_layout_engine("constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, i + 1)
-        _draw(
-            axes, name, {n: (epochs[-len(c) :], c) for n in (name, f"val_{name}") if (c := curves.get(n)) is not None}
-        )
+        _draw(axes, name, {n: (_of(epochs, c), c) for n in (name, f"val_{name}") if (c := curves.get(n)) is not None})
     write(figure, path, dpi)
     return path
 
@@ -71,6 +69,12 @@ def _epochs(history: Any, curves: Mapping[str, Sequence[float]]) -> list[int]:
     return known if len(known) >= longest else list(range(1, longest + 1))
 
 
+def _of(epochs: Sequence[int], curve: Sequence[float]) -> Sequence[int]:
+    """The epochs that a curve has values for: of one that has fewer, every so many, as `validation_freq` has it."""
+    every = len(epochs) // len(curve)
+    return epochs[every - 1 :: every][: len(curve)]
+
+
 def _draw(axes: "Axes", name: str, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -88,7 +92,10 @@ def _draw(axes: "Axes", name: str, curves: Mapping[str, tuple[Sequence[int], Seq
     axes.set_title(name.removeprefix("val_").replace("_", " "), fontsize=11)
     axes.set_xlabel("epoch", fontsize=9)
     axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    if all(len(epochs) == 1 for epochs, _ in curves.values()):
+        only = next(iter(curves.values()))[0][0]
+        axes.set_xlim(only - 0.5, only + 0.5)
     axes.grid(color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

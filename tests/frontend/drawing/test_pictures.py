@@ -16,6 +16,7 @@ from kcompile.cli.main import cli
 from kcompile.errors import ModelError
 from kcompile.frontend.drawing import model as drawing
 from kcompile.frontend.drawing import plot_history, plot_model
+from kcompile.frontend.drawing.history import _of
 from kcompile.frontend.layer_graph import layer_nodes
 from tests.frontend.errors import error_of
 
@@ -152,6 +153,12 @@ def test_curves_of_a_history(tmp_path: Path) -> None:
     assert "<!-- training -->" not in text
     plot_history(history.history, tmp_path / "h.svg")
     assert "<!-- validation -->" in (tmp_path / "h.svg").read_text()
+
+
+def test_a_curve_with_fewer_values_has_one_every_so_many_epochs() -> None:
+    assert _of([1, 2, 3, 4, 5], [0.1, 0.2, 0.3, 0.4, 0.5]) == [1, 2, 3, 4, 5]
+    assert _of([1, 2, 3, 4, 5], [0.1, 0.2]) == [2, 4]
+    assert _of([4, 5, 6], [0.1]) == [6]
 
 
 def test_wrong_arguments_of_pictures_are_refused(tmp_path: Path) -> None:
