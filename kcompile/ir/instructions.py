@@ -56,6 +56,10 @@ _REDUCTIONS: dict[type[Op], np.ufunc] = {
 }
 
 
+# Elements from which on a choice by bits is faster than one by branches.
+_MANY = 4096
+
+
 def _op(node: Node) -> Any:
     return node.op
 
@@ -77,7 +81,7 @@ def _clip(node: Node) -> Function:
     low, high = (np.asarray(bound, node.outputs[0].type.dtype) for bound in (_op(node).min, _op(node).max))
 
     def into(x: Array, out: Array) -> None:
-        np.clip(x, low, high, out=out)
+        np.minimum(np.maximum(x, low, out=out), high, out=out)
 
     return into
 
@@ -90,9 +94,10 @@ def _cast(node: Node) -> Function:
 
 
 def _where(node: Node) -> Function:
-    """A choice by bits where that is possible: it takes no branches, which random conditions make slow."""
+    """A choice by bits where that pays: it takes no branches, which random conditions make slow."""
     type, other = node.outputs[0].type, node.inputs[2].constant
-    if type.itemsize not in (4, 8):
+    few = type.is_static and int(type.size) < _MANY
+    if few or type.itemsize not in (4, 8):
 
         def copied(condition: Array, x: Array, y: Array, out: Array) -> None:
             np.copyto(out, y)
@@ -227,6 +232,16 @@ def may_alias(op: Op) -> bool:
     return type(op) not in INTO and type(op) not in _FRESH and not isinstance(op, Elementwise)
 
 
+def _total(node: Node) -> Function:
+    reduce, axes = _REDUCTIONS[type(node.op)].reduce, _op(node).axes
+    return lambda x: reduce(x, axis=axes)
+
+
+def _average(node: Node) -> Function:
+    axes = _op(node).axes
+    return lambda x: np.add.reduce(x, axis=axes) / x.dtype.type(x.size)
+
+
 def _quotient(node: Node) -> Function:
     return operator.truediv if node.outputs[0].type.is_float else operator.floordiv
 
@@ -240,8 +255,9 @@ def _converted(node: Node) -> Function:
     return lambda x: x.astype(dtype)
 
 
-# By op class: what computes a node of numpy scalars, for which Python's operators are faster than numpy's functions.
+# By op class: what computes a numpy scalar, for which Python's operators are faster than numpy's functions.
 SCALAR: dict[type[Op], Make] = {
+    **dict.fromkeys(_REDUCTIONS, _total),
     ops.Add: lambda node: operator.add,
     ops.Cast: _converted,
     ops.Compare: lambda node: _COMPARISONS[_op(node).relation][1],
@@ -251,6 +267,7 @@ SCALAR: dict[type[Op], Make] = {
     ops.Neg: lambda node: operator.neg,
     ops.Not: lambda node: np.logical_not,
     ops.Pow: lambda node: operator.pow,
+    ops.ReduceMean: _average,
     ops.Sqrt: lambda node: np.sqrt,
     ops.Sub: lambda node: operator.sub,
     ops.Where: lambda node: _chosen,

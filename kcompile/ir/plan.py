@@ -109,7 +109,7 @@ def _kind(node: Node, kept: frozenset[Value]) -> Kind:
         return "constant"
     if any(value.type.dtype in ("float16", "string") for value in values):
         return "kernel"
-    if type(node.op) in SCALAR and not any(value.type.rank for value in values):
+    if type(node.op) in SCALAR and not node.outputs[0].type.rank:
         return "scalar"
     fixed = type(node.op) in INTO and node.outputs[0].type.rank > 0 and node.outputs[0] not in kept
     return "into" if fixed else "kernel"
