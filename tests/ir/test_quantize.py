@@ -293,6 +293,16 @@ def test_a_model_without_such_layers_is_refused() -> None:
         to_int8(b.build({"y": b(ops.Add(), x, x)}), None, Settings())
 
 
+def test_a_layer_of_a_constant_stays_as_it_is() -> None:
+    b = Builder("constant")
+    x = b.input("x", TensorType("float32", ("N", 3)))
+    kernel = b.constant(np.ones((3, 3), np.float32))
+    known = b(ops.Dense(), b.constant(np.ones((1, 3), np.float32)), kernel)
+    graph = b.build({"y": b(ops.Add(), b(ops.Dense(), x, kernel), known)})
+    data = read_calibration(graph, {"x": np.eye(3, dtype=np.float32)})
+    assert len(to_int8(graph, data, Settings()).report.layers) == 1
+
+
 def test_convolutions_alone_need_data() -> None:
     b = Builder("conv")
     x = b.input("x", TensorType("float32", ("N", 4, 4, 1)))

@@ -91,8 +91,10 @@ def sites(graph: Graph, activations: Literal["auto", "tensor", "token"], calibra
 
 
 def _fits(node: Node) -> bool:
-    """Whether a node is a convolution or dense layer in float32 with known weights."""
+    """Whether a node is a convolution or dense layer in float32 with known weights, of something that is not known."""
     if not isinstance(node.op, ops.Conv | ops.Dense) or node.outputs[0].type.dtype != "float32":
+        return False
+    if node.inputs[0].constant is not None:
         return False
     return all(value.constant is not None and value.constant.size for value in node.inputs[1:])
 
