@@ -128,7 +128,7 @@ class _Tile:
             factors = [self._inverse(total) for total in sums]
             for v, factor in enumerate(factors):
                 self.scratch.store(self.at_factors + v * self.lanes, factor)
-            self._store_result(factors)
+            self._store_result()
             if self.weights:
                 self._normalize_weights()
 
@@ -168,7 +168,9 @@ class _Tile:
         for v in range(self.vectors):
             maxima[v] = constant(-float("inf"), "float32", self.lanes)
             sums[v] = constant(0, "float32", self.lanes)
-        with f.loop(self.k.value_depth * self.vectors) as i:
+        # Where all keys are one block, there is nothing to correct.
+        alone = isinstance(keys, int) and 0 < keys <= self.k.tile.keys
+        with f.loop(0 if alone else self.k.value_depth * self.vectors) as i:
             self.scratch.store(self.at_result + i * self.lanes, constant(0, "float32", self.lanes))
         for first, count in self._blocks(keys):
             before = [maxima[v] for v in range(self.vectors)]
@@ -178,7 +180,8 @@ class _Tile:
             self._find_maxima(first, count, maxima)
             if self.weights:
                 self._store_scores(first, count)
-            corrections = [f.let(polynomials.brief_exp2(f, before[v] - maxima[v])) for v in range(self.vectors)]
+            corrected = range(0 if alone else self.vectors)
+            corrections = [f.let(polynomials.brief_exp2(f, before[v] - maxima[v])) for v in corrected]
             self._powers(count, maxima, sums, corrections)
             self._results(first, count, corrections)
         for v in range(self.vectors):
@@ -304,8 +307,8 @@ class _Tile:
         """Scores become powers, which the sums count."""
         f = self.f
         highest = [maxima[v] for v in range(self.vectors)]
-        for v in range(self.vectors):
-            sums[v] = sums[v] * corrections[v]
+        for v, correction in enumerate(corrections):
+            sums[v] = sums[v] * correction
         with f.loop(count) as row:
             for v in range(self.vectors):
                 place = f.name_index(self.at_scores + row * self.width + v * self.lanes)
@@ -320,6 +323,10 @@ class _Tile:
         base = f.name_index(self.value_base + first * line)
         for element, rows in f.tiles(k.value_depth, k.tile.rows):
             at = f.name_index(self.at_result + element * self.width)
+
+            def before(row: int, v: int, at: Index = at) -> Expr:
+                return self.scratch.load(at + (row * self.width + v * self.lanes), self.lanes) * corrections[v]
+
             sums = self._product(
                 rows,
                 count,
@@ -327,26 +334,25 @@ class _Tile:
                 lambda key, rows=rows, element=element: [
                     self.value.load(base + key * line + element + row) for row in range(rows)
                 ],
-                lambda row, v, at=at: (
-                    self.scratch.load(at + (row * self.width + v * self.lanes), self.lanes) * corrections[v]
-                ),
+                before if corrections else None,
             )
             for i in range(rows * self.vectors):
                 self.scratch.store(at + i * self.lanes, sums[i])
 
     # ---- results
 
-    def _store_result(self, factors: list[Expr]) -> None:
-        f, depth = self.f, self.k.value_depth
-        with f.loop(depth) as element:
-            for v, factor in enumerate(factors):
-                at = f.name_index(self.at_result + element * self.width + v * self.lanes)
-                self.scratch.store(at, self.scratch.load(at, self.lanes) * factor)
+    def _store_result(self) -> None:
+        depth = self.k.value_depth
+
+        def load(row: Index, q: Index, lanes: int) -> Expr:
+            value = self.scratch.load(self.at_result + row * self.width + q, lanes)
+            return self.f.let(value * self.scratch.load(self.at_factors + q, lanes))
+
         transpose_block(
-            f,
+            self.f,
             depth,
             self.count,
-            lambda row, q, lanes: self.scratch.load(self.at_result + row * self.width + q, lanes),
+            load,
             lambda row, q, value: self.y.store(self._query_row(q, depth) + row, value),
         )
 
