@@ -16,6 +16,7 @@ BENCHMARKS = {
     "engines": ["-m", "benchmarks.engines", "--threads", "1", "2", "--batch", "1", "32"],
     "precision": ["-m", "benchmarks.precision"],
     "compile_resnet50": ["-m", "benchmarks.compile_resnet50"],
+    "edge": ["-m", "benchmarks.edge"],
     "onnx_vs_tf2onnx": ["-m", "benchmarks.onnx_vs_tf2onnx"],
 }
 

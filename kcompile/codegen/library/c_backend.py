@@ -100,7 +100,7 @@ class _Source:
     """The C file: helpers, weights, a function per kernel, and those that call them."""
 
     def __init__(self, graph: Graph, step: Step | str, name: str, machine: Machine) -> None:
-        blob = Weights()
+        blob = Weights(machine)
         run, following = functions(graph, step, name)
         self.run = lower(run.graph, machine, run.prefix, blob)
         self.step = lower(following.graph, machine, following.prefix, blob, following.outputs) if following else None

@@ -105,7 +105,7 @@ def compile_library(run: Function, step: Function | None, machine: Machine, exte
         MissingExtra: the shared library needs a linker that is missing.
     """
     check_cpu(machine)
-    together = Weights() if external else None
+    together = Weights(machine) if external else None
     made = [_made(function, machine, together) for function in (run, step) if function]
     names = [function.name for function in (run, step) if function]
     shared = link_library([part.object.code for part in made], names, machine) if machine.emulation else None
@@ -129,7 +129,7 @@ def _most(stacks: Sequence[int | None]) -> int | None:
 def _made(function: Function, machine: Machine, together: Weights | None) -> _Made:
     """One function; its weights go into the blob, if there is one."""
     lowered = lower(function.graph, machine, function.prefix, together, function.outputs)
-    text = _weights_text(lowered.weights, function.name) if together is None else None
+    text = _weights_text(lowered.weights, function.name, Weights(machine).alignment) if together is None else None
     functions = dict(lowered.functions)
     functions[function.name] = entry.library_run(
         machine, lowered.calls, function.inputs, function.outputs, text, function.states
@@ -137,11 +137,12 @@ def _made(function: Function, machine: Machine, together: Weights | None) -> _Ma
     return _Made(lowered, library_object(functions, machine, function.name))
 
 
-def _weights_text(weights: bytes, name: str) -> str:
+def _weights_text(weights: bytes, name: str, alignment: int) -> str:
     """LLVM text of a constant array, and of the function that gives its address."""
     content = f'c"\\{weights.hex(chr(92))}"' if weights else "zeroinitializer"
+    placed = f'align {alignment}, section ".rodata.{name}_weights"'
     return (
-        f'@weights = internal constant [{len(weights)} x i8] {content}, align 64, section ".rodata.{name}_weights"\n'
+        f"@weights = internal constant [{len(weights)} x i8] {content}, {placed}\n"
         "define ptr @weights_address() { ret ptr @weights }\n"
     )
 

@@ -120,7 +120,7 @@ def lower(
         UnsupportedOp: the graph holds ops that this back end cannot express.
     """
     graph = prepared(graph)
-    blob, kept = weights or Weights(), len(graph.outputs) if kept is None else kept
+    blob, kept = weights or Weights(machine), len(graph.outputs) if kept is None else kept
     # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
     orders = [graph.nodes] if machine.threaded else [graph.nodes, frugal_order(graph)]
     plans = [_planned(graph, order, machine, fast_math) for order in orders]
@@ -224,9 +224,10 @@ def _functions(plan: Plan, machine: Machine, prefix: str) -> _Functions:
 
 
 class Weights:
-    """The blob: every array once, 64-byte aligned."""
+    """The blob: every array once, aligned for vectors and cache lines, or for its elements where there are none."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
+        self.alignment = ALIGNMENT if machine.lanes > 1 else 8
         self._offsets: dict[tuple[str, bytes], int] = {}
         self._parts: list[bytes] = []
         self._size = 0
@@ -237,7 +238,7 @@ class Weights:
         key = (array.dtype.str, content)
         if key not in self._offsets:
             self._offsets[key] = self._size
-            padded = content + bytes(-len(content) % ALIGNMENT)
+            padded = content + bytes(-len(content) % self.alignment)
             self._parts.append(padded)
             self._size += len(padded)
         return self._offsets[key]

@@ -198,9 +198,12 @@ class _TimeLoop:
                 places.store(row, numbers.load(row) * self.steps + t)
             batch = _Rows(rows, tiles, most, count, places, seen_before)
             odd = index(f.name_index(step % 2))
-            for parity in (False, True):
-                with f.when(odd.equals(int(parity))):
-                    _Step(self, batch, parity).write()
+            if f.machine.compact:
+                _Step(self, batch, True, f.name_index(odd * padded)).write()
+            else:
+                for parity in (False, True):
+                    with f.when(odd.equals(int(parity))):
+                        _Step(self, batch, parity, padded * parity).write()
         end = f.name_index(self.steps % 2 * padded)
         with f.loop(count) as row:
             target = f.name_index(numbers.load(row) * self.tiling.hidden)
@@ -248,16 +251,19 @@ class _Rows:
 
 
 class _Step:
-    """An even or odd step of some rows; `now` and `after` say where a row's scratch holds the outputs around it."""
+    """An even or odd step of some rows; `now` and `after` say where a row's scratch holds the outputs around it.
 
-    def __init__(self, loop: _TimeLoop, batch: _Rows, odd: bool) -> None:
+    Odd ones run through the weights in the other direction, as the last ones of a step are still in the cache.
+    """
+
+    def __init__(self, loop: _TimeLoop, batch: _Rows, odd: bool, now: Index) -> None:
         self.loop = loop
         self.f = loop.f
         self.k = loop.k
         self.lanes = loop.tiling.lanes
         self.batch = batch
         self.odd = odd
-        self.now, self.after = (loop.tiling.padded, 0) if odd else (0, loop.tiling.padded)
+        self.now, self.after = now, loop.f.name_index(loop.tiling.padded - now)
         self.seen = loop.f.stack(batch.most, "int32") if loop.mask else None
 
     def write(self) -> None:

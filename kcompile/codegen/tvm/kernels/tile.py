@@ -244,7 +244,11 @@ class Tile:
         ]
         for sums, row, place, _ in places:
             totals.store(place, sums[row])
-        for begin, count in f.tiles(length, -(-length // -(-length // _CHUNK))):
+        fewest = -(-length // _CHUNK)
+        # Chunks of one length are one loop, where that counts.
+        even = (n for n in range(fewest, 4 * fewest) if length % n == 0)
+        chunks = next(even, fewest) if f.machine.compact else fewest
+        for begin, count in f.tiles(length, -(-length // chunks)):
             for sums, row, _, width in places:
                 sums[row] = constant(0, self._dtype, width)
             with f.loop(count) as k:
