@@ -43,12 +43,14 @@ class Source:
     Attributes:
         began: where the stream of random numbers was when the present run through the data began.
         taken: batches that this run has given; of data that cannot begin again, all that it has given.
+        ended: how many epochs it has come to the end of.
     """
 
     batches: Batches
     steps: int | None = None
     began: Mapping[str, Any] = field(default_factory=dict[str, Any])
     taken: int = 0
+    ended: int = 0
     _running: Iterator[Batch] | None = None
 
     @property
@@ -93,6 +95,11 @@ class Source:
     def restart(self) -> None:
         """Begin the next epoch with the first batch."""
         self._running = None
+
+    def end_epoch(self) -> None:
+        """Let the data do what it does after an epoch."""
+        self.ended += 1
+        self.batches.end_epoch()
 
     def resume(self, began: Mapping[str, Any], taken: int) -> None:
         """Go on where another source of the same data was, by its `began` and `taken`."""
@@ -207,7 +214,7 @@ def _epochs(
                 warn_of_nan(batch, epoch, step)
             if model.stop_training:
                 break
-        source.batches.end_epoch()
+        source.end_epoch()
         logs = dict(logs)
         if validation is not None and _is_due(epoch, validation_freq):
             found = test(model, compiled, validation, callbacks)
@@ -236,7 +243,7 @@ def test(model: "Model", compiled: Compiled, source: Source, callbacks: Callback
         callbacks.call("on_test_batch_begin", step, {})
         logs = as_logs(runner.run(batch))
         callbacks.call("on_test_batch_end", step, logs)
-    source.batches.end_epoch()
+    source.end_epoch()
     callbacks.call("on_test_end", logs)
     return logs
 

@@ -89,7 +89,7 @@ def take(model: "Model", compiled: Compiled) -> Snapshot:
             "optimizer": [variable.value for variable in compiled.optimizer.variables],
             "metrics": compiled.objectives.states,
             "seed": compiled.seed,
-            "data": [{"began": source.began, "taken": source.taken} for source in sources],
+            "data": [{"began": source.began, "taken": source.taken, "ended": source.ended} for source in sources],
             "random": {
                 "own": initializers.random_state(),
                 "numpy": np.random.get_state(),
@@ -135,17 +135,17 @@ def set_random(states: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
-def restore_data(snapshot: Snapshot, model: "Model", epochs: int, within: bool) -> None:
+def restore_data(snapshot: Snapshot, model: "Model", within: bool) -> None:
     """Bring the data of the present `fit` where it was, and the streams of random numbers again, which that uses.
 
     Args:
-        epochs: how many were made, after each of which a dataset may shuffle itself.
         within: whether the snapshot was taken within an epoch; otherwise the next one begins anew, but where the data
             goes on from epoch to epoch.
     """
     for i, (source, facts) in enumerate(zip(_listed(model.sources), snapshot.facts["data"], strict=False)):
-        for _ in range(epochs):
-            source.batches.end_epoch()
+        # A dataset may shuffle itself after each epoch.
+        for _ in range(facts["ended"]):
+            source.end_epoch()
         if source.batches.goes_on or (i == 0 and (within or source.steps is not None)):
             source.resume(facts["began"], facts["taken"])
     set_random(snapshot.facts["random"])

@@ -69,8 +69,13 @@ def endless() -> Iterator[tuple[Any, Any]]:
 DATA: dict[str, Callable[[], dict[str, Any]]] = {
     "arrays": lambda: {"x": X, "y": Y, "batch_size": BATCH, "validation_split": 0.2},
     "steps": lambda: {"x": X, "y": Y, "batch_size": BATCH, "steps_per_epoch": 3, "validation_data": (X, Y)},
-    "dataset": lambda: {"x": Own(), "validation_data": endless(), "validation_steps": 2},
-    "generator": lambda: {"x": endless(), "steps_per_epoch": 4, "validation_data": (X, Y)},
+    "dataset": lambda: {"x": Own(), "validation_data": Own(), "validation_steps": 2, "validation_freq": [2, 3, 5]},
+    "generator": lambda: {
+        "x": endless(),
+        "steps_per_epoch": 4,
+        "validation_data": endless(),
+        "validation_steps": 2,
+    },
 }
 
 

@@ -77,7 +77,7 @@ class BackupAndRestore(Callback):
         epoch = self.params["epochs"] if facts["stopped"] else facts["epoch"]
         self.model.start = Start(epoch, facts["step"], facts["logs"])
         if not facts["step"]:
-            restore_data(self._restored, self.model, facts["epoch"], within=False)
+            restore_data(self._restored, self.model, within=False)
             self._restored = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -87,7 +87,7 @@ class BackupAndRestore(Callback):
             self._restore(self._restored)
             assert self._compiled.objectives is not None
             self._compiled.objectives.resume(self._restored.facts["metrics"])
-            restore_data(self._restored, self.model, epoch, within=True)
+            restore_data(self._restored, self.model, within=True)
             self._restored = None
 
     def _restore(self, snapshot: Snapshot) -> None:
