@@ -15,6 +15,7 @@ PEERS = Path(os.environ.get("KCOMPILE_PEERS", ROOT.parent / ".venv-peers" / "bin
 BENCHMARKS = {
     "engines": ["-m", "benchmarks.engines", "--threads", "1", "2", "--batch", "1", "32"],
     "precision": ["-m", "benchmarks.precision"],
+    "training": ["-m", "benchmarks.training"],
     "compile_resnet50": ["-m", "benchmarks.compile_resnet50"],
     "edge": ["-m", "benchmarks.edge"],
     "onnx_vs_tf2onnx": ["-m", "benchmarks.onnx_vs_tf2onnx"],
