@@ -87,7 +87,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Compare all cases and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, default=ROOT / "results")
     given = parser.parse_args()

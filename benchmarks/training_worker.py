@@ -1,8 +1,8 @@
 """One side of `benchmarks.training`: models that train, timed on request.
 
-Runs in either environment: ``python benchmarks/training_worker.py kcompile|keras``. For each line ``MODEL BATCH STEPS``
-on its input it answers with the seconds of wall time per step of `fit`, after the steps that compile it; for ``predict``
-in the place of STEPS, with the seconds of one `predict` of one sample.
+Runs in either environment: ``python benchmarks/training_worker.py kcompile|keras``. For each line on its input,
+``MODEL BATCH STEPS``, it answers with the seconds of wall time per step of `fit`; for ``predict`` in the place of STEPS,
+with the seconds of one `predict` of one sample.
 """
 
 import importlib
