@@ -1,7 +1,7 @@
 """One side of `benchmarks.training`: models that train, timed on request.
 
 Runs in either environment: ``python benchmarks/training_worker.py kcompile|keras``. For each line on its input,
-``MODEL BATCH STEPS``, it answers with the seconds of wall time per step of `fit`; for ``predict`` in the place of STEPS,
+``MODEL BATCH STEPS``, it answers with the seconds of wall time per step of `fit`; for ``predict`` instead of STEPS,
 with the seconds of one `predict` of one sample.
 """
 
