@@ -12,7 +12,7 @@ from kcompile.codegen.tvm.kernels.pooling import kind_of
 from kcompile.codegen.tvm.kernels.tile import choose, pack
 from kcompile.codegen.tvm.kernels.winograd import Winograd
 from kcompile.codegen.tvm.kernels.winograd_form import step_for, transformed, unit_of
-from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary
+from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary, Upcoming
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
 from kcompile.ir.graph import Node, Value
@@ -95,10 +95,11 @@ def _emit_winograd(
     # The factors of larger tiles' transforms stay in registers throughout.
     free = plan.machine.registers - (_FACTORS if step > 2 else 0)
     tile = choose(replace(plan.machine, registers=free), rows * draft.tiles[1], filters)
-    spec = replace(draft, tile=tile, rows=rows, parts=parts)
+    spec = replace(draft, tile=tile, rows=rows, parts=parts, fetches=plan.fetches)
     operands = [x, transformed(weights, step, tile[1]), *([bias] if bias else []), *tail.operands]
     scratch = Temporary(spec.scratch, per_thread=True)
-    plan.emit(spec, *operands, scratch, pool.outputs[0] if pool else tail.result)
+    upcoming = [Upcoming(spec.blocks * spec.products * windows.channels)] if plan.fetches else []
+    plan.emit(spec, *operands, scratch, pool.outputs[0] if pool else tail.result, *upcoming)
 
 
 def _packed(weights: Array, groups: int, columns: int) -> Array:

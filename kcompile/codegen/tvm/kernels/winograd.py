@@ -17,9 +17,9 @@ from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_max, i
 from kcompile.codegen.tvm.kernels.nest import nest
 from kcompile.codegen.tvm.kernels.pooling import Kind, finished, neutral
 from kcompile.codegen.tvm.kernels.pooling import combined as pooled
-from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, ahead, block, row_pieces
+from kcompile.codegen.tvm.kernels.tile import LINE, Block, Panel, Panels, Rows, Tile, ahead, block, row_pieces
 from kcompile.codegen.tvm.kernels.winograd_form import FORMS, Form, combined, recovered
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, split
+from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir.types import TensorType
@@ -34,13 +34,15 @@ class Winograd(Kernel, family="winograd"):
     """``y[n, i, j, f] = epilogue(bias[f] + sum over t, u, c of x[n, i + t - low, j + u - low, c] * w[t, u, c, f])``.
 
     With `pooled`, y holds the maximum or mean of each 2 x 2 results. Arguments: x ``[N, H, W, C]``, the transformed and
-    packed w, the bias ``[F]`` if `bias`, the epilogue's operands, the thread's `scratch`, y ``[N, H', W', F]``.
+    packed w, the bias ``[F]`` if `bias`, the epilogue's operands, the thread's `scratch`, y ``[N, H', W', F]``, and the
+    weights to fetch if it `fetches`.
 
     Attributes:
         step: results per side of a tile, 2 or 4.
         tile: rows and columns of the products' register tiles.
         rows: rows of tiles in a unit of work.
         parts: units among which the filters are shared; each transforms the inputs for itself.
+        fetches: whether steps of the products each fetch a cache line of later stages' weights.
     """
 
     windows: Windows
@@ -52,6 +54,7 @@ class Winograd(Kernel, family="winograd"):
     bias: bool
     epilogue: Chain
     pooled: Kind | None = None
+    fetches: bool = False
 
     def build(self, f: Function) -> None:
         WinogradFunction(f, self).write()
@@ -79,6 +82,16 @@ class Winograd(Kernel, family="winograd"):
         size = place_of(tiles, self.windows.channels) + place_of(tiles, self.tile[1])
         return TensorType("float32", (self.form.places * size,))
 
+    @property
+    def blocks(self) -> int:
+        """Units of an image, but for the parts."""
+        return -(-self.tiles[0] // self.rows)
+
+    @property
+    def products(self) -> int:
+        """Register tiles of the products of a block with all its filters."""
+        return -(-self.filters // self.tile[1]) * self.form.places * -(-self.rows * self.tiles[1] // self.tile[0])
+
 
 def place_of(tiles: int, width: int) -> int:
     """The distance between the places of the tiles."""
@@ -99,6 +112,8 @@ class WinogradFunction:
         self._plain = Epilogue(f, Chain((spec.epilogue.result,), spec.epilogue.result))
         self._declare_scratch(f)
         self._y = f.pointer("y", spec.epilogue.result.dtype)
+        self._upcoming = f.pointer("upcoming") if spec.fetches else None
+        self._block: Index = 0
         self._batch = f.extent(spec.windows.batch)
         self._height, self._width = (int(extent) for extent in spec.windows.spatial)
         self._channels = spec.windows.channels
@@ -130,6 +145,7 @@ class WinogradFunction:
         blocks = full + (rest > 0)
         with f.parallel(self._batch * (blocks * spec.parts)) as unit:
             n, number, part = f.unravel(unit, [self._batch, blocks, spec.parts])
+            self._block = f.name_index(n * blocks + number)
             first = f.name_index(number * spec.rows)
             if full:
                 with f.when(index(number) < full):
@@ -259,9 +275,20 @@ class WinogradFunction:
                 rows = Rows(self._inputs, begin, channels)
                 panels = self._panels.count * self._places
                 following = ahead(number, channels, channels * columns.columns, panels, weights)
-                tile.multiply(rows, Panel(self._w, weights, columns.columns, following), channels)
+                upcoming = self._fetched(panel, place, number)
+                tile.multiply(rows, Panel(self._w, weights, columns.columns, following, upcoming=upcoming), channels)
                 at = f.name_index(place * place_of(tiles, columns.columns) + start * columns.columns + sums)
                 tile.store(self._scratch, at, columns.columns, self._plain, lambda row, column: [row, column])
+
+    def _fetched(self, panel: Index, place: Index, number: Index) -> tuple[Pointer, Index] | None:
+        """The array, and the offset in it, from which a register tile's steps fetch what comes after this stage."""
+        if self._upcoming is None:
+            return None
+        spec, each = self._spec, -(-self._spec.rows * self._across // self._spec.tile[0])
+        tile = (self._block * self._panels.count + panel) * (self._places * each) + (place * each + number)
+        # Images after the first come to nothing new.
+        last = spec.blocks * spec.products - 1
+        return self._upcoming, self._f.name_index(index_min(tile, last) * (self._channels * LINE))
 
     def _sums(self, tiles: int) -> int:
         return self._places * place_of(tiles, self._channels)
