@@ -74,6 +74,8 @@ class OnnxSession(Session):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
+        # On x86 without VNNI, sums of products of uint8 and int8 would saturate.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         return self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
