@@ -154,6 +154,5 @@ def test_saving_a_quantised_model_is_refused(tmp_path: Path, rng: np.random.Gene
     path = write(tmp_path / "m.keras", "Dense", [None, 6], arrays, "int8", units=3, use_bias=False)
     model = load_model(path)
     assert error_of(ModelError, lambda: model.save(tmp_path / "again.keras")) == (
-        "layer `q` is quantised, which kcompile reads and compiles but does not save. "
-        "Save the model before `quantize`."
+        "layer `q` is quantised, which kcompile reads and compiles but does not save. Save the model before `quantize`."
     )
