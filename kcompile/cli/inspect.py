@@ -22,6 +22,7 @@ from kcompile.runtime.onnx import SIGNATURE_KEY
 @click.option("--ir", "show_ir", is_flag=True, help="Print a model's graph before and after the passes.")
 @click.option("--explain", "show_skips", is_flag=True, help="Say which rewrites of a model were not made, and why.")
 @click.option("--memory", "show_memory", is_flag=True, help="Draw the workspace of a C library over time.")
+@click.option("--picture", type=click.Path(path_type=Path), metavar="OUT.svg", help="File for --memory to draw to.")
 @options.shape
 @options.as_json
 def command(
@@ -29,6 +30,7 @@ def command(
     show_ir: bool,
     show_skips: bool,
     show_memory: bool,
+    picture: Path | None,
     shapes: tuple[tuple[str, tuple[int | None, ...]], ...],
     as_json: bool,
 ) -> None:
@@ -41,7 +43,7 @@ def command(
         if show_ir or show_skips or shapes:
             raise click.UsageError("--ir, --explain and --shape are for models: an artifact holds machine code.")
         if show_memory:
-            _show_memory(path)
+            _show_memory(path, picture)
         else:
             _show_artifact(path, as_json)
         return
@@ -101,13 +103,16 @@ def _show_model(model: Any, graph: Graph, as_json: bool) -> None:
     )
 
 
-def _show_memory(path: Path) -> None:
-    from kcompile.cli.memory import show
+def _show_memory(path: Path, picture: Path | None) -> None:
+    from kcompile.cli.memory import draw, show
 
     memory = open_bundle(path).manifest["memory"] if is_bundle(path) else {}
     if "stages" not in memory:
         raise ArtifactError(f"{path.name} is no bundle of a C library: its memory is planned when it is called.")
     show(memory)
+    if picture:
+        draw(memory, picture)
+        say(f"wrote {picture}")
 
 
 def _show_artifact(path: Path, as_json: bool) -> None:
@@ -154,7 +159,9 @@ def _show_bundle(bundle: Bundle) -> None:
                 ("weights", size(memory["weight_bytes"])),
                 ("code", size(memory["code_bytes"]) if "code_bytes" in memory else ""),
                 ("workspace", size(memory["workspace_bytes"]) if "workspace_bytes" in memory else ""),
+                ("stack", size(memory["stack_bytes"]) if memory.get("stack_bytes") is not None else ""),
                 ("calls", needs),
+                ("step", _step(manifest.get("program", {}))),
                 ("arena", size(arena) if isinstance(arena, int) else f"{arena} bytes" if arena else ""),
                 ("verified", "; ".join(seen)),
                 ("made by", versions),
@@ -163,9 +170,22 @@ def _show_bundle(bundle: Bundle) -> None:
         )
     )
     show_precision(manifest["notes"])
+    layers = manifest.get("program", {}).get("layers", [])
+    if layers:
+        say()
+        rows = [[r["layer"], r["op"], r["result"], _count(r["macs"])] for r in layers]
+        say(table(["layer", "ops", "result", "MACs"], rows, "<<<>"))
     say()
     rows = [[name, size(record["bytes"]), record["sha256"]] for name, record in manifest["members"].items()]
     say(table(["member", "size", "sha256"], rows, "<><"))
+
+
+def _step(program: Mapping[str, Any]) -> str:
+    """What is to be said of the step of a recurrent model."""
+    step = program.get("step")
+    if step:
+        return f"{step['steps']} make a run; workspace {size(step['workspace_bytes'])}"
+    return f"none: {program['no_step']}" if "no_step" in program else ""
 
 
 def _named(types: Mapping[str, object]) -> str:
