@@ -141,7 +141,8 @@ def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -
     if "+v" in machine.features:
         return None  # how much the vectors of RISC-V take depends on their length, which the machine decides
     functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
-    x86 = machine.architecture == "x86_64"
+    wide = machine.architecture == "x86_64"
+    x86 = wide or re.fullmatch(r"i[3-6]86", machine.architecture) is not None
     # A call of x86 pushes an address; a frame of vectors wider than the stack's alignment is moved to a multiple of it.
     beside = machine.pointer_bytes * x86 + max(4 * machine.lanes - 16, 0) + _OUTLINED * machine.compact
 
@@ -150,7 +151,7 @@ def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -
         deepest = max((depth(callee, {*above, name}) for callee in called), default=0)
         return frames.get(name, 0) + beside + deepest
 
-    return depth(start, ()) + _RED_ZONE * x86
+    return depth(start, ()) + _RED_ZONE * wide
 
 
 @contextmanager
