@@ -21,7 +21,7 @@ _HAS_BFLOAT16 = "bf16" in backend("tvm", precision="bf16").precisions
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and calibration data."""
     path = tmp_path_factory.mktemp("precision")
-    kcompile.Sequential(
+    model = kcompile.Sequential(
         [
             kcompile.Input((10, 10, 3), name="image"),
             layers.Conv2D(8, 3, padding="same", name="conv"),
@@ -33,8 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             layers.Dense(4, activation="softmax", name="probabilities"),
         ],
         name="small",
-    ).save(path / "small.keras")
+    )
     rng = np.random.default_rng(0)
+    for name in ("conv", "conv_2", "probabilities"):
+        kernel = model.get_layer(name).weights[0]
+        kernel.assign(rng.normal(size=kernel.shape) / np.sqrt(np.prod(kernel.shape[:-1])))
+    model.save(path / "small.keras")
     np.savez(path / "data.npz", image=rng.random((24, 10, 10, 3), np.float32), labels=rng.integers(0, 4, 24))
     return path
 
@@ -95,7 +99,7 @@ def test_another_model_than_the_quantised_one_is_found_out(
 ) -> None:
     model = kcompile.load_model(folder / "small.keras")
     kernel = model.get_layer("probabilities").weights[0]
-    kernel.assign(np.roll(kernel.numpy(), 1, axis=1) * 3)
+    kernel.assign(-9 * kernel.numpy())
     with pytest.raises(VerificationError, match="disagrees"):
         kcompile.verify(artifacts["onnx"], against=model)
 
