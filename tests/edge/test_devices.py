@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def proven(model: str, target: str, folder: Path) -> None:
 @pytest.mark.parametrize("target", SMALL)
 @pytest.mark.parametrize("model", ["cnn", "lstm", "transformer"])
 def test_small_code_and_half_weights_compute_it_too(model: str, target: str, tmp_path: Path):
-    options = {"optimize": "size", "weights_dtype": "f16"}
+    options: dict[str, Any] = {"optimize": "size", "weights_dtype": "f16"}
     bundle = kcompile.compile(build(model), f"tvm:{target}", tmp_path / "model.kcb", **options)
     proven(model, target, unpacked(bundle.path, tmp_path / "unpacked"))
 
