@@ -27,7 +27,6 @@ from kcompile.runtime.signing import check_private_key
 if TYPE_CHECKING:
     from kcompile.codegen.backends import Backend, Program
     from kcompile.codegen.parity import Report, Samples
-    from kcompile.frontend.layer import Layer
     from kcompile.frontend.model import Model
     from kcompile.ir.passes.precision import PrecisionReport
 

@@ -450,6 +450,13 @@ class Layer(ABC):
         """`non_trainable_weights`."""
         return self.non_trainable_weights
 
+    @property
+    def losses(self) -> list[Array]:
+        """What the regularizers of the weights cost now."""
+        from kcompile.frontend.training.step import penalties
+
+        return penalties(self)
+
     def _weights_by_training(self, trains: bool) -> list[Weight]:
         from kcompile.frontend.keras_file.layout import owned_weights
 

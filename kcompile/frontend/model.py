@@ -373,11 +373,22 @@ class Model(Trainer, Layer):
 
     # -- printing and saving ----------------------------------------------------------------------------------------
 
-    def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Print a table of the layers: names, output shapes, numbers of parameters and, for a graph, connections."""
+    def summary(
+        self,
+        line_length: int | None = None,
+        print_fn: Callable[[str], Any] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+    ) -> None:
+        """Print a table of the layers: names, output shapes, numbers of parameters and, for a graph, connections.
+
+        Args:
+            expand_nested: list the layers of models inside too.
+            show_trainable: say of each layer with weights whether training changes them.
+        """
         from kcompile.frontend.summary import summary_text
 
-        (print_fn or print)(summary_text(self, line_length))
+        (print_fn or print)(summary_text(self, line_length, expand_nested, show_trainable))
 
     def to_json(self, **options: Any) -> str:
         """The config as JSON text; `options` are those of `json.dumps`."""

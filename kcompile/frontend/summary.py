@@ -2,8 +2,8 @@
 
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -35,7 +35,13 @@ _GRAPH = (
 )
 
 
-def summary_text(model: Model, line_length: int | None = None) -> str:
+# What the column of trainable layers adds to a line.
+_TRAINABLE = 11
+
+
+def summary_text(
+    model: Model, line_length: int | None = None, expand_nested: bool = False, show_trainable: bool = False
+) -> str:
     """The whole summary; `line_length` is at most the terminal's width by default.
 
     Raises:
@@ -43,11 +49,13 @@ def summary_text(model: Model, line_length: int | None = None) -> str:
     """
     stacked = not isinstance(model, Functional) or _is_stack(model)
     default, columns = _STACK if stacked else _GRAPH
+    if show_trainable:
+        default, columns = _with_trainable(default, columns)
     line = line_length or min(default, shutil.get_terminal_size().columns - 4)
     widths = _widths(columns, line)
     if min(widths) < 1:
         raise ModelError(f"a summary needs a line of at least 40 characters. Received: line_length={line}.")
-    rows = [_row(layer, model, stacked) for layer in model.layers]
+    rows = list(_rows(model, stacked, expand_nested, show_trainable))
     trainable, frozen = model.trainable_weights, model.non_trainable_weights
     return "\n".join(
         [
@@ -58,6 +66,26 @@ def summary_text(model: Model, line_length: int | None = None) -> str:
             _total("Non-trainable params", frozen),
         ]
     )
+
+
+def _with_trainable(line: int, columns: Sequence[_Column]) -> tuple[int, tuple[_Column, ...]]:
+    """The table with one more narrow column."""
+    wider = line + _TRAINABLE
+    narrowed = (replace(column, end=column.end * line / wider) for column in columns)
+    return wider, (*narrowed, _Column("Trainable", 1.0))
+
+
+def _rows(model: Model, stacked: bool, expand: bool, show_trainable: bool, depth: int = 0) -> Iterator[list[str]]:
+    for layer in model.layers:
+        row = _row(layer, model, stacked)
+        row[0] = f"{'    ' * depth}└ {row[0]}" if depth else row[0]
+        yield [*row, _trains(layer)] if show_trainable else row
+        if expand and isinstance(layer, Model):
+            yield from _rows(layer, stacked, expand, show_trainable, depth + 1)
+
+
+def _trains(layer: Layer) -> str:
+    return "-" if not layer.weights else "Y" if layer.trainable else "N"
 
 
 def _widths(columns: Sequence[_Column], line: int) -> list[int]:

@@ -214,3 +214,16 @@ def test_a_model_that_has_seen_no_data_says_what_to_do() -> None:
     made.compile("sgd", "mse")
     made.fit(X, X[:, :2], verbose=0)
     assert made.input_shape == (None, 3)
+
+
+def test_summaries_look_into_models_inside_and_say_what_trains() -> None:
+    inner = Sequential([Input((3,)), layers.Dense(2, name="deep")], name="inner")
+    inner.trainable = False
+    model = Sequential([Input((3,)), inner, layers.Dense(1, name="last", kernel_regularizer="l2"), layers.ReLU()])
+    lines: list[str] = []
+    model.summary(line_length=99, print_fn=lines.append, expand_nested=True, show_trainable=True)
+    rows = [line.split("│")[1:-1] for line in lines[0].splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert [row[0].split(" (")[0] for row in cells][:3] == ["inner", "└ deep", "last"]
+    assert [row[3] for row in cells] == ["N", "N", "Y", "-"]
+    assert np.isclose(float(model.losses[0]), 0.01 * (model.get_layer("last").kernel.numpy() ** 2).sum())

@@ -11,6 +11,7 @@ from kcompile.frontend.layer import Layer, Weight
 from kcompile.frontend.tensor import writing
 from kcompile.frontend.tracing import Trace, flatten
 from kcompile.frontend.training import constraints, regularizers
+from kcompile.frontend.training.eager import compute
 from kcompile.frontend.training.effects import Effects
 from kcompile.frontend.training.objectives import Objectives, Target
 from kcompile.frontend.training.optimizers import Optimizer
@@ -20,7 +21,7 @@ from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.passes.grad import backward
 from kcompile.ir.passes.pipeline import training
-from kcompile.ir.types import TensorType
+from kcompile.ir.types import Array, TensorType
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
@@ -139,6 +140,12 @@ def owners(model: Layer) -> list[tuple[Layer, Weight]]:
             found.setdefault(weight, layer)
         stack.extend(reversed(list(layer.sublayers.values())))
     return [(layer, weight) for weight, layer in found.items()]
+
+
+def penalties(model: Layer) -> list[Array]:
+    """What the regularizers of the weights of a layer, and of those inside, cost now."""
+    found = [(w, regularizers.get(w.regularizer or _option(layer, w, "regularizer"))) for layer, w in owners(model)]
+    return [compute(penalty, weight.value) for weight, penalty in found if penalty is not None]
 
 
 def _option(layer: Layer, weight: Weight, kind: str) -> Any:

@@ -108,6 +108,11 @@ class Trainer:
         return self._compiled.arguments if self._compiled else {}
 
     @property
+    def loss(self) -> Any:
+        """The argument `loss` of `compile`; None where it was not called."""
+        return self.compile_arguments.get("loss")
+
+    @property
     def optimizer(self) -> Optimizer:
         """The optimizer.
 
