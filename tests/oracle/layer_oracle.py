@@ -70,11 +70,12 @@ def check(
     configs: bool = True,
     seed: int = 0,
     refused: Mapping[str, str] | None = None,
+    targets: Sequence[str] = tuple(TARGETS),
 ) -> Functional:
     """Build the case with both, and compare weights' shapes, configs, masks and outputs, through files and artifacts.
 
     `shapes` are those of the symbolic inputs without the batch axis; by default those of the arrays. `refused` says
-    which targets refuse the model, and with what words.
+    which of `targets` refuse the model, and with what words.
     """
     rng = np.random.default_rng(seed)
     shapes = shapes or [array.shape[1:] for array in inputs]
@@ -107,7 +108,7 @@ def check(
         by_name = {layer.name: layer for layer in own}
         for layer in known:
             assert_same_config(layer, by_name[layer.name])
-    check_files(theirs, *inputs, rtol=rtol, atol=atol, refused=refused)
+    check_files(theirs, *inputs, rtol=rtol, atol=atol, refused=refused, targets=targets)
     return ours
 
 
@@ -118,10 +119,11 @@ def check_files(
     atol: float = 5e-6,
     formats: Sequence[str] = FORMATS,
     refused: Mapping[str, str] | None = None,
+    targets: Sequence[str] = tuple(TARGETS),
 ) -> None:
     """Save the model as Keras does, and compare what reading and compiling its files gives with what Keras gives.
 
-    `refused` says which targets refuse the model, and with what words.
+    `refused` says which of `targets` refuse the model, and with what words.
     """
     rows = len(inputs[0])
     expected = {rows: outputs_of(theirs, inputs), 1: outputs_of(theirs, [x[:1] for x in inputs])}
@@ -130,17 +132,19 @@ def check_files(
             theirs.save(Path(folder) / f"m{suffix}")
             model = kcompile.load_model(Path(folder) / f"m{suffix}")
             assert_close(reference_of(model, inputs), expected[rows], rtol, atol, suffix)
-        for target, session in compiled(Path(folder), formats, refused or {}):
+        for target, session in compiled(Path(folder), formats, targets, refused or {}):
             for count, outputs in expected.items():
                 feed = {name: x[:count] for name, x in zip(session.inputs, inputs, strict=True)}
                 results = list(session.run(feed).values())
                 assert_close(results, outputs, 10 * rtol, 4 * atol, f"{target} for a batch of {count}")
 
 
-def compiled(folder: Path, formats: Sequence[str], refused: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def compiled(
+    folder: Path, formats: Sequence[str], targets: Sequence[str], refused: Mapping[str, str]
+) -> Iterator[tuple[str, Any]]:
     """A session per target, made from the files in `folder` by turns."""
-    for number, (target, suffix) in enumerate(TARGETS.items()):
-        source, artifact = folder / f"m{formats[number % len(formats)]}", folder / f"m{suffix}"
+    for number, target in enumerate(targets):
+        source, artifact = folder / f"m{formats[number % len(formats)]}", folder / f"m{TARGETS[target]}"
         refusal = refusal_of(source, target, artifact)
         assert bool(refusal) == (target in refused), refusal or f"{target} takes the model"
         assert refused.get(target, "") in refusal
