@@ -35,6 +35,7 @@ COMMANDS = {
     "inspect": "Show what a model or an artifact holds.",
     "run": "Run an artifact on arrays in a file.",
     "bench": "Time an artifact.",
+    "profile": "Show which layers an artifact's time goes to.",
     "verify": "Compare an artifact with the reference.",
     "plot": "Draw a model's layers as a picture.",
     "layers": "List the layers and what each target can express.",

@@ -203,7 +203,14 @@ def _native_backend(target: str, machine: "Machine", fast_math: bool = False) ->
             {"weight_bytes": len(weights), "arena_bytes": _arena_text(compiled.arena.slots)},
             {"apache-tvm": version("apache-tvm")},
             lambda threads: NativeSession(signature, program, threads, signature.name),
-            {"symbols": list(program.symbols), "work": program.work},
+            {
+                "symbols": list(program.symbols),
+                "work": program.work,
+                "stages": [
+                    {"function": c.function, "family": c.family, "layer": c.source, "macs": c.macs, "bytes": c.bytes}
+                    for c in compiled.calls
+                ],
+            },
         )
 
     bfloat16 = ("bf16",) if "+avx512bf16" in machine.features else ()

@@ -1,5 +1,6 @@
 """Every command on a small model: what it prints, what it writes, how it exits."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -256,6 +257,45 @@ def test_bench_times_calls(kc: Callable[..., Result], artifact: str) -> None:
 def test_bench_prints_percentiles_for_people(kc: Callable[..., Result]) -> None:
     out = kc("bench", "net.onnx", "--seconds", "0.01", "--shape", "signal=?,50,?").out
     assert re.search(r"^latency +p50 \S+ \S+, p90 \S+ \S+, p99 \S+ \S+, mean \S+ \S+ of \d+ calls$", out, re.MULTILINE)
+
+
+# ---- profile
+
+
+@pytest.mark.parametrize(("artifact", "macs"), [("net.onnx", 0), ("net.kcb", 4 * (48 * 3 * 2 * 4) + 4 * 4 * 3)])
+def test_profile_counts_what_layers_compute(kc: Callable[..., Result], artifact: str, macs: int) -> None:
+    arguments = ("--batch", "4", "--shape", "signal=?,50,?", "--seconds", "0.05", "--json")
+    record = kc("profile", artifact, *arguments).json()
+    assert record["extents"] == {"N": 4, "T": 50}
+    assert {"classes", "mean"} <= {layer["layer"] for layer in record["layers"]}
+    assert sum(layer["share"] for layer in record["layers"]) == pytest.approx(1)
+    assert record["seconds"] > 0
+    assert record["total"]["macs"] == macs or record["engine"] == "onnxruntime"
+
+
+def test_profile_prints_a_table_and_writes_a_trace_and_a_picture(kc: Callable[..., Result], tmp_path: Path) -> None:
+    trace, picture = tmp_path / "t.json", tmp_path / "p.svg"
+    out = kc("profile", "net.kcb", "--seconds", "0.02", "--trace", trace, "--picture", picture).out
+    assert re.match(r"layer +kernels +time +share +GFLOP/s +of peak +bytes +GB/s\n", out)
+    assert re.search(r"^classes +matrix, softmax +\S+ \S+ +\S+% ", out, re.MULTILINE), out
+    assert re.search(r"^peak +[\d.]+ GFLOP/s of float32 on one core, measured$", out, re.MULTILINE)
+    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
+    layers_, kernels = ([event for event in events if event["cat"] == kind] for kind in ("layer", "kernel"))
+    assert kernels[0]["ts"] == 0
+    for before, after in itertools.pairwise(kernels):
+        assert after["ts"] == pytest.approx(before["ts"] + before["dur"])
+    assert sum(e["dur"] for e in layers_) == pytest.approx(sum(e["dur"] for e in kernels))
+    assert [e["name"] for e in layers_][-1] == "classes"
+    assert "<!-- classes -->" in picture.read_text()
+
+
+def test_profile_is_of_compiled_code(kc: Callable[..., Result]) -> None:
+    result = kc("profile", "net.keras")
+    assert result.code == 1
+    assert result.err == (
+        "error: a profile is of compiled code. Received: the Keras file net.keras. "
+        "Compile it, for example with --target tvm.\n"
+    )
 
 
 # ---- verify

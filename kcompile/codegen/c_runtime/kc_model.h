@@ -26,6 +26,15 @@ int64_t kc_arena_bytes(const int64_t *symbols, int32_t threads);
 int kc_run(const void *const *inputs, void *const *outputs, const void *weights, void *arena, const int64_t *symbols,
            kc_pool *pool);
 
+/* Compute the outputs as kc_run does on one thread, stage by stage and then once more at once. Writes nanoseconds to
+   `times`: of each of the `stages` stages, of running no stage, and of all stages at once. */
+int kc_profile(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
+               const int64_t *symbols, int32_t stages, int64_t *times);
+
+/* Run `rounds` rounds of multiply-adds in registers, as fast as one core of the machine can: x[0] is the factor and
+   x[1] the summand; x takes a vector of results. Writes the floating-point operations of a round. Returns 0. */
+int32_t kc_peak(float *x, int32_t rounds, int64_t *operations);
+
 /* Bytes of memory that a pool of `threads` threads needs. */
 size_t kc_pool_bytes(int32_t threads);
 

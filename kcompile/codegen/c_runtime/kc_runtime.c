@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #ifdef __linux__
 #include <linux/futex.h>
@@ -16,9 +17,10 @@
 #include <unistd.h>
 #endif
 
-/* Generated: the whole model, as thread `thread` of `threads`; `worker` goes to kc_barrier. */
+/* Generated: the stages from number `first` on and before `last`, as thread `thread` of `threads`; `worker` goes to
+   kc_barrier. */
 int32_t kc_main(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
-                const int64_t *symbols, void *worker, int32_t thread, int32_t threads);
+                const int64_t *symbols, void *worker, int32_t thread, int32_t threads, int32_t first, int32_t last);
 
 /* Generated: what kc_arena_bytes returns. */
 int32_t kc_measure(const int64_t *symbols, int32_t threads, int64_t *bytes);
@@ -154,7 +156,7 @@ static void take_part(kc_worker *worker)
     kc_pool *pool = worker->pool;
     __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
     (void)kc_main(pool->inputs, pool->outputs, pool->weights, pool->arena, pool->symbols, worker, worker->index,
-                  pool->threads);
+                  pool->threads, 0, INT32_MAX);
     (void)kc_barrier(worker);
 }
 
@@ -185,7 +187,7 @@ int kc_run(const void *const *inputs, void *const *outputs, const void *weights,
         return -1;
     }
     if (pool == NULL || pool->threads == 1) {
-        return (int)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1);
+        return (int)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1, 0, INT32_MAX);
     }
     (void)pthread_mutex_lock(&pool->lock);
     pool->inputs = inputs;
@@ -196,6 +198,28 @@ int kc_run(const void *const *inputs, void *const *outputs, const void *weights,
     advance(pool, &pool->job.value);
     take_part(&pool->workers[0]);
     (void)pthread_mutex_unlock(&pool->lock);
+    return 0;
+}
+
+static int64_t nanoseconds_now(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int kc_profile(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
+               const int64_t *symbols, int32_t stages, int64_t *times)
+{
+    if (kc_arena_bytes(symbols, 1) < 0) {
+        return -1;
+    }
+    for (int32_t i = 0; i <= stages + 1; i++) {
+        int32_t whole = i == stages + 1;
+        int64_t begin = nanoseconds_now();
+        (void)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1, whole ? 0 : i, whole ? INT32_MAX : i + 1);
+        times[i] = nanoseconds_now() - begin;
+    }
     return 0;
 }
 

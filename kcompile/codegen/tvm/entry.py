@@ -1,7 +1,8 @@
-"""The two C functions that the runtime calls: the arena's size, and all stages in order.
+"""The C functions that the runtime calls: the arena's size, the stages in order, and what a profile compares with.
 
 ``int32_t kc_measure(const int64_t *symbols, int32_t threads, int64_t *bytes)``
-``int32_t kc_main(inputs, outputs, weights, arena, symbols, worker, thread, threads)``
+``int32_t kc_main(inputs, outputs, weights, arena, symbols, worker, thread, threads, first, last)``
+``int32_t kc_peak(float *x, int32_t rounds, int64_t *operations)``
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from kcompile.ir.types import TensorType
 
 _LARGEST = 2**31 - 1
 _UNBOUNDED = 1 << 62
+# Sums that a core adds to in turn: two units of a latency of up to six cycles; they fit in 16 registers.
+_CHAINS = 12
 _VOID = tvm.ir.PointerType(prim_type("uint8", 1))
 
 
@@ -123,7 +126,7 @@ def main(
     inputs: int,
     outputs: int,
 ) -> Any:
-    """``kc_main``: every call, and a barrier after each but the last."""
+    """``kc_main``: the calls from number `first` on and before `last`, with a barrier between any two."""
     f = _Entry("kc_main", machine, symbols)
     symbols_array = f.parameters.pop()
     address = f"int{8 * machine.pointer_bytes}"
@@ -132,7 +135,7 @@ def main(
     f.parameters.append(symbols_array)
     worker = tirx.Var("worker", tvm.ir.PointerType(prim_type("uint8", 1)))
     f.parameters.append(worker)
-    thread, threads = f.number("thread"), f.number("threads")
+    thread, threads, first, last = (f.number(name) for name in ("thread", "threads", "first", "last"))
     f.values[THREADS] = f.let(threads.cast("int64"))
     external = {("input", i): f.load(arrays["input"], i, address) for i in range(inputs)}
     external |= {("output", i): f.load(arrays["output"], i, address) for i in range(outputs)}
@@ -151,11 +154,39 @@ def main(
         return tirx.address_of(tirx.BufferLoad(blocks[location.kind], [f.let(offset).node]))
 
     for i, call in enumerate(calls):
-        if i:
-            f.emit(tirx.Evaluate(tirx.call_extern("int32", "kc_barrier", worker)))
-        arguments = [*map(pointer, call.arguments), *(narrow[name].node for name in call.symbols)]
-        arguments += [thread.node, threads.node]
-        f.call(call.name, arguments)
+        with f.when((first <= i) & (last > i)):
+            if i:
+                f.emit(tirx.Evaluate(tirx.call_extern("int32", "kc_barrier", worker)))
+            arguments = [*map(pointer, call.arguments), *(narrow[name].node for name in call.symbols)]
+            arguments += [thread.node, threads.node]
+            f.call(call.name, arguments)
+    return f.finish()
+
+
+def peak(machine: Machine) -> Any:
+    """``kc_peak``: rounds of multiply-adds in registers, enough of them to hide each other's latency.
+
+    `x` holds a factor and a summand, and takes a vector of results; `operations` becomes a round's number of
+    floating-point operations.
+    """
+    f = _Entry("kc_peak", machine, None)
+    x = f.array("x", "float32")
+    rounds = f.number("rounds")
+    factor, summand = (f.load(x, i, "float32").broadcast(machine.lanes) for i in range(2))
+    sums = f.accumulators(_CHAINS, machine.lanes)
+    for i in range(_CHAINS):
+        sums[i] = summand * float(i)
+    with f.loop(rounds):
+        for i in range(_CHAINS):
+            sums[i] = sums[i] * factor + summand
+    total = sums[0]
+    for i in range(1, _CHAINS):
+        total = f.let(total + sums[i])
+    start = tirx.const(0, "int32")
+    place = start if machine.lanes == 1 else tirx.Ramp(start, tirx.const(1, "int32"), machine.lanes)
+    f.emit(tirx.BufferStore(x, total.node, [place]))
+    operations = f.array("operations", "int64")
+    f.emit(tirx.BufferStore(operations, tirx.const(2 * _CHAINS * machine.lanes, "int64"), [start]))
     return f.finish()
 
 

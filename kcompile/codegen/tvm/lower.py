@@ -18,12 +18,22 @@ from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Node, Value, substitute
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.layout import to_channels_last
 from kcompile.ir.types import Array, TensorType
 
-EXPORTS = ("kc_arena_bytes", "kc_run", "kc_pool_bytes", "kc_pool_create", "kc_pool_destroy", "kc_python")
+EXPORTS = (
+    "kc_arena_bytes",
+    "kc_run",
+    "kc_profile",
+    "kc_peak",
+    "kc_pool_bytes",
+    "kc_pool_create",
+    "kc_pool_destroy",
+    "kc_python",
+)
 
 ALIGNMENT = 64
 # The most bytes between weights in use and those that are fetched: both must find room in the last-level cache.
@@ -34,11 +44,16 @@ _RESIDENT = 32 << 20
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One stage, as a profile names it: the function and the Keras layer that it computes."""
+    """One stage, as a profile names it: the function and the Keras layer that it computes.
+
+    `macs` are the multiply-accumulates of the stage's node, and `bytes` those of the arrays that it works on.
+    """
 
     function: str
     family: str
     source: str
+    macs: Dim
+    bytes: Dim
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ def compile_graph(graph: Graph, machine: Machine, fast_math: bool = False) -> Co
     objects = dict(lowered.functions)
     objects["kc_measure"] = entry.arena_bytes(machine, symbols, arena, lowered.types)
     objects["kc_main"] = entry.main(machine, symbols, arena, lowered.calls, len(graph.inputs), len(graph.outputs))
+    objects["kc_peak"] = entry.peak(machine)
     code = compile_object(objects, machine)
     return Compiled(link_library([code], EXPORTS, machine), lowered.weights, symbols, arena, lowered.table)
 
@@ -133,7 +149,8 @@ def lower(
         for stage, locations in zip(plan.stages, memory.locations(plan.stages), strict=True)
     )
     table = tuple(
-        KernelCall(call.name, stage.kernel.family, stage.source) for call, stage in zip(calls, plan.stages, strict=True)
+        KernelCall(call.name, stage.kernel.family, stage.source, stage.macs, stage.bytes())
+        for call, stage in zip(calls, plan.stages, strict=True)
     )
     return Lowered(functions.made, calls, table, blob.blob(), memory.arena, memory.lives, tuple(memory.types))
 

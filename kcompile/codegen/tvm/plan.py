@@ -13,13 +13,17 @@ instead of the node's; for a rule that does not ask, a kernel of their own runs 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
+
+import numpy as np
 
 from kcompile.codegen.lowering import LoweringTable
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Kernel
 from kcompile.codegen.tvm.vector import Chain
+from kcompile.ir import dims
+from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.ops import TEXT, TRAINING, Scan
 from kcompile.ir.types import Array, TensorType
@@ -47,11 +51,22 @@ Argument: TypeAlias = Value | Temporary | Array | Upcoming
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One call of a kernel. `source` is the path of the Keras layer that it comes from."""
+    """One call of a kernel. `source` is the path of the Keras layer that it comes from.
+
+    `macs` are the multiply-accumulates of the node, which stand at the last of its stages.
+    """
 
     kernel: Kernel
     arguments: tuple[Argument, ...]
     source: str
+    macs: Dim = 0
+
+    def bytes(self) -> Dim:
+        """Of the arrays that it reads or writes, each counted once and whole."""
+        arrays = {id(a): a for a in self.arguments if not isinstance(a, Upcoming)}.values()
+        return dims.add(
+            *(a.nbytes if isinstance(a, np.ndarray) else dims.mul(a.type.itemsize, a.type.size) for a in arrays)
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +116,11 @@ class Plan:
     def lower(self, nodes: Sequence[Node]) -> None:
         """Append the stages of `nodes`, each by the rule of its op."""
         for node in nodes:
-            self.source = node.source
+            self.source, before = node.source, len(self.stages)
             TVM[node.op](self, node)
+            if len(self.stages) > before:
+                macs = node.op.macs(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs))
+                self.stages[-1] = replace(self.stages[-1], macs=macs)
 
 
 Rule: TypeAlias = Callable[[Plan, Node], None]
