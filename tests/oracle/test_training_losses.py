@@ -128,12 +128,22 @@ def test_circle(reduction: str, remove_diagonal: bool, rng: np.random.Generator)
     np.testing.assert_allclose(losses.Circle(**arguments)(labels, embeddings), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("steps", "labels"), [(12, 4), (4, 4), (3, 5), (6, 1)])
+def test_ctc(reduction: str, steps: int, labels: int, rng: np.random.Generator) -> None:
+    logits = 3 * rng.standard_normal((6, steps, CLASSES)).astype(np.float32)
+    # Few classes, so that labels repeat; zeros end them.
+    y_true = rng.integers(1, 3, (6, labels)) * (np.arange(labels) < rng.integers(0, labels + 1, (6, 1)))
+    expected = np.asarray(keras.losses.CTC(reduction=reduction)(y_true, logits))
+    np.testing.assert_allclose(losses.CTC(reduction=reduction)(y_true, logits), expected, rtol=2e-5, atol=1e-5)
+
+
 def _theirs(name: str) -> Any:
     # The registry of Keras 3.15 leaves this one out.
     return getattr(keras.losses, name) if "generalized" in name else keras.losses.get(name)
 
 
-@pytest.mark.parametrize("name", sorted(losses.FUNCTIONS.keys() - {"circle"}))
+@pytest.mark.parametrize("name", sorted(losses.FUNCTIONS.keys() - {"circle", "ctc"}))
 def test_functions_have_the_names_of_keras(name: str, rng: np.random.Generator) -> None:
     kind = "sparse" if name.startswith(("sparse", "categorical_generalized")) else "one_hot"
     y_true, y_pred = pair(kind, rng, (6,))

@@ -5,9 +5,11 @@ from typing import Any
 
 from kcompile.errors import ModelError
 from kcompile.frontend import registry
+from kcompile.frontend.training.losses.alignment import ctc
 from kcompile.frontend.training.losses.base import Loss
 from kcompile.frontend.training.losses.classes import (
     CLASSES,
+    CTC,
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
     CategoricalCrossentropy,
@@ -65,6 +67,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     categorical_hinge,
     circle,
     cosine_similarity,
+    ctc,
     dice,
     hinge,
     huber,
@@ -151,6 +154,7 @@ def serialize(loss: Loss) -> Any:
 
 
 __all__ = [
+    "CTC",
     "FUNCTIONS",
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
@@ -184,6 +188,7 @@ __all__ = [
     "categorical_hinge",
     "circle",
     "cosine_similarity",
+    "ctc",
     "dice",
     "get",
     "hinge",

@@ -6,7 +6,7 @@ from typing import Any
 
 from kcompile.errors import ModelError
 from kcompile.frontend.training.formulas import as_formula
-from kcompile.frontend.training.losses import functions
+from kcompile.frontend.training.losses import alignment, functions
 from kcompile.frontend.training.losses.base import Loss
 from kcompile.frontend.training.losses.functions import Masked, same_rank
 from kcompile.frontend.training.naming import object_name
@@ -239,7 +239,15 @@ class CategoricalGeneralizedCrossEntropy(_Function):
             raise ModelError(f"`q` of a loss must be between 0 and 1. Received: q={self.q}.")
 
 
+@dataclass(eq=False)
+class CTC(_Function):
+    """Connectionist temporal classification of logits; label 0 is the blank and ends the labels."""
+
+    function = staticmethod(alignment.ctc)
+
+
 CLASSES: tuple[type[Loss], ...] = (
+    CTC,
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
     CategoricalCrossentropy,
