@@ -15,8 +15,8 @@ from kcompile.ir.types import type_of
 from tests.ir.test_plan import check
 from tests.strategies import OpCase, op_cases
 
-CUT = {name: cls for name, cls in OPS.items() if cls in parts.PARTS or issubclass(cls, Elementwise)}
-CUT |= {"dense": ops.Dense, "matmul": ops.MatMul}
+_KINDS = (Elementwise, ops.Dense, ops.MatMul)
+CUT = {name: cls for name, cls in OPS.items() if cls in parts.PARTS or issubclass(cls, _KINDS)}
 
 
 @pytest.fixture
