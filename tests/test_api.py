@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -186,7 +185,7 @@ def test_shapes_that_do_not_fit_are_refused(model: kcompile.Model, tmp_path: Pat
         ("tvm:", {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: \'tvm:\'.'),
         (None, {}, '`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: None.'),
         ("onnx", {"opste": 3}, "target 'onnx' takes `opset`. Received: `opste`."),
-        ("tvm", {"opset": 3}, "target 'tvm' takes no options. Received: `opset`."),
+        ("tvm", {"opset": 3}, "target 'tvm' takes `fast_math`. Received: `opset`."),
     ],
 )
 def test_an_unknown_target_or_option_is_refused(
@@ -438,19 +437,8 @@ def test_every_public_name_is_there() -> None:
         kcompile.kompile  # noqa: B018  # pyright: ignore
 
 
-def test_the_package_imports_fast() -> None:
-    """Beside numpy, `import kcompile` costs a few milliseconds."""
-    code = "import time, numpy; t = time.perf_counter(); import kcompile; print(time.perf_counter() - t)"
-    fastest = min(float(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT)) for _ in range(3))
-    assert fastest < 0.05
-
-
-def test_a_bundle_loads_in_milliseconds(model: kcompile.Model, tmp_path: Path) -> None:
-    artifact = kcompile.compile(model, "tvm", tmp_path / "cnn.kcb")
-    kcompile.load(artifact)
-    times: list[float] = []
-    for _ in range(10):
-        begin = time.perf_counter()
-        kcompile.load(artifact)
-        times.append(time.perf_counter() - begin)
-    assert min(times) < 0.01
+def test_importing_the_package_loads_nothing_that_is_slow_to_load() -> None:
+    """Each name is loaded with what it needs when it is first used: `import kcompile` takes a few milliseconds."""
+    code = "import sys, numpy; before = set(sys.modules); import kcompile; print(*set(sys.modules) - before)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"kcompile"}

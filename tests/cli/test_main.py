@@ -107,11 +107,12 @@ def test_a_users_mistake_shows_no_traceback_unless_asked_for(tmp_path: Path) -> 
 def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:
     path = tmp_path / "m.h5"
     path.write_text("no model")
-    assert "\x1b[" not in kc(str(path)).stderr
+    colour = re.compile(r"\x1b\[[0-9;]*m")
+    assert not colour.search(kc(str(path)).stderr)
     assert "\x1b[31m" in on_terminal(str(path), TERM="xterm")
-    assert "\x1b[" not in on_terminal(str(path), TERM="xterm", NO_COLOR="1")
+    assert not colour.search(on_terminal(str(path), TERM="xterm", NO_COLOR="1"))
     assert "\x1b[1m" in on_terminal("inspect", MODEL, TERM="xterm")
-    assert "\x1b[" not in on_terminal("inspect", MODEL, TERM="xterm", NO_COLOR="1")
+    assert not colour.search(on_terminal("inspect", MODEL, TERM="xterm", NO_COLOR="1"))
 
 
 @pytest.mark.parametrize("arguments", [["inspect", MODEL, "--json"], ["layers", "--json"]], ids=" ".join)

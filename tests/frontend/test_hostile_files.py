@@ -107,12 +107,12 @@ def attempt(folder: Path, content: bytes, suffix: str) -> Model | ModelError:
     """The model in a file of this content, or the refusal; anything else fails the test."""
     path = folder / f"hostile{suffix}"
     path.write_bytes(content)
-    before = time.monotonic()
+    before = time.process_time()
     try:
         result: Model | ModelError = load_model(path)
     except ModelError as error:
         result = error
-    assert time.monotonic() - before < PATIENCE
+    assert time.process_time() - before < PATIENCE
     assert [entry.name for entry in folder.iterdir()] == [path.name]
     return result
 
