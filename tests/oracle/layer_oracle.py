@@ -71,6 +71,7 @@ def check(
     seed: int = 0,
     refused: Mapping[str, str] | None = None,
     targets: Sequence[str] = tuple(TARGETS),
+    formats: Sequence[str] = FORMATS,
 ) -> Functional:
     """Build the case with both, and compare weights' shapes, configs, masks and outputs, through files and artifacts.
 
@@ -108,7 +109,7 @@ def check(
         by_name = {layer.name: layer for layer in own}
         for layer in known:
             assert_same_config(layer, by_name[layer.name])
-    check_files(theirs, *inputs, rtol=rtol, atol=atol, refused=refused, targets=targets)
+    check_files(theirs, *inputs, rtol=rtol, atol=atol, refused=refused, targets=targets, formats=formats)
     return ours
 
 

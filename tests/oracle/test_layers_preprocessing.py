@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.oracle.layer_oracle import check
+from tests.oracle.layer_oracle import FORMATS, check
 
 pytestmark = pytest.mark.oracle
 
@@ -73,7 +73,9 @@ RANDOM: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("name", list(RANDOM))
 def test_random_layers_do_nothing_at_inference(name: str) -> None:
-    check(lambda L, x: getattr(L, name)(*RANDOM[name])(x), images(2, 9, 10, 3), configs=False)
+    # Keras itself cannot save this one as .h5.
+    formats = [".keras"] if name == "RandomSharpness" else FORMATS
+    check(lambda L, x: getattr(L, name)(*RANDOM[name])(x), images(2, 9, 10, 3), configs=False, formats=formats)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
