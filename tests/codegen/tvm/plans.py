@@ -45,7 +45,7 @@ class Planned:
         memory: dict[object, Array] = {value: inputs[value.name] for value in graph.inputs}
         plan = self._plans[graph]
 
-        def home(argument: Argument) -> Value | Temporary | None:
+        def home(argument: Argument) -> object:
             while isinstance(argument, Value) and argument in plan.aliases:
                 argument = plan.aliases[argument]
             return None if isinstance(argument, np.ndarray) else argument
