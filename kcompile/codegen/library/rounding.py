@@ -5,7 +5,7 @@ import numpy as np
 from kcompile.errors import TargetError
 from kcompile.ir.graph import Graph, Node, Value, substitute
 from kcompile.ir.op import Tensor
-from kcompile.ir.ops import Cast, Constant, Gather
+from kcompile.ir.ops import Constant
 
 
 def rounded(graph: Graph) -> Graph:
@@ -15,7 +15,6 @@ def rounded(graph: Graph) -> Graph:
         TargetError: a weight is too large for float16; all are named.
     """
     replacements: dict[Value, Value] = {}
-    tables: dict[Value, Value] = {}
     too_large: list[str] = []
     for node in graph.nodes:
         array = node.outputs[0].constant
@@ -27,13 +26,7 @@ def rounded(graph: Graph) -> Graph:
             too_large.append(node.op.name or node.source)
         made = Node(Constant(Tensor(half.astype(np.float32)), node.op.name), (), node.source)
         replacements[node.outputs[0]] = made.outputs[0]
-        tables[node.outputs[0]] = Node(Constant(Tensor(half), node.op.name), (), node.source).outputs[0]
     if too_large:
         law = '`weights_dtype` "f16" holds weights up to 65504'
         raise TargetError(f"{law}. Received: larger ones in {', '.join(f'`{name}`' for name in too_large)}.")
-    for node in graph.nodes:
-        if isinstance(node.op, Gather) and node.inputs[0] in tables:
-            # Rows of a table are moved as they are, and widened afterwards.
-            rows = Node(node.op, (tables[node.inputs[0]], node.inputs[1]), node.source)
-            replacements[node.outputs[0]] = Node(Cast("float32"), rows.outputs, node.source).outputs[0]
     return substitute(graph, replacements)

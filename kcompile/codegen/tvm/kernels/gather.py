@@ -20,7 +20,7 @@ class Gather(Kernel, family="gather"):
     x: T[outer, extent, inner], indices: i[count], y: T[outer, count, inner].
     """
 
-    itemsize: int
+    dtype: str
     index_dtype: str
     outer: Dim
     extent: Dim
@@ -28,8 +28,8 @@ class Gather(Kernel, family="gather"):
     inner: Dim
 
     def build(self, f: Function) -> None:
-        dtype = carrier(self.itemsize)
-        x, indices, y = f.pointer("x", dtype), f.pointer("indices", self.index_dtype), f.pointer("y", dtype)
+        x, indices = f.pointer("x", self.dtype), f.pointer("indices", self.index_dtype)
+        y = f.pointer("y", self.dtype)
         outer, extent, count, inner = (f.extent(d) for d in (self.outer, self.extent, self.count, self.inner))
         last = index(extent).cast("int64") - 1
         # An empty table has nothing to clamp to.
@@ -38,7 +38,7 @@ class Gather(Kernel, family="gather"):
             row = f.let(maximum(wanted, 0).cast("int32"))
             source = f.name_index((o * extent + row) * inner)
             target = f.name_index((o * count + i) * inner)
-            for c, width in f.vectors(inner, lanes_of(f, dtype)):
+            for c, width in f.vectors(inner, lanes_of(f, self.dtype)):
                 y.store(target + c, x.load(source + c, width))
 
 
@@ -49,5 +49,8 @@ def gather(plan: Plan, node: Node) -> None:
     assert isinstance(op, ops.Gather)
     shape, axis = x.type.shape, op.axis % x.type.rank
     outer, inner = dims.mul(*shape[:axis]), dims.mul(*shape[axis + 1 :])
-    kernel = Gather(x.type.itemsize, indices.type.dtype, outer, shape[axis], indices.type.size, inner)
+    # Elements move as integers of their width, but for those that may be stored in half of it.
+    halved = plan.machine.half_weights and x.type.dtype == "float32"
+    dtype = "float32" if halved else carrier(x.type.itemsize)
+    kernel = Gather(dtype, indices.type.dtype, outer, shape[axis], indices.type.size, inner)
     plan.emit(kernel, x, indices, node.outputs[0])
