@@ -132,11 +132,12 @@ def compile(
         bias_correction: whether biases make up for the rounding of weights; by default they do.
         max_accuracy_drop: layers stay in float32 until the accuracy on the labels, or the agreement with float32, falls
             by no more than this share.
-        options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's), for this machine
-            `fast_math` (3 x 3 convolutions by larger tiles, up to 1.4 times as fast, whose results may be off by ten
-            times as much as float32 makes them), and for C libraries
-            `name` (of the function), `weights` ("embedded" or "external"), `weights_dtype` ("f32" or
-            "f16"), `optimize` ("speed" or "size") and `max_ram` (bytes of the workspace).
+        options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's names). For this machine,
+            `cpu` may be "native", "baseline" for any CPU of its kind, or "all" for code of each level, of which `load`
+            takes the best that runs; and `fast_math` (3 x 3 convolutions by larger tiles, up to 1.4 times as fast, with
+            results that may be off by ten times as much as float32 makes them). For C libraries `name` (of the
+            function), `weights` ("embedded" or "external"), `weights_dtype` ("f32" or "f16"), `optimize` ("speed" or
+            "size") and `max_ram` (bytes of the workspace).
 
     Raises:
         ModelError: the model cannot be read.
@@ -187,7 +188,8 @@ def _verified(graph: Graph, program: "Program", backend: "Backend", seed: int) -
     from kcompile.codegen.parity import check_graph, require_agreement
 
     counts = (1, 2) if program.artifact["kind"] == "native" else (1,)
-    report = check_graph(graph, *(program.open(count) for count in counts), seed=seed)
+    sessions = [build.open(count) for build in (program, *program.better) for count in counts]
+    report = check_graph(graph, *sessions, seed=seed)
     require_agreement(report, graph, backend.session, f"what target {backend.target!r} made of {graph.name}")
     return report
 

@@ -60,7 +60,12 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     help="Threads of a session that is loaded without saying how many.  [default: all CPUs there]",
 )
 @click.option("--opset", type=int, help="Opset of the ONNX file.  [default: the newest that runs here]")
-@click.option("--cpu", metavar="CPU", help="LLVM's name of the CPU, for a tvm target.")
+@click.option(
+    "--cpu",
+    metavar="CPU",
+    help="For target tvm: native, baseline for any CPU of its kind, or all, of which loading takes the best that runs. "
+    "For another machine: LLVM's name of its CPU.  [default: native]",
+)
 @click.option("--features", callback=_flags, metavar="FLAGS", help="LLVM's feature flags to add: +dotprod,+bf16.")
 @click.option("--name", metavar="NAME", help="What the names in a C library begin with.  [default: the model's name]")
 @click.option(

@@ -156,6 +156,7 @@ def _show_bundle(bundle: Bundle) -> None:
                 ("inputs", _named(signature.inputs)),
                 ("outputs", _named(signature.outputs)),
                 ("target", target["name"] + (f" ({machine})" if machine else "")),
+                ("code for", ", ".join(manifest.get("builds", []))),
                 ("weights", size(memory["weight_bytes"])),
                 ("code", size(memory["code_bytes"]) if "code_bytes" in memory else ""),
                 ("workspace", size(memory["workspace_bytes"]) if "workspace_bytes" in memory else ""),

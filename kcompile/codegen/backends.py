@@ -3,7 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,7 @@ from kcompile.ir import dims
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph
 from kcompile.ir.ops import Constant
-from kcompile.ir.passes.fusion import fuse
-from kcompile.ir.passes.narrow import native_products
 from kcompile.ir.passes.pipeline import inference
-from kcompile.runtime.bundle import machine_misfit
-from kcompile.runtime.native import NativeProgram, NativeSession
 from kcompile.runtime.onnx import SIGNATURE_KEY, OnnxSession
 from kcompile.runtime.reference import graph_signature
 from kcompile.runtime.session import Session
@@ -46,6 +42,7 @@ class Program:
         open: makes a session of it with a number of threads.
         description: what a native program must know of itself to be called.
         recorded: further files, by name, which hold what the verification saw.
+        better: the same for better CPUs, the best first, whose files are among `members`.
     """
 
     signature: Signature
@@ -57,6 +54,7 @@ class Program:
     open: Callable[[int], Session]
     description: Mapping[str, Any] = field(default_factory=dict[str, Any])
     recorded: Callable[["Report"], Mapping[str, bytes]] = lambda report: {}
+    better: tuple["Program", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def backend(target: str, *, precision: str = "float32", **options: Any) -> Backe
     if name == "onnx" and not colon:
         return _onnx_backend(**_known(target, options, "opset"))
     if name == "c" and not colon:
-        module = _extra("tvm", "kcompile.codegen.library.c_backend", "apache-tvm")
+        module = extra("tvm", "kcompile.codegen.library.c_backend", "apache-tvm")
         return module.c_backend(target, module.Options(**_known(target, options, *_LIBRARY_OPTIONS)))
     if name == "tvm" and (machine or not colon):
         return _tvm_backend(target, machine or "host", precision, options)
@@ -138,7 +136,7 @@ def _known(target: str, options: Mapping[str, Any], *names: str) -> dict[str, An
     return given
 
 
-def _extra(target: str, module: str, package: str) -> Any:
+def extra(target: str, module: str, package: str) -> Any:
     """The back end's module, which needs an optional package."""
     try:
         return importlib.import_module(module)
@@ -150,7 +148,7 @@ def _extra(target: str, module: str, package: str) -> Any:
 
 
 def _onnx_backend(opset: int | None = None) -> Backend:
-    engine = _extra("onnx", "kcompile.codegen.onnx.engine", "onnx and onnxruntime")
+    engine = extra("onnx", "kcompile.codegen.onnx.engine", "onnx and onnxruntime")
     lower_to_onnx = importlib.import_module("kcompile.codegen.onnx").lower_to_onnx
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
@@ -172,53 +170,36 @@ def _onnx_backend(opset: int | None = None) -> Backend:
 
 def _tvm_backend(target: str, name: str, precision: str, options: Mapping[str, Any]) -> Backend:
     """The back end of programs for `kcompile.load`, or of C libraries, as the machine asks for."""
-    from kcompile.codegen.tvm.targets import machine, with_narrow_products
+    from kcompile.codegen.tvm.targets import CPUS, host, host_machines, machine, with_narrow_products
 
     given = {key: value for key, value in options.items() if value is not None}
-    found = machine(name, given.pop("cpu", None), given.pop("features", ()))
-    if name == "host" and precision != "float32":
-        found = with_narrow_products(found)
+    cpu, features = given.pop("cpu", None), given.pop("features", ())
+    if name == "host" and cpu in (None, *CPUS) and not features:
+        machines = host_machines(cpu or "native")
+        if precision != "float32" and machines[0] == host():
+            machines = (with_narrow_products(machines[0]), *machines[1:])
+        return _native_backend(target, machines, **_known(target, given, "fast_math"))
+    found = machine(name, cpu, features)
     if found.threaded:
-        return _native_backend(target, found, **_known(target, given, "fast_math"))
-    library = _extra("tvm", "kcompile.codegen.library.backend", "apache-tvm")
+        return _native_backend(target, (found,), **_known(target, given, "fast_math"))
+    library = extra("tvm", "kcompile.codegen.library.backend", "apache-tvm")
     return library.library_backend(target, found, library.Options(**_known(target, given, *_LIBRARY_OPTIONS)))
 
 
-def _native_backend(target: str, machine: "Machine", fast_math: bool = False) -> Backend:
-    lower = _extra("tvm", "kcompile.codegen.tvm.lower", "apache-tvm")
-    description = describe(machine)
-    misfit = machine_misfit(description)
-    if misfit:
-        raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")
+def _native_backend(target: str, machines: Sequence["Machine"], fast_math: bool = False) -> Backend:
+    """The back end of programs for several CPUs of one kind, the best first."""
+    from kcompile.codegen.native import check_runs_here, native_program
+
+    for machine in machines:
+        check_runs_here(machine)
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        compiled = lower.compile_graph(fuse(native_products(inference(graph))), machine, fast_math)
-        library, weights = compiled.library, compiled.weights
-        program = NativeProgram(library, weights, compiled.symbols, work(graph))
-        return Program(
-            signature,
-            {"kind": "native", "library": "model.so", "weights": "weights.bin"},
-            {"model.so": library, "weights.bin": weights},
-            description,
-            {"weight_bytes": len(weights), "arena_bytes": _arena_text(compiled.arena.slots)},
-            {"apache-tvm": version("apache-tvm")},
-            lambda threads: NativeSession(signature, program, threads, signature.name),
-            {
-                "symbols": list(program.symbols),
-                "work": program.work,
-                "stages": [
-                    {"function": c.function, "family": c.family, "layer": c.source, "macs": c.macs, "bytes": c.bytes}
-                    for c in compiled.calls
-                ],
-            },
+        del notes
+        *better, least = (
+            native_program(graph, signature, machine, fast_math, len(machines) > 1) for machine in machines
         )
+        members = {name: content for program in (*better, least) for name, content in program.members.items()}
+        return replace(least, members=members, better=tuple(better))
 
-    bfloat16 = ("bf16",) if "+avx512bf16" in machine.features else ()
-    return Backend(target, (".kcb",), compile, precisions=("int8", *bfloat16))
-
-
-def _arena_text(slots: Sequence[Sequence[Dim]]) -> Dim:
-    """The arena's size: a number or a polynomial of the symbols where it is one, else a formula with ``max``."""
-    if all(len(slot) == 1 for slot in slots):
-        return dims.add(*(slot[0] for slot in slots))
-    return " + ".join(str(slot[0]) if len(slot) == 1 else f"max({', '.join(map(str, slot))})" for slot in slots)
+    bfloat16 = all("+avx512bf16" in machine.features for machine in machines)
+    return Backend(target, (".kcb",), compile, precisions=("int8", *(("bf16",) if bfloat16 else ())))

@@ -119,6 +119,7 @@ def _manifest(contents: Contents, members: Mapping[str, bytes | memoryview]) -> 
         "program": dict(program.description),
         "target": dict(program.target),
         "memory": dict(program.memory),
+        **_better(program),
         "notes": dict(contents.notes),
         "versions": _versions(program),
         "verification": contents.report.to_json(),
@@ -132,6 +133,22 @@ def _manifest(contents: Contents, members: Mapping[str, bytes | memoryview]) -> 
         },
     }
     return {**manifest, "digest": manifest_digest(manifest)}
+
+
+def _better(program: Program) -> dict[str, Any]:
+    """What the manifest says of the builds for better CPUs, where there are any."""
+    if not program.better:
+        return {}
+    builds = [
+        {
+            "artifact": dict(build.artifact),
+            "program": dict(build.description),
+            "target": dict(build.target),
+            "memory": dict(build.memory),
+        }
+        for build in program.better
+    ]
+    return {"builds": [build.target["name"] for build in (*program.better, program)], "better": builds}
 
 
 def _store(archive: zipfile.ZipFile, file: BinaryIO, name: str, content: bytes | memoryview) -> None:

@@ -31,6 +31,8 @@ SAMPLES = "samples.npz"
 # Offsets of members in the file, for vectors of any machine and for cache lines.
 ALIGNMENT = 64
 
+# What each build of a program for several CPUs has of its own.
+_OF_A_BUILD = ("artifact", "program", "target", "memory")
 _LOCAL_HEADER = 30
 _MAX_MANIFEST = 64 << 20
 # Bytes of a member up to which loading sums its content: of more, that would take longer than all else, and touch every
@@ -124,11 +126,20 @@ def open_bundle(path: Path) -> Bundle:
     manifest = _manifest(path, raw)
     try:
         _check_members(path, as_dict(manifest.get("members"), "members"), contents)
+        manifest = _for_this_machine(manifest)
         return Bundle(
             path, manifest, Signature.from_json(manifest.get("signature")), contents, raw or memoryview(b""), seal
         )
     except ArtifactError as error:
         raise error if str(error).startswith(path.name) else _damaged(path, f"in its manifest, {error}") from None
+
+
+def _for_this_machine(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with what it says of the best build whose instructions this CPU has."""
+    for build in [as_dict(each, "better") for each in as_list(manifest.get("better", []), "better")]:
+        if not machine_misfit(as_dict(build.get("target"), "better.target")):
+            return {**manifest, **{key: as_dict(build.get(key), f"better.{key}") for key in _OF_A_BUILD}}
+    return manifest
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

@@ -223,6 +223,22 @@ def host() -> Machine:
     raise TargetError(f"no target of {known} fits this machine. Received: {platform.machine()!r}.")
 
 
+# What may be asked for in the place of a CPU's name, for code that runs here.
+CPUS = ("native", "baseline", "all")
+
+
+def host_machines(cpu: str) -> tuple[Machine, ...]:
+    """The machines of the table to make code for, the best one first: the host, the least of its kind, or all up to it.
+
+    Args:
+        cpu: one of `CPUS`.
+    """
+    best = host()
+    kind = [m for m in MACHINES.values() if m.threaded and m.architecture == best.architecture]
+    runnable = kind[: kind.index(best) + 1]
+    return {"native": (best,), "baseline": (runnable[0],), "all": tuple(reversed(runnable))}[cpu]
+
+
 def x86_level(flags: frozenset[str]) -> str | None:
     """The highest x86-64 level whose feature flags are all in `flags`; None below v2."""
     best = None
