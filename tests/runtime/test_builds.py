@@ -70,9 +70,7 @@ def test_code_for_any_cpu_is_that_of_the_least(model: kcompile.Model, tmp_path: 
 
 
 @several
-@pytest.mark.parametrize(
-    "change", [{"better": "v4"}, {"better": [3]}, {"better": [{"target": None}]}, {"better": [{}]}]
-)
+@pytest.mark.parametrize("builds", ["v4", [3], [{"target": None}], [{}]])
 def test_damaged_records_of_builds_are_refused(made: Path, tmp_path: Path, builds: Any) -> None:
     with pytest.raises(ArtifactError, match="is damaged: in its manifest"):
         kcompile.load(with_manifest(made, tmp_path / "b.kcb", lambda manifest: manifest.update(better=builds)))
