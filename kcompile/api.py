@@ -50,6 +50,7 @@ class Artifact:
         report: what the verification saw.
         seconds: what each stage took.
         precision: what few bits cost, where they were asked for.
+        choice: why the artifact is what it is, for target "auto".
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Artifact:
     report: "Report"
     seconds: Mapping[str, float]
     precision: "PrecisionReport | None" = None
+    choice: str = ""
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -114,7 +116,8 @@ def compile(
 
     Args:
         model: a Keras file, or a model made in Python.
-        target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``.
+        target: ``"onnx"``, ``"tvm"`` for this machine, ``"tvm:<machine>"``, ``"c"``, or ``"auto"``, the faster of the
+            first two by measurement.
         output: the file to write: ``.kcb``, or ``.onnx`` for target "onnx"; by default the model's name in the present
             folder. It is written under another name and renamed at the end, so that it is whole or not there.
         weights: a file of weights, for a model made in Python or a file with an architecture; or where those of a C
@@ -176,11 +179,13 @@ def compile(
         graph, notes = narrow.graph, notes | note_of(narrow, graph)
     clock.start("compiling")
     program = chosen.compile(graph, keras_model.signature(graph), notes)
+    notes = notes | dict(program.notes)
     clock.start("verifying")
     report = _verified(graph, program, chosen, seed)
     clock.start("writing")
     _write(path, program, notes, report, sign)
-    return Artifact(path, target, path.stat().st_size, report, clock.stop(), narrow.report if narrow else None)
+    seconds, cost = clock.stop(), narrow.report if narrow else None
+    return Artifact(path, target, path.stat().st_size, report, seconds, cost, "; ".join(program.notes.values()))
 
 
 def _verified(graph: Graph, program: "Program", backend: "Backend", seed: int) -> "Report":

@@ -37,7 +37,8 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     "-t",
     default="onnx",
     show_default=True,
-    help="onnx, tvm (this machine), tvm:MACHINE such as tvm:cortex-m7, or c; see `kcompile targets`.",
+    help="onnx, tvm (this machine), auto (the faster of the two here), tvm:MACHINE such as tvm:cortex-m7, or c; see "
+    "`kcompile targets`.",
 )
 @click.option(
     "--output",
@@ -139,6 +140,7 @@ def _record(artifact: api.Artifact) -> dict[str, Any]:
         "bytes": artifact.size,
         "verification": artifact.report.to_json(),
         **precision,
+        **({"choice": artifact.choice} if artifact.choice else {}),
         "seconds": {stage: round(seconds, 4) for stage, seconds in artifact.seconds.items()},
     }
 
@@ -152,6 +154,7 @@ def _describe(artifact: api.Artifact) -> None:
             [
                 ("wrote", f"{artifact.path} ({size(artifact.size)}, target {artifact.target})"),
                 ("verified", f"{verdict(True, 'agrees')} with the reference, {agreement}"),
+                ("chosen", artifact.choice),
                 ("precision", precision_summary(artifact.precision) if artifact.precision else ""),
                 ("took", f"{duration(sum(artifact.seconds.values()))} ({stages})"),
             ]

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from kcompile.codegen.parity import Report
     from kcompile.codegen.tvm.targets import Machine
 
-TARGETS = ("onnx", "tvm", "c")
+TARGETS = ("onnx", "tvm", "c", "auto")
 
+_LAW = '`target` must be "onnx", "tvm", "tvm:<machine>", "c" or "auto"'
 _LIBRARY_OPTIONS = ("name", "weights", "weights_dtype", "max_ram", "optimize")
 
 
@@ -43,6 +44,7 @@ class Program:
         description: what a native program must know of itself to be called.
         recorded: further files, by name, which hold what the verification saw.
         better: the same for better CPUs, the best first, whose files are among `members`.
+        notes: what the artifact is to say beside the notes that `compile` was given.
     """
 
     signature: Signature
@@ -55,6 +57,7 @@ class Program:
     description: Mapping[str, Any] = field(default_factory=dict[str, Any])
     recorded: Callable[["Report"], Mapping[str, bytes]] = lambda report: {}
     better: tuple["Program", ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Backend:
 
 
 def backend(target: str, *, precision: str = "float32", **options: Any) -> Backend:
-    """The back end of a target: ``"onnx"``, ``"tvm"`` for this machine, or ``"tvm:<machine>"``, or ``"c"``.
+    """The back end of a target: ``"onnx"``, ``"tvm"`` for this machine, ``"tvm:<machine>"``, ``"c"`` or ``"auto"``.
 
     Code for this machine uses its instructions for few bits only where `precision` asks for few bits.
 
@@ -85,10 +88,13 @@ def backend(target: str, *, precision: str = "float32", **options: Any) -> Backe
         MissingExtra: its compiler is not installed.
     """
     if not isinstance(target, str):
-        raise TargetError(f'`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: {target!r}.')
+        raise TargetError(f"{_LAW}. Received: {target!r}.")
     name, colon, machine = target.partition(":")
     if name == "onnx" and not colon:
         return _onnx_backend(**_known(target, options, "opset"))
+    if name == "auto" and not colon:
+        _known(target, options)
+        return importlib.import_module("kcompile.codegen.auto").auto_backend()
     if name == "c" and not colon:
         module = extra("tvm", "kcompile.codegen.library.c_backend", "apache-tvm")
         return module.c_backend(target, module.Options(**_known(target, options, *_LIBRARY_OPTIONS)))
@@ -96,7 +102,7 @@ def backend(target: str, *, precision: str = "float32", **options: Any) -> Backe
         return _tvm_backend(target, machine or "host", precision, options)
     near = get_close_matches(name, TARGETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise TargetError(f'`target` must be "onnx", "tvm", "tvm:<machine>" or "c". Received: {target!r}.{hint}')
+    raise TargetError(f"{_LAW}. Received: {target!r}.{hint}")
 
 
 def describe(machine: "Machine") -> dict[str, Any]:
