@@ -160,8 +160,7 @@ _KEEP_DTYPE = ("Equalization", "MaxNumBoundingBoxes", "RandomCrop", "RandomGrays
 def _at_random(name: str, required: Sequence[str] = (), **defaults: Any) -> type[RandomImageLayer]:
     """A layer class of that name with arguments in Keras's order; all have a seed and a data format."""
     gives_floats = name not in _KEEP_DTYPE
-    common = {} if name == "RandomBrightness" else {"data_format": None}
-    items: dict[str, Any] = {**defaults, "seed": None, **common}
+    items: dict[str, Any] = {**defaults, "seed": None, "data_format": None}
     fields = [(n, Any) for n in required] + [(n, Any, field(default=value)) for n, value in items.items()]
     members = {"gives_floats": gives_floats, "autocast": gives_floats}
     cls = make_dataclass(name, fields, bases=(RandomImageLayer,), eq=False, namespace=members)
