@@ -154,7 +154,8 @@ def get(spec: Any, where: str) -> Activation:
         ModelError: Keras has no such activation and no layer is registered under that name.
     """
     from kcompile.frontend import registry
-    from kcompile.frontend.layer import LAYERS, Layer, deserialize_layer
+    from kcompile.frontend.layer import LAYERS, Layer
+    from kcompile.frontend.layer_configs import deserialize_layer
 
     if spec is None:
         return "linear"
@@ -193,7 +194,7 @@ def _of_function(function: Callable[..., Any]) -> Activation:
 
 def serialize(activation: Activation) -> Any:
     """The activation as a config holds it."""
-    from kcompile.frontend.layer import serialize_layer
+    from kcompile.frontend.layer_configs import serialize_layer
     from kcompile.frontend.layers.functions import FunctionActivation
     from kcompile.frontend.objects import serialize_keras_object
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from kcompile.frontend.keras_file.normalize import normalize
 from kcompile.frontend.keras_file.version import WRITTEN, KerasVersion
-from kcompile.frontend.layer import Layer, deserialize_layer
+from kcompile.frontend.layer import Layer
+from kcompile.frontend.layer_configs import deserialize_layer
 from kcompile.frontend.model import Model
 
 

@@ -157,7 +157,7 @@ def apply_to_tensors(layer: "Layer", args: Any, kwargs: Any) -> Any:
 
 def _as_tensor(t: Trace, leaf: Any) -> Any:
     """An argument of a layer: arrays and weights as tensors."""
-    from kcompile.frontend.layer import Weight
+    from kcompile.frontend.weight import Weight
 
     if isinstance(leaf, Weight):
         return Tensor(t.read(leaf))
@@ -197,7 +197,8 @@ def _contained(value: Any) -> Iterator["Layer"]:
 
 def arguments(layer: "Layer") -> dict[str, Any]:
     """What a layer in Keras's style was made with, where its class does not say: the arguments of `__init__`."""
-    from kcompile.frontend.layer import Layer, serialize_layer
+    from kcompile.frontend.layer import Layer
+    from kcompile.frontend.layer_configs import serialize_layer
 
     if type(layer).__init__ is Layer.__init__ or type(layer).get_config is not Layer.get_config:
         return {}
@@ -215,7 +216,8 @@ def made(cls: type["Layer"], config: Mapping[str, Any]) -> Any:
     Raises:
         ModelError: `__init__` does not take what the config holds.
     """
-    from kcompile.frontend.layer import Layer, deserialize_layer
+    from kcompile.frontend.layer import Layer
+    from kcompile.frontend.layer_configs import deserialize_layer
 
     def argument(value: Any) -> Any:
         is_layer = isinstance(value, Mapping) and {"class_name", "config"} <= value.keys()

@@ -18,19 +18,18 @@ Shapes of results come from the ops' own inference: a layer states them nowhere.
 Python and one read from a file.
 """
 
-from abc import ABC, abstractmethod
-from collections import Counter
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from kcompile.errors import ModelError, UnsupportedLayer, shown
+from kcompile.errors import ModelError, shown
 from kcompile.frontend import custom, initializers
-from kcompile.frontend.operators import Operators
-from kcompile.frontend.tensor import Tensor, current
+from kcompile.frontend.layer_weights import Weighted
+from kcompile.frontend.naming import unique_name
+from kcompile.frontend.tensor import current
 from kcompile.frontend.tracing import (
     Call,
     KerasTensor,
@@ -41,6 +40,7 @@ from kcompile.frontend.tracing import (
     map_structure,
     result_types,
 )
+from kcompile.frontend.weight import Weight
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Value
 from kcompile.ir.types import SHORT_DTYPES, Array
@@ -65,97 +65,8 @@ def register_layer(*names: str) -> Callable[[L], L]:
     return enter
 
 
-@dataclass(eq=False)
-class Weight(Operators):
-    """One array of a layer. `name` is the layer's own name for it (``"kernel"``).
-
-    In the `call` of a layer in Keras's style it stands for its value, as a tensor does.
-
-    Attributes:
-        regularizer: what its size costs while training; `constraint`: what it is brought back to after each step.
-        trained: whether steps of training change the array where it lies.
-    """
-
-    name: str
-    value: Array = field(repr=False)
-    trainable: bool = True
-    regularizer: Any = field(default=None, repr=False)
-    constraint: Any = field(default=None, repr=False)
-    trained: bool = field(default=False, init=False, repr=False)
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __ne__(self, other: object) -> bool:
-        return self is not other
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The array's shape."""
-        return self.value.shape
-
-    @property
-    def dtype(self) -> str:
-        """The numpy name of the element type."""
-        return self.value.dtype.name
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self.value.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return self.value.size
-
-    def numpy(self) -> Array:
-        """A copy of the array."""
-        return self.value.copy()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.array(self.value, dtype, copy=copy)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def assign_add(self, value: Any) -> None:
-        """Add to the present value."""
-        self.assign(self + value)
-
-    def assign_sub(self, value: Any) -> None:
-        """Take away from the present value."""
-        self.assign(self - value)
-
-    def assign(self, value: Any) -> None:
-        """Replace the array by one of the same shape; while a step is traced, after the step.
-
-        Raises:
-            ModelError: the shape differs.
-        """
-        t = current()
-        if t is not None:
-            from kcompile.frontend.operations.calling import call
-
-            given = call("Cast", value if isinstance(value, Tensor) else self * 0 + value, self.dtype)
-            t.store(self, call("BroadcastTo", given, self.shape).value)
-            return
-        array = np.asarray(value)
-        if array.shape != self.shape:
-            raise ModelError(f"weight `{self.name}` must have shape {self.shape}. Received: {array.shape}.")
-        self.value = array.astype(self.value.dtype, copy=False)
-
-
 @dataclass(kw_only=True, eq=False, init=False)
-class Layer(ABC):
+class Layer(Weighted):
     """Base of all layers, of kcompile's own style (above) and of Keras's:
 
         class Scale(Layer):
@@ -360,41 +271,10 @@ class Layer(ABC):
         """Take one of `tables` from a file."""
         del name, array
 
-    # -- weights ----------------------------------------------------------------------------------------------------
-
-    def add_weight(
-        self,
-        *order: Any,
-        name: str | None = None,
-        shape: Sequence[Any] = (),
-        initializer: Any = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-        autocast: bool = True,
-        regularizer: Any = None,
-        constraint: Any = None,
-    ) -> Weight:
-        """Create a weight, filled by an initializer (a Keras name, config or object).
-
-        Args:
-            order: name, shape, initializer and trainable; or, as in Keras 3, shape, initializer and dtype.
-        """
-        del autocast
-        names = ("name", "shape", "initializer", "trainable") if order and isinstance(order[0], str) else _KERAS_ORDER
-        given: dict[str, Any] = dict(zip(names, order, strict=False))
-        name, shape = str(given.get("name", name) or "variable"), given.get("shape", shape)
-        initializer = given.get("initializer", initializer)
-        dtype = str(given.get("dtype", dtype) or self.variable_dtype)
-        shape = (shape,) if isinstance(shape, int) else shape or ()
-        if not all(isinstance(extent, int) for extent in shape):
-            law = f"`{name}` of layer `{self.name}` needs known extents"
-            raise ModelError(f"{law}. Received: {tuple(shape)}. Give the model's Input a full shape.")
-        if initializer is None:
-            initializer = "glorot_uniform" if dtype.startswith("float") else "zeros"
-        value = initializers.get(initializer)(tuple(shape), dtype)
-        weight = Weight(name, np.asarray(value), given.get("trainable", trainable), regularizer, constraint)
-        self.own_weights.append(weight)
-        return weight
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype of the results: that of the policy's computations."""
+        return self.dtype.removeprefix("mixed_")
 
     def add_loss(self, loss: Any) -> None:
         """Add a cost to the loss, from within `call`: numbers, which are summed."""
@@ -405,82 +285,6 @@ class Layer(ABC):
             from kcompile.frontend.operations.calling import call
 
             t.effects.add(call("Sum", loss).value)
-
-    @property
-    def variable_dtype(self) -> str:
-        """The dtype of the weights: that of the policy's variables."""
-        return self.dtype if not self.dtype.startswith("mixed_") else "float32"
-
-    @property
-    def compute_dtype(self) -> str:
-        """The dtype of the results: that of the policy's computations."""
-        return self.dtype.removeprefix("mixed_")
-
-    @property
-    def weights(self) -> list[Weight]:
-        """All weights: the layer's own, then those of layers inside, depth first."""
-        inner = [weight for layer in self.sublayers.values() for weight in layer.weights]
-        own = self.own_weights
-        if self.is_users_own():  # where Keras lists those first that train
-            own = sorted(own, key=lambda weight: not weight.trainable)
-        return list(dict.fromkeys([*own, *inner]))
-
-    @property
-    def trainable_weights(self) -> list[Weight]:
-        """The weights that training changes."""
-        return self._weights_by_training(True)
-
-    @property
-    def non_trainable_weights(self) -> list[Weight]:
-        """The weights that training leaves alone."""
-        return self._weights_by_training(False)
-
-    @property
-    def variables(self) -> list[Weight]:
-        """`weights`."""
-        return self.weights
-
-    @property
-    def trainable_variables(self) -> list[Weight]:
-        """`trainable_weights`."""
-        return self.trainable_weights
-
-    @property
-    def non_trainable_variables(self) -> list[Weight]:
-        """`non_trainable_weights`."""
-        return self.non_trainable_weights
-
-    @property
-    def losses(self) -> list[Array]:
-        """What the regularizers of the weights cost now."""
-        from kcompile.frontend.training.step import penalties
-
-        return penalties(self)
-
-    def _weights_by_training(self, trains: bool) -> list[Weight]:
-        from kcompile.frontend.keras_file.layout import owned_weights
-
-        return [owned.weight for owned in owned_weights(self) if owned.trains == trains]
-
-    def get_weights(self) -> list[Array]:
-        """Copies of the arrays of `weights`."""
-        return [weight.numpy() for weight in self.weights]
-
-    def set_weights(self, arrays: Sequence[Array]) -> None:
-        """Assign arrays to `weights`, in order.
-
-        Raises:
-            ModelError: their number or a shape differs.
-        """
-        if len(arrays) != len(self.weights):
-            law = f"layer `{self.name}` has {len(self.weights)} weights"
-            raise ModelError(f"{law}. Received: {len(arrays)} arrays.")
-        for weight, array in zip(self.weights, arrays, strict=True):
-            weight.assign(array)
-
-    def count_params(self) -> int:
-        """The number of elements of all weights."""
-        return sum(weight.value.size for weight in self.weights)
 
     # -- config -----------------------------------------------------------------------------------------------------
 
@@ -554,10 +358,6 @@ class Layer(ABC):
             raise ModelError(f"`{argument}` of layer `{self.name}` must be {expected}. Received: {received}.")
 
 
-# The order of `add_weight`'s arguments in Keras 3.
-_KERAS_ORDER = ("shape", "initializer", "dtype", "trainable")
-
-
 def _unstated(layer: Layer) -> set[str]:
     """Fields that place a layer in a model and are no part of its config; a layer may have one of that name itself."""
     return {f.name for f in fields(layer) if f.name in ("input_shape", "input_dim") and f.kw_only}
@@ -584,6 +384,7 @@ def _serialize(name: str, value: Any) -> Any:
         return initializers.serialize(value)
     if isinstance(value, Layer):
         from kcompile.frontend import activations
+        from kcompile.frontend.layer_configs import serialize_layer
 
         return activations.serialize(value) if name.endswith("activation") else serialize_layer(value)
     if name.endswith(("_regularizer", "_constraint")):
@@ -593,94 +394,4 @@ def _serialize(name: str, value: Any) -> Any:
     return value
 
 
-# The numbers of layers that stand in several models of what is being serialized, by identity. One is noted where the
-# layer stands for the first time: with the others, Keras would take the calls in one model for those in another.
-shared_numbers: ContextVar[dict[int, int]] = ContextVar("shared_numbers")
-
-
-def serialize_layer(layer: Layer) -> dict[str, Any]:
-    """`layer` as Keras 3 writes one inside another layer's config."""
-    number = shared_numbers.get({}).pop(id(layer), None)
-    shared = {} if number is None else {"shared_object_id": number}
-    layer = layer.stands_for
-    cls = type(layer)
-    names = [name for name, entry in LAYERS.items() if entry is cls]
-    own = any(name.startswith(("keras>", "keras.ops>")) for name in names)
-    registered = next((name for name in names if not name.startswith("keras>")), None)
-    return {
-        "module": cls.keras_module if own else None,
-        "class_name": cls.__name__,
-        "config": layer.get_config(),
-        "registered_name": None if own else registered,
-        **({} if (built := layer.get_build_config()) is None else {"build_config": built}),
-        **shared,
-    }
-
-
-def deserialize_layer(spec: Any) -> Layer:
-    """The layer that a config describes (``{"class_name": ..., "config": ...}``); a layer is itself.
-
-    Raises:
-        UnsupportedLayer: no layer is registered under that name.
-        ModelError: `spec` is no such config.
-    """
-    if isinstance(spec, Layer):
-        return spec
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("config"), Mapping):  # pyright: ignore[reportUnknownMemberType]
-        law = "a layer must be an object or a config with `class_name` and `config`"
-        raise ModelError(f"{law}. Received: {shown(spec)}.")
-    parts: Mapping[str, Any] = spec  # pyright: ignore[reportUnknownVariableType]
-    # A reader of files leaves here the class that it chose, and a list that holds the layer once a spec has made it.
-    shared: list[Layer] = parts.get("made", [])
-    names = [parts.get("registered_name"), parts.get("class_name")]
-    found = (LAYERS.get(str(name)) or LAYERS.get(f"keras>{name}") for name in names)
-    cls = parts.get("layer_class") or next(filter(None, found), None) or _registered(names)
-    if cls is None:
-        law = f"kcompile cannot compile layer class {names[1]!r}"
-        raise UnsupportedLayer(f"{law}. Register a converter with @kcompile.register_layer.")
-    if not shared:
-        shared.append(cls.from_config(parts["config"]))
-        if isinstance(parts.get("build_config"), Mapping):
-            shared[0].build_from_config(parts["build_config"])
-    return shared[0]
-
-
-def _registered(names: Sequence[Any]) -> type[Layer] | None:
-    from kcompile.frontend import registry
-
-    found = registry.find(*names)
-    return found if isinstance(found, type) and issubclass(found, Layer) else None
-
-
-_names: Counter[str] = Counter()
-
-
-def unique_name(class_name: str) -> str:
-    """``Conv2D`` -> ``conv2d``, then ``conv2d_1``, as Keras names layers."""
-    import re
-
-    snake = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
-    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
-    count = _names[snake]
-    _names[snake] += 1
-    return f"{snake}_{count}" if count else snake
-
-
-def reset_names() -> None:
-    """Start automatic names afresh, as `keras.backend.clear_session` does."""
-    _names.clear()
-
-
-__all__ = [
-    "LAYERS",
-    "Call",
-    "KerasTensor",
-    "Layer",
-    "Trace",
-    "Weight",
-    "deserialize_layer",
-    "register_layer",
-    "reset_names",
-    "serialize_layer",
-    "unique_name",
-]
+__all__ = ["LAYERS", "Call", "KerasTensor", "Layer", "Trace", "Weight", "register_layer"]

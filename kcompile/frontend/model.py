@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from kcompile.errors import ModelError
 from kcompile.frontend.inputs import BATCH, symbolic_shape
-from kcompile.frontend.layer import Layer, Weight, map_shapes, unique_name
+from kcompile.frontend.layer import Layer, map_shapes
+from kcompile.frontend.naming import unique_name
 from kcompile.frontend.tracing import Call, KerasTensor, Trace, flatten, map_structure
 from kcompile.frontend.training.eager import as_array
 from kcompile.frontend.training.naming import snake_case
 from kcompile.frontend.training.trainer import Trainer
+from kcompile.frontend.weight import Weight
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.types import Array, TensorType
 from kcompile.runtime.feeds import by_name, converted

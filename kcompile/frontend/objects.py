@@ -7,7 +7,8 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend import initializers, registry
-from kcompile.frontend.layer import Layer, deserialize_layer, serialize_layer
+from kcompile.frontend.layer import Layer
+from kcompile.frontend.layer_configs import deserialize_layer, serialize_layer
 
 # Where Keras keeps what kcompile keeps here.
 _MODULES = {

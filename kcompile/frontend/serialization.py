@@ -12,7 +12,8 @@ import numpy as np
 
 from kcompile.errors import ModelError, shown
 from kcompile.frontend.functional import Functional
-from kcompile.frontend.layer import Layer, deserialize_layer, serialize_layer, shared_numbers
+from kcompile.frontend.layer import Layer
+from kcompile.frontend.layer_configs import deserialize_layer, serialize_layer, shared_numbers
 from kcompile.frontend.model import Model
 from kcompile.frontend.sequential import Sequential
 from kcompile.frontend.tracing import Call, KerasTensor, flatten, map_structure

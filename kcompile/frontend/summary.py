@@ -9,9 +9,10 @@ from typing import Literal
 
 from kcompile.errors import ModelError
 from kcompile.frontend.functional import Functional
-from kcompile.frontend.layer import Layer, Weight
+from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model
 from kcompile.frontend.tracing import Call, KerasTensor, flatten, map_structure
+from kcompile.frontend.weight import Weight
 
 
 @dataclass(frozen=True)

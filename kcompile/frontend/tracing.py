@@ -20,8 +20,9 @@ from kcompile.ir.ops.arithmetic import Cast
 from kcompile.ir.types import Array, TensorType, type_of
 
 if TYPE_CHECKING:
-    from kcompile.frontend.layer import Layer, Weight
+    from kcompile.frontend.layer import Layer
     from kcompile.frontend.training.effects import Effects
+    from kcompile.frontend.weight import Weight
 
 
 @dataclass(eq=False)

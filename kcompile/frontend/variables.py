@@ -6,8 +6,8 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend import initializers
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.training.eager import as_array
+from kcompile.frontend.weight import Weight
 
 
 def Variable(  # noqa: N802 - Keras's name

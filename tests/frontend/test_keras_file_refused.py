@@ -40,8 +40,8 @@ def _registrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
     known = dict(LAYERS)
     monkeypatch.setattr("kcompile.frontend.layer.LAYERS", known)
-    for module in ("kcompile.frontend.keras_file.normalize", "kcompile.frontend.activations"):
-        monkeypatch.setattr(f"{module}.LAYERS", known, raising=False)
+    for module in ("layer_configs", "keras_file.normalize", "activations"):
+        monkeypatch.setattr(f"kcompile.frontend.{module}.LAYERS", known, raising=False)
 
 
 @pytest.fixture

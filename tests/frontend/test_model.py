@@ -10,7 +10,7 @@ import pytest
 import kcompile
 from kcompile.errors import InputError, ModelError
 from kcompile.frontend import Functional, Input, Model, Sequential, layers
-from kcompile.frontend.layer import reset_names
+from kcompile.frontend.naming import reset_names
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,8 @@ from kcompile.errors import UnsupportedOp
 from kcompile.frontend import layers as kcompile_layers
 from kcompile.frontend.functional import Functional
 from kcompile.frontend.inputs import Input
-from kcompile.frontend.layer import LAYERS, Layer, reset_names
+from kcompile.frontend.layer import LAYERS, Layer
+from kcompile.frontend.naming import reset_names
 from kcompile.ir.evaluate import evaluate
 
 Build = Callable[..., Any]

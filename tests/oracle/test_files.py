@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kcompile import frontend
-from kcompile.frontend.layer import reset_names
+from kcompile.frontend.naming import reset_names
 
 pytestmark = pytest.mark.oracle
 

@@ -11,7 +11,7 @@ from kcompile.frontend.keras_file.keras_1 import is_keras_0
 from kcompile.frontend.keras_file.normalize import normalize
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.keras_file.yaml_config import parsed_yaml
-from kcompile.frontend.layer import deserialize_layer
+from kcompile.frontend.layer_configs import deserialize_layer
 from kcompile.frontend.model import Model, Provenance
 
 # What a damaged config makes of Python's own operations in layers that trust their arguments' types.

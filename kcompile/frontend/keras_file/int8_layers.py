@@ -14,11 +14,12 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend import activations
-from kcompile.frontend.layer import Layer, Weight, register_layer
+from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers.core import Dense, Embedding
 from kcompile.frontend.layers.einsum import EinsumDense, einsum
 from kcompile.frontend.layers.writing import cast, expand_dims, like, reshape, transpose
 from kcompile.frontend.tracing import Trace
+from kcompile.frontend.weight import Weight
 from kcompile.ir import ops
 from kcompile.ir.graph import Value
 

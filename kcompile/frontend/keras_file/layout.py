@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from kcompile.frontend.layer import LAYERS, Layer, Weight
+from kcompile.frontend.layer import LAYERS, Layer
 from kcompile.frontend.model import Model
 from kcompile.frontend.operations import Operation
+from kcompile.frontend.weight import Weight
 
 # Gives the layers of the container at a path the names under which they are stored there.
 Naming: TypeAlias = Callable[[str, Sequence[Layer]], Iterator[tuple[str, Layer]]]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kcompile.frontend.layer import deserialize_layer as deserialize
-from kcompile.frontend.layer import serialize_layer as serialize
+from kcompile.frontend.layer_configs import deserialize_layer as deserialize
+from kcompile.frontend.layer_configs import serialize_layer as serialize
 from kcompile.frontend.layers import (
     Add,
     Average,

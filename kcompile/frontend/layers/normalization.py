@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Layer, deserialize_layer, register_layer
+from kcompile.frontend.layer import Layer, register_layer
+from kcompile.frontend.layer_configs import deserialize_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.writing import cast, full, inverse, last_axes, like, reshape, transpose
 from kcompile.frontend.tracing import Trace, ensure_built

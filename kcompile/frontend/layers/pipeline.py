@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
+from kcompile.frontend.layer import Layer, register_layer
+from kcompile.frontend.layer_configs import deserialize_layer, serialize_layer
 from kcompile.frontend.tracing import Trace, flatten
 from kcompile.frontend.training.naming import snake_case
 from kcompile.ir.graph import Value

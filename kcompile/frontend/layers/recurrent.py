@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Layer, deserialize_layer, register_layer
+from kcompile.frontend.layer import Layer, register_layer
+from kcompile.frontend.layer_configs import deserialize_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.recurrent_cells import (
     Cell,

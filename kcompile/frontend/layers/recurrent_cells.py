@@ -10,12 +10,14 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend import activations, initializers
-from kcompile.frontend.layer import Layer, Weight, deserialize_layer, register_layer, serialize_layer
+from kcompile.frontend.layer import Layer, register_layer
+from kcompile.frontend.layer_configs import deserialize_layer, serialize_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.regularization import dropped
 from kcompile.frontend.layers.unrolling import Run, unrolled
 from kcompile.frontend.layers.writing import expand_dims, full, squeeze
 from kcompile.frontend.tracing import Trace, ensure_built, flatten
+from kcompile.frontend.weight import Weight
 from kcompile.ir import ops
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Value

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Layer, Weight, register_layer
+from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.writing import cast, like, reshape
 from kcompile.frontend.tracing import Trace
+from kcompile.frontend.weight import Weight
 from kcompile.ir import ops
 from kcompile.ir.dims import Shape
 from kcompile.ir.graph import Value

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Layer, deserialize_layer, register_layer, serialize_layer
+from kcompile.frontend.layer import Layer, register_layer
+from kcompile.frontend.layer_configs import deserialize_layer, serialize_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.activation import ELU, Activation, LeakyReLU, ReLU
 from kcompile.frontend.layers.core import Dense, Embedding

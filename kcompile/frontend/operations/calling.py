@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from kcompile.errors import ModelError, TypeRuleError
-from kcompile.frontend.layer import LAYERS, Weight
+from kcompile.frontend.layer import LAYERS
 from kcompile.frontend.operations.operation import OPERATIONS, Definition
 from kcompile.frontend.tensor import Extent, Tensor, current, lifted
 from kcompile.frontend.tracing import KerasTensor, Trace, flatten, map_structure
 from kcompile.frontend.training.eager import as_array
+from kcompile.frontend.weight import Weight
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder, Value
 from kcompile.ir.types import Array

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.operations.calling import call
 from kcompile.frontend.operations.operation import OPERATIONS, Definition
 from kcompile.frontend.tensor import Extent, Tensor, current, dim_of, extent, lifted
 from kcompile.frontend.tracing import KerasTensor, map_structure
 from kcompile.frontend.training.eager import as_array
+from kcompile.frontend.weight import Weight
 from kcompile.ir import ops
 from kcompile.ir.types import Array
 

@@ -7,10 +7,10 @@ from functools import wraps
 from typing import Any
 
 from kcompile.errors import GraphError, ModelError
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.tensor import Tensor, current, lifted, writing
 from kcompile.frontend.tracing import Trace, map_structure
 from kcompile.frontend.training.naming import object_name
+from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Builder
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend import initializers
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.loop import Sources
+from kcompile.frontend.weight import Weight
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:

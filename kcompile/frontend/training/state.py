@@ -11,7 +11,7 @@ from operator import is_
 
 import numpy as np
 
-from kcompile.frontend.layer import Weight
+from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Builder, Value
 from kcompile.ir.ops import Concat, Reshape, Slice

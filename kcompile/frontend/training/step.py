@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from kcompile.frontend.layer import Layer, Weight
+from kcompile.frontend.layer import Layer
 from kcompile.frontend.tensor import writing
 from kcompile.frontend.tracing import Trace, flatten
 from kcompile.frontend.training import constraints, regularizers
@@ -17,6 +17,7 @@ from kcompile.frontend.training.objectives import Objectives, Target
 from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.optimizers.apply import apply_gradients, packs
 from kcompile.frontend.training.state import Pack, State
+from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.passes.grad import backward

@@ -8,8 +8,10 @@ import pytest
 
 from kcompile.errors import ModelError
 from kcompile.frontend import Input, layers
-from kcompile.frontend.layer import LAYERS, Layer, deserialize_layer, reset_names, serialize_layer, unique_name
+from kcompile.frontend.layer import LAYERS, Layer
+from kcompile.frontend.layer_configs import deserialize_layer, serialize_layer
 from kcompile.frontend.layers.images import RandomImageLayer
+from kcompile.frontend.naming import reset_names, unique_name
 from tests.frontend.errors import error_of
 from tests.frontend.layers.support import weight_names
 

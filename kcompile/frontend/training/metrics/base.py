@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kcompile.frontend import initializers
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.tensor import current
 from kcompile.frontend.training.eager import as_array
 from kcompile.frontend.training.formulas import as_expression, as_formula, call_users, tensors, writing_with
 from kcompile.frontend.training.losses.functions import Masked, same_rank
 from kcompile.frontend.training.naming import object_name, snake_case
 from kcompile.frontend.training.state import State, assign
+from kcompile.frontend.weight import Weight
 from kcompile.ir import expression
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.expression import Expression

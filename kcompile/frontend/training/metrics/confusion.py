@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.training.losses.functions import EPSILON, same_rank
 from kcompile.frontend.training.metrics.base import Metric, no_nan
 from kcompile.frontend.training.state import State
+from kcompile.frontend.weight import Weight
 from kcompile.ir import dims
 from kcompile.ir.expression import Expression
 from kcompile.ir.ops import CumSum, Relu, Reverse, ScatterAdd, Slice

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.training.losses.functions import EPSILON, same_rank
 from kcompile.frontend.training.metrics.base import Metric
 from kcompile.frontend.training.state import State
+from kcompile.frontend.weight import Weight
 from kcompile.ir import expression
 from kcompile.ir.expression import Expression
 from kcompile.ir.ops import ArgReduce, ScatterAdd

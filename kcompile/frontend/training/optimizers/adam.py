@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.training.optimizers.base import Moment, Optimizer, Slots
 from kcompile.frontend.training.state import State
+from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
 
 # How fast Nadam's momentum rises, Dozat 2016.

@@ -6,9 +6,9 @@ Accumulation, clipping, weight decay, the update itself, moving averages, constr
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.training.optimizers.base import Moment, Optimizer
 from kcompile.frontend.training.state import Pack, State
+from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
 from kcompile.ir.ops import Mod
 

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.layer import Weight
 from kcompile.frontend.training.naming import snake_case
 from kcompile.frontend.training.optimizers.schedules import LearningRateSchedule, schedule_from_config
 from kcompile.frontend.training.state import State
+from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
 
 Slots = Mapping[str, Expression]

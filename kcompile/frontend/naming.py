@@ -1,0 +1,20 @@
+"""The names of layers that are given none."""
+
+import re
+from collections import Counter
+
+_names: Counter[str] = Counter()
+
+
+def unique_name(class_name: str) -> str:
+    """``Conv2D`` -> ``conv2d``, then ``conv2d_1``, as Keras names layers."""
+    snake = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
+    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", snake).lower()
+    count = _names[snake]
+    _names[snake] += 1
+    return f"{snake}_{count}" if count else snake
+
+
+def reset_names() -> None:
+    """Start automatic names afresh, as `keras.backend.clear_session` does."""
+    _names.clear()
