@@ -10,7 +10,10 @@ Where Keras is not installed these files are not even imported; whoever asks for
 
 import importlib.util
 import os
+from collections.abc import Generator
 from pathlib import Path
+
+import pytest
 
 # Before the first `import keras`: JAX installs without TensorFlow and runs every layer on a CPU.
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -19,3 +22,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     without_keras = importlib.util.find_spec("keras") is None
     return True if without_keras and collection_path.suffix == ".py" else None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_let_go() -> Generator[None]:
+    """JAX keeps a program for every shape of every operation: gigabytes, by the end of the group."""
+    yield
+    import jax
+
+    jax.clear_caches()
