@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer) and make; everything else is installed here, pinned, into environments in this folder.
 PYTHON ?= python3
 ARGS ?=
-PYTEST_FLAGS := -n auto --maxprocesses 8 -q
+PYTEST_FLAGS := -n auto --maxprocesses 8 --dist worksteal -q
 # A worker per core is the parallelism; BLAS threads inside each would only fight over the same cores.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
