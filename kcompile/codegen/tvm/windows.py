@@ -158,6 +158,22 @@ class Piece:
     inside: tuple[tuple[int, ...], ...] | None = None
     bounds: tuple[Index, Index] | None = None
 
+    def runs(self, size: int) -> Iterator[tuple[Index, Index, tuple[int, ...]]]:
+        """``(first tap, number of taps, results that have them)``, for `size` taps on the last axis."""
+        everything = tuple(range(self.count))
+        if self.bounds:
+            yield self.bounds[0], self.bounds[1] - self.bounds[0], everything
+            return
+        inside = self.inside or (everything,) * size
+        first = 0
+        while first < size:
+            last = first + 1
+            while last < size and inside[last] == inside[first]:
+                last += 1
+            if inside[first]:
+                yield first, last - first, inside[first]
+            first = last
+
 
 class Row:
     """The results along the last axis, cut into pieces of at most `size` for register tiles."""

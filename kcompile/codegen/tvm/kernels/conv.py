@@ -1,6 +1,6 @@
 """Convolutions over channels-last activations, of any rank: one row of results at a time, on register tiles."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -153,7 +153,7 @@ class ConvFunction:
         """Add the products of the last axis's taps; `at` is the first result's tap 0."""
         f, windows = self._f, self._spec.windows
         step = windows.dilation[-1] * windows.channels
-        for first, count, rows in self._runs(piece):
+        for first, count, rows in piece.runs(windows.size[-1]):
             x = Rows(self._x, f.name_index(at + first * step), windows.strides[-1] * windows.channels)
             panel = Panel(self._w, f.name_index(weights + first * (self._channels * columns.columns)), columns.columns)
             if step == self._channels:  # taps follow each other in memory as channels do
@@ -163,20 +163,3 @@ class ConvFunction:
                 line = f.name_index(panel.at + tap * (self._channels * columns.columns))
                 there = Rows(self._x, f.name_index(x.at + tap * step), x.between)
                 tile.multiply(there, Panel(self._w, line, columns.columns), self._channels, rows)
-
-    def _runs(self, piece: Piece) -> Iterator[tuple[Index, Index, tuple[int, ...]]]:
-        """``(first tap, number of taps, results that have them)``."""
-        size = self._spec.windows.size[-1]
-        everything = tuple(range(piece.count))
-        if piece.bounds:
-            yield piece.bounds[0], piece.bounds[1] - piece.bounds[0], everything
-            return
-        inside = piece.inside or (everything,) * size
-        first = 0
-        while first < size:
-            last = first + 1
-            while last < size and inside[last] == inside[first]:
-                last += 1
-            if inside[first]:
-                yield first, last - first, inside[first]
-            first = last

@@ -169,10 +169,12 @@ def emit_product(plan: Plan, node: Node) -> None:
     plan.emit(MatMul(x.type.dtype, x.type.shape, y.type.shape, chain), x, y, *operands, tail.result)
 
 
-def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Value | None) -> None:
-    """Rows of the first operand times `matrix`; the result has `outer_axes` axes of images, then rows, then columns."""
-    x, result = node.inputs[0], node.outputs[0].type
-    length, columns = matrix.shape
+def tail_of_rows(plan: Plan, node: Node, outer_axes: int) -> tuple[Tail, Chain]:
+    """What follows a matrix product, and its chain with three axes: images, rows, columns.
+
+    A chain that cannot be seen so is left to a kernel of its own.
+    """
+    result = node.outputs[0].type
     ends = [outer_axes, result.rank - 1, result.rank]
     tail = plan.tail(node)
     chain = regroup(tail.chain, ends)
@@ -181,6 +183,13 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
         tail = Tail(Chain((result,), result), (), node.outputs[0])
         chain = regroup(tail.chain, ends)
         assert chain
+    return tail, chain
+
+
+def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Value | None) -> None:
+    """Rows of the first operand times `matrix`; the result has `outer_axes` axes of images, then rows, then columns."""
+    x, (length, columns) = node.inputs[0], matrix.shape
+    tail, chain = tail_of_rows(plan, node, outer_axes)
     outer, rows, _ = chain.result.shape
     known = rows if isinstance(rows, int) else None
     tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize)

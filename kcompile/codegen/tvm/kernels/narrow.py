@@ -7,15 +7,14 @@ import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Index
-from kcompile.codegen.tvm.kernels.dense import constant_of, outer_axes_of
-from kcompile.codegen.tvm.kernels.elementwise import regroup
+from kcompile.codegen.tvm.kernels.dense import constant_of, outer_axes_of, tail_of_rows
 from kcompile.codegen.tvm.kernels.narrow_depthwise import emit_narrow_depthwise
 from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, factors_of, fetched, is_streamed, pack_words
 from kcompile.codegen.tvm.kernels.narrow_winograd import NarrowWinograd, bfloat16_pays, transformed_words
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, block, choose, row_pieces
 from kcompile.codegen.tvm.kernels.winograd_form import unit_of
-from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary
+from kcompile.codegen.tvm.plan import TVM, Plan, Temporary
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import OpenWindows, Piece, Row, Windows, segments_of
@@ -231,24 +230,12 @@ class _ConvFunction:
                 tile.multiply(there, Panel(self._w, lines, line), spec.channels, rows)
 
     def _runs(self, piece: Piece) -> Iterator[tuple[Index, Index, tuple[int, ...]]]:
-        """``(first tap, number of taps, results that have them)``."""
+        """``(first tap, number of taps, results that have them)``; all at once where none is outside."""
         size = self._spec.windows.size[-1]
-        everything = tuple(range(piece.count))
         if self._spec.windows.inside(len(self._spec.windows.size) - 1):
-            yield 0, size, everything
+            yield 0, size, tuple(range(piece.count))
             return
-        if piece.bounds:
-            yield piece.bounds[0], piece.bounds[1] - piece.bounds[0], everything
-            return
-        inside = piece.inside or (everything,) * size
-        first = 0
-        while first < size:
-            last = first + 1
-            while last < size and inside[last] == inside[first]:
-                last += 1
-            if inside[first]:
-                yield first, last - first, inside[first]
-            first = last
+        yield from piece.runs(size)
 
     def _store(self, tile: NarrowTile, piece: Piece, n: Index, lead: list[Index], first: Index) -> None:
         """Into y."""
@@ -331,16 +318,8 @@ def _blocks(plan: Plan, columns: int, width: int) -> list[Block]:
 
 def _emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Value | None) -> None:
     """Rows of x times `matrix`; the result has `outer_axes` axes of images, then rows, then columns."""
-    x, result = node.inputs[0], node.outputs[0].type
-    length, columns = matrix.shape
-    ends = [outer_axes, result.rank - 1, result.rank]
-    tail = plan.tail(node)
-    chain = regroup(tail.chain, ends)
-    if chain is None:
-        plan.tails[node] = tail
-        tail = Tail(Chain((result,), result), (), node.outputs[0])
-        chain = regroup(tail.chain, ends)
-        assert chain
+    x, (length, columns) = node.inputs[0], matrix.shape
+    tail, chain = tail_of_rows(plan, node, outer_axes)
     factors = factors_of(plan.machine, x.type.dtype)
     outer, rows, _ = chain.result.shape
     known = rows if isinstance(rows, int) else None
