@@ -13,101 +13,16 @@ still computes the activations of the panel before.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
-from kcompile.codegen.tvm import math as polynomials
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, select
-from kcompile.codegen.tvm.targets import Machine
+from kcompile.codegen.tvm.kernels.quotient import Quotient, activated
+from kcompile.codegen.tvm.kernels.recurrence_tiling import PHASES, Cell, Tiling, tile_cells
 from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
-from kcompile.codegen.tvm.vector import apply
-from kcompile.ir import ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.op import Op
 
-Cell: TypeAlias = Literal["simple", "lstm", "gru", "gru_reset_before"]
-
-# Gates whose products with the last output are summed together, by phase of a step. The candidate of a GRU that resets
-# before the product has to wait for the reset gate.
-PHASES: dict[Cell, tuple[tuple[int, ...], ...]] = {
-    "simple": ((0,),),
-    "lstm": ((0, 1, 2, 3),),
-    "gru": ((0, 1, 2),),
-    "gru_reset_before": ((0, 1), (2,)),
-}
-_MOST_CELLS = 16
-_MOST_ROWS = 8
-# Multiply-adds that must be under way at once to hide their latency.
-_IN_FLIGHT = 8
 # Cells of one row up to which the code of their activations is repeated for each.
 _WRITTEN_OUT = 2
-# Weights of at most so many elements are read again from the second-level cache in every step of every tile.
-_CACHED_WEIGHTS = 1 << 16
-_MOST_TILES = 4
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How units and rows are cut.
-
-    Attributes:
-        lanes: units per vector; the last vector may reach beyond the units.
-        panels: for each phase, the most cells that one row handles per pass.
-        chains: for each phase, the sums per gate of one row, so that additions need not wait for each other.
-        rows: rows of the batch that share the weights that are loaded.
-        tiles: tiles of rows that use a panel one after another, while it is in the cache.
-    """
-
-    hidden: int
-    lanes: int
-    panels: tuple[int, ...]
-    chains: tuple[int, ...]
-    rows: int
-    tiles: int
-
-    @property
-    def vectors(self) -> int:
-        """Vectors of units."""
-        return -(-self.hidden // self.lanes)
-
-    @property
-    def padded(self) -> int:
-        """Units with those that fill the last vector."""
-        return self.vectors * self.lanes
-
-    def passes(self, phase: int) -> list[tuple[int, int]]:
-        """``(first, cells)`` of each panel."""
-        size = self.panels[phase]
-        return [(first, min(size, self.vectors - first)) for first in range(0, self.vectors, size)]
-
-
-def tiling(machine: Machine, cell: Cell, hidden: int, batch: Dim) -> Tiling:
-    """Panels and row tiles whose sums fit the registers."""
-    lanes = min(machine.lanes, 1 << (hidden - 1).bit_length())
-    vectors = -(-hidden // lanes)
-    panels = tuple(_panel(machine, len(gates), vectors) for gates in PHASES[cell])
-    sums = [cells * len(gates) for cells, gates in zip(panels, PHASES[cell], strict=True)]
-    chains = tuple(max(1, min(-(-_IN_FLIGHT // n), (machine.registers - 4) // n)) for n in sums)
-    loaded = max(len(gates) * _tile_cells(len(gates)) for gates in PHASES[cell])
-    rows = min((machine.registers - 2 - loaded) // loaded, _MOST_ROWS)
-    even = 1 << rows.bit_length() - 1
-    if even * loaded >= _IN_FLIGHT:
-        rows = even  # batches are multiples of powers of 2 as a rule, and leave no rest
-    large = hidden * vectors * lanes * sum(map(len, PHASES[cell])) > _CACHED_WEIGHTS
-    if isinstance(batch, int):
-        rows = -(-batch // -(-batch // rows)) if batch else 1
-    return Tiling(hidden, lanes, panels, chains, rows, _MOST_TILES if large else 1)
-
-
-def _panel(machine: Machine, gates: int, vectors: int) -> int:
-    """The cells of a panel: half of them all, so that one half is summed while the other's activations are computed."""
-    fits = min((machine.registers - 4) // gates, _MOST_CELLS)
-    cells = min(fits, max(-(-vectors // 2), -(-_IN_FLIGHT // 2 // gates)))
-    return -(-vectors // -(-vectors // cells))
-
-
-def _tile_cells(gates: int) -> int:
-    """Cells that a tile of several rows handles at once."""
-    return max(1, 4 // gates)
 
 
 @dataclass(frozen=True)
@@ -349,7 +264,7 @@ class _Step:
         width = gates * self.lanes
         for start, cells in self._panels(phase):
             panel = self.f.name_index(start * (self.k.tiling.hidden * width))
-            step = cells if self.batch.rows == 1 else _tile_cells(gates)
+            step = cells if self.batch.rows == 1 else tile_cells(gates)
             for inner, part in self.f.tiles(cells, step):
                 yield start + inner, part, self.f.name_index(panel + inner * width), cells * width
 
@@ -399,20 +314,20 @@ class _Step:
 
     def _candidate(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         z = self.loop.scratch.load(self.loop.at(row, 2, vector), self.lanes)
-        self._mix(row, vector, _Quotient(self.f, z), self._activation(gates[0]).value)
+        self._mix(row, vector, Quotient(self.f, z), self._activation(gates[0]).value)
 
-    def _mix(self, row: Index, vector: Index, z: "_Quotient", candidate: Expr) -> None:
+    def _mix(self, row: Index, vector: Index, z: Quotient, candidate: Expr) -> None:
         """``z * before + (1 - z) * candidate``."""
         self._finish(row, vector, (z * (self._before(row, vector) - candidate)).value + candidate)
 
     def _before(self, row: Index, vector: Index) -> Expr:
         return self.loop.scratch.load(self.loop.at(row, 0, vector, self.now), self.lanes)
 
-    def _gate(self, x: Expr) -> "_Quotient":
-        return _activated(self.f, self.k.recurrent_activation, x)
+    def _gate(self, x: Expr) -> Quotient:
+        return activated(self.f, self.k.recurrent_activation, x)
 
-    def _activation(self, x: Expr) -> "_Quotient":
-        return _activated(self.f, self.k.activation, x)
+    def _activation(self, x: Expr) -> Quotient:
+        return activated(self.f, self.k.activation, x)
 
     def _is_seen(self, row: Index) -> Expr:
         assert self.seen
@@ -449,32 +364,3 @@ class _Step:
             for width in split(rest, self.lanes):
                 y.store(at + start, value.slice(start, width))
                 start += width
-
-
-class _Quotient:
-    """``top / bottom``, divided only when all factors are there; no bottom means 1."""
-
-    def __init__(self, f: Function, top: Expr, bottom: Expr | None = None) -> None:
-        self._f = f
-        self._top = f.let(top)
-        self._bottom = bottom
-
-    def __mul__(self, other: "_Quotient | Expr") -> "_Quotient":
-        factor = other if isinstance(other, _Quotient) else _Quotient(self._f, other)
-        bottoms = [bottom for bottom in (self._bottom, factor._bottom) if bottom]
-        bottom = self._f.let(bottoms[0] * bottoms[1]) if len(bottoms) == 2 else bottoms[0] if bottoms else None
-        return _Quotient(self._f, self._top * factor._top, bottom)
-
-    @property
-    def value(self) -> Expr:
-        """The quotient's value."""
-        return self._f.let(self._top / self._bottom) if self._bottom else self._top
-
-
-def _activated(f: Function, activation: Op | None, x: Expr) -> _Quotient:
-    x = f.let(x)
-    if isinstance(activation, ops.Sigmoid):
-        return _Quotient(f, constant(1.0, "float32", x.lanes), polynomials.sigmoid_divisor(f, x))
-    if isinstance(activation, ops.Tanh):
-        return _Quotient(f, *polynomials.tanh_quotient(f, x))
-    return _Quotient(f, apply(f, activation, [x]) if activation else x)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from kcompile.codegen.tvm.kernels.dense import Matrix, constant_of
-from kcompile.codegen.tvm.kernels.recurrence import PHASES, Cell, Recurrence, Tiling, tiling
+from kcompile.codegen.tvm.kernels.recurrence import Recurrence
+from kcompile.codegen.tvm.kernels.recurrence_tiling import PHASES, Cell, Tiling, tiling
 from kcompile.codegen.tvm.kernels.tile import choose, pack
 from kcompile.codegen.tvm.plan import TVM, Argument, Plan, Temporary
 from kcompile.codegen.tvm.vector import Chain
