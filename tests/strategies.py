@@ -260,6 +260,13 @@ def _slice(draw: Draw, cls: type[ops.Slice], dtype: str) -> OpCase:
     return OpCase(cls(axis, start, stop, draw(st.integers(1, 3))), (x,))
 
 
+@case_of(ops.ExpectExtent)
+def _expect_extent(draw: Draw, cls: type[ops.ExpectExtent], dtype: str) -> OpCase:
+    x = floats(draw, draw(shapes(1)), dtype)
+    axis = axis_of(draw, x.ndim)
+    return OpCase(cls(axis, x.shape[axis]), (x,))
+
+
 @case_of(ops.Pad)
 def _pad(draw: Draw, cls: type[ops.Pad], dtype: str) -> OpCase:
     mode = draw(st.sampled_from(["constant", "edge", "reflect", "symmetric"]))

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kcompile.ir import ops
+from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Value
 from kcompile.ir.types import Array, TensorType
-from kcompile.runtime.extents import smallest_extents
+from kcompile.runtime.extents import equalities, fitted, smallest_extents
 from kcompile.runtime.signature import Signature
 
 # Ops whose results are elements of their first operand, perhaps in another dtype.
@@ -23,6 +23,7 @@ _MOVES = (
     ops.Cast,
     ops.Reshape,
     ops.Transpose,
+    ops.ExpectExtent,
     ops.Slice,
     ops.Reverse,
     ops.Tile,
@@ -77,14 +78,16 @@ def draw_for(
         InputError: `shapes` do not fit.
     """
     rng = np.random.default_rng(seed)
-    least = {symbol: value + _SPARE for symbol, value in signature.minimums.items()}
+    wanted = dict.fromkeys(dims.symbols(*(dim for type in signature.inputs.values() for dim in type.shape)), _SPARE)
+    wanted |= {symbol: value + _SPARE for symbol, value in signature.minimums.items()}
     if signature.batch:
-        least[signature.batch] = batch
+        wanted[signature.batch] = batch
+    values = fitted(signature.equalities, wanted, signature.minimums)
     drawn: dict[str, Array] = {}
     for name, type in signature.inputs.items():
         given = shapes.get(name) or (None,) * type.rank
         extents = [
-            least.get(str(dim), _SPARE) if extent is None and isinstance(dim, str) else extent or dim
+            dims.substitute(dim, values) if extent is None else extent
             for dim, extent in zip(type.shape, given, strict=True)
         ]
         role = Role(limit=None if type.is_float else 2)
@@ -96,12 +99,12 @@ def sample_extents(graph: Graph) -> dict[str, Dim]:
     """A value for every symbol of the inputs: 2 for the batch, else a few more than the smallest legal one."""
     shapes = [type.shape for type in graph.input_types.values()]
     least = smallest_extents(graph)
-    extents: dict[str, Dim] = {}
+    extents: dict[str, int] = {}
     for dim in (dim for shape in shapes for dim in shape if isinstance(dim, str) and dim.isidentifier()):
         is_batch = all(shape and shape[0] == dim for shape in shapes)
         # Odd, so that halves are rounded, and different, so that no axis is taken for another.
         extents.setdefault(dim, _ROWS if is_batch else least.get(dim, 1) + _SPARE + 2 * len(extents))
-    return extents
+    return dict(fitted(equalities(graph), extents, least))
 
 
 def input_roles(graph: Graph) -> dict[str, Role]:

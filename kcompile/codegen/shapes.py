@@ -6,6 +6,7 @@ from kcompile.errors import InputError
 from kcompile.ir.dims import Dim
 from kcompile.ir.evaluate import bind_graph
 from kcompile.ir.graph import Graph
+from kcompile.runtime.extents import equalities, unmet
 
 
 def fix_shapes(graph: Graph, shapes: Mapping[str, Sequence[int | None]]) -> Graph:
@@ -25,6 +26,7 @@ def fix_shapes(graph: Graph, shapes: Mapping[str, Sequence[int | None]]) -> Grap
             stated = ", ".join(map(str, types[name].shape))
             received = ", ".join("?" if extent is None else str(extent) for extent in shape)
             problems.append(f"input `{name}` must have shape ({stated}). Received: ({received}).")
+    problems = problems or unmet(equalities(graph), bindings)
     if problems:
         raise InputError("\n".join(problems))
     return bind_graph(graph, bindings) if bindings else graph

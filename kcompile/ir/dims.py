@@ -19,6 +19,8 @@ Shape: TypeAlias = tuple[Dim, ...]
 _Poly: TypeAlias = dict[tuple[str, ...], int]
 
 _MAX_TEXT = 2000
+# No axis is longer.
+_MOST_EXTENT = 1 << 32
 
 
 def add(*dims: Dim) -> Dim:
@@ -133,6 +135,22 @@ def substitute(dim: Dim, bindings: Mapping[str, Dim]) -> Dim:
     if dim in bindings:
         return bindings[dim]
     return _evaluate(_tree(dim), bindings)
+
+
+def solve(dim: Dim, symbol: str, value: int) -> int | None:
+    """The smallest number from 0 on for which `dim`, which grows with its only symbol, is `value`; None if none is."""
+
+    def at(number: int) -> Dim:
+        return substitute(dim, {symbol: number})
+
+    low, high = 0, 1
+    while (found := at(high)) and isinstance(found, int) and found < value and high < _MOST_EXTENT:
+        low, high = high + 1, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        found = at(middle)
+        low, high = (low, middle) if isinstance(found, int) and found >= value else (middle + 1, high)
+    return low if at(low) == value else None
 
 
 def canonical(text: str) -> Dim:

@@ -4,7 +4,7 @@ from kcompile.ir import dims, ops
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array
-from kcompile.runtime.extents import smallest_extents
+from kcompile.runtime.extents import equalities, smallest_extents
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature, Structure
 
@@ -16,7 +16,15 @@ def graph_signature(graph: Graph, structure: Structure | None = None) -> Signatu
     names = list(graph.output_names)
     arranged: Structure = structure if structure is not None else names[0] if len(names) == 1 else list(names)
     least = smallest_extents(graph)
-    return Signature(graph.name, graph.input_types, graph.output_types, arranged, least, rows_meet=rows_meet(graph))
+    return Signature(
+        graph.name,
+        graph.input_types,
+        graph.output_types,
+        arranged,
+        least,
+        rows_meet=rows_meet(graph),
+        equalities=equalities(graph),
+    )
 
 
 def rows_meet(graph: Graph) -> bool:

@@ -14,6 +14,7 @@ from kcompile.errors import ArtifactError, GraphError, InputError
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.types import Array, TensorType, array_dtype, bind_shapes
+from kcompile.runtime.extents import Equality, unmet
 
 # A tree of lists and dicts with output names as leaves: ``"y"`` is one array, ``["y", "z"]`` a list of two.
 Structure: TypeAlias = str | list[Any] | dict[str, Any]
@@ -51,6 +52,7 @@ class Signature:
         keys: the keys under which `predict` takes inputs beside their names, where the model was built with a dict.
         rows_meet: whether one row of a batch changes the results of another, as a maximum over all of them does.
         minimums: the smallest value of a symbol on which the model works, where that is more than 0.
+        equalities: what else must hold of the symbols.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Signature:
     minimums: Mapping[str, int] = field(default_factory=dict[str, int])
     keys: Mapping[str, str] = field(default_factory=dict[str, str])
     rows_meet: bool = False
+    equalities: tuple[Equality, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_plans", dict[tuple[tuple[int, ...], ...], Plan]())
@@ -97,8 +100,9 @@ class Signature:
             for symbol, least in self.minimums.items()
             if bindings.get(symbol, least) < least
         ]
-        if small:
-            raise InputError("\n".join(small))
+        problems = small or unmet(self.equalities, bindings)
+        if problems:
+            raise InputError("\n".join(problems))
         return Plan(bindings, tuple(type.bind(bindings) for type in self.outputs.values()))
 
     def _where(self, symbol: str) -> str:
@@ -115,6 +119,7 @@ class Signature:
             "minimums": dict(self.minimums),
             "keys": dict(self.keys),
             "rows_meet": self.rows_meet,
+            "equalities": [[law.left, law.right, law.layer] for law in self.equalities],
         }
 
     @staticmethod
@@ -141,6 +146,7 @@ class Signature:
             {symbol: as_count(least, f"minimums.{symbol}") for symbol, least in minimums.items()},
             {key: as_text(name, f"keys.{key}") for key, name in keys.items()},
             record.get("rows_meet") is True,
+            tuple(_equality(law) for law in as_list(record.get("equalities", []), "equalities")),
         )
 
 
@@ -227,6 +233,14 @@ def _tensor_from_json(value: object) -> tuple[str, TensorType]:
         return name, TensorType(as_text(record.get("dtype"), f"{name}.dtype"), shape)
     except GraphError as error:
         raise ArtifactError(f"tensor `{name}`: {error}") from None
+
+
+def _equality(value: object) -> Equality:
+    match as_list(value, "equalities"):
+        case [left, right, layer]:
+            return Equality(as_dim(left, "equalities"), as_dim(right, "equalities"), as_text(layer, "equalities"))
+        case other:
+            raise ArtifactError(f"`equalities` must hold two extents and a layer each. Received: {_shown(other)}.")
 
 
 def _leaves(structure: object) -> list[str]:

@@ -17,6 +17,7 @@ from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import TensorType
+from kcompile.runtime.extents import Equality
 
 _LARGEST = 2**31 - 1
 _UNBOUNDED = 1 << 62
@@ -98,8 +99,10 @@ class _Entry(Function):
         return tirx.PrimFunc(self.parameters, self.body(), ret_type=prim_type("int32", 1))
 
 
-def arena_bytes(machine: Machine, symbols: Sequence[str], arena: Arena, types: Sequence[TensorType]) -> Any:
-    """``kc_measure``: -1 where a symbol or an extent is negative, or an array's offsets need more than 31 bits."""
+def arena_bytes(
+    machine: Machine, symbols: Sequence[str], arena: Arena, types: Sequence[TensorType], laws: Sequence[Equality] = ()
+) -> Any:
+    """``kc_measure``: -1 where an extent is negative, a law is broken, or offsets need more than 31 bits."""
     f = _Entry("kc_measure", machine, symbols)
     f.values[THREADS] = f.let(f.number("threads").cast("int64"))
     fits = constant(True, "bool")
@@ -107,6 +110,8 @@ def arena_bytes(machine: Machine, symbols: Sequence[str], arena: Arena, types: S
         fits = fits & (f.values[name] >= 0) & (f.values[name] <= _LARGEST)
     for dim in dict.fromkeys(dim for t in types for dim in t.shape if isinstance(dim, str)):
         fits = fits & (f.wide(dim) >= 0)
+    for law in laws:
+        fits = fits & f.wide(law.left).equals(f.wide(law.right))
     # A product of several large symbols could wrap around in 64 bits, but not in the range of a double.
     for size in dict.fromkeys(t.size for t in types if isinstance(t.size, str)):
         fits = fits & (_approximate(f, size) <= float(_LARGEST))

@@ -23,6 +23,7 @@ from kcompile.ir.graph import Graph, Node, Value, substitute
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.layout import to_channels_last
 from kcompile.ir.types import Array, TensorType
+from kcompile.runtime.extents import equalities
 
 EXPORTS = (
     "kc_arena_bytes",
@@ -86,7 +87,7 @@ def compile_graph(graph: Graph, machine: Machine, fast_math: bool = False) -> Co
     arena = lowered.arena
     symbols = tuple(sorted(dims.symbols(*(dim for t in lowered.types for dim in t.shape))))
     objects = dict(lowered.functions)
-    objects["kc_measure"] = entry.arena_bytes(machine, symbols, arena, lowered.types)
+    objects["kc_measure"] = entry.arena_bytes(machine, symbols, arena, lowered.types, equalities(graph))
     objects["kc_main"] = entry.main(machine, symbols, arena, lowered.calls, len(graph.inputs), len(graph.outputs))
     objects["kc_peak"] = entry.peak(machine)
     code = compile_object(objects, machine)

@@ -6,8 +6,8 @@ from functools import reduce
 from typing import Any
 
 from kcompile.errors import ModelError
+from kcompile.frontend.agreement import agreeing
 from kcompile.frontend.layer import Layer, register_layer
-from kcompile.frontend.layers.agreement import agreeing
 from kcompile.frontend.layers.normalization import unit
 from kcompile.frontend.layers.writing import all_of, any_of, broadcast, expand_dims, full, like, reshape, transpose
 from kcompile.frontend.operations.operation import promoted

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kcompile.frontend import activations
-from kcompile.frontend.operations.operation import Number, as_value, operation, promoted
+from kcompile.frontend.operations.operation import Number, as_value, meeting, operation, promoted
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import ops
 from kcompile.ir.expression import Expression, lift
@@ -28,7 +28,7 @@ def tensor(t: Trace, x: Any) -> Value:
 
 def floats(t: Trace, *operands: Number) -> tuple[Expression, ...]:
     """Operands as floats of one dtype."""
-    return lift(t.b, *promoted(t, *operands, floating=True))
+    return lift(t.b, *meeting(t, *operands, floating=True))
 
 
 def log1p(x: Expression) -> Expression:

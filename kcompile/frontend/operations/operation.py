@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 
 from kcompile.errors import ModelError
+from kcompile.frontend.agreement import broadcasting
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.tracing import Trace
 from kcompile.frontend.training.naming import snake_case
@@ -150,6 +151,11 @@ def promoted(t: Trace, *operands: Number, floating: bool = False) -> list[Value]
     if not dtype.startswith("float") and (floating or "f" in numbers):
         dtype = "float32"
     return [as_value(t, x, dtype) for x in operands]
+
+
+def meeting(t: Trace, *operands: Number, floating: bool = False) -> list[Value]:
+    """Operands that broadcast, as values of one dtype whose open extents are equal where they must be."""
+    return broadcasting(t, promoted(t, *operands, floating=floating))
 
 
 def _common(dtypes: list[str]) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from kcompile.frontend import activations
-from kcompile.frontend.operations.operation import Number, as_value, axes_of, one_axis, operation, promoted
+from kcompile.frontend.agreement import broadcasting
+from kcompile.frontend.operations.operation import Number, as_value, axes_of, meeting, one_axis, operation, promoted
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import ops
 from kcompile.ir.graph import Value
@@ -71,7 +72,7 @@ def _unary(op: Op, floating: bool) -> Any:
 
 def _binary(op: Op) -> Any:
     def rule(t: Trace, x1: Number, x2: Number) -> Value:
-        return t(op, *promoted(t, x1, x2))
+        return t(op, *meeting(t, x1, x2))
 
     return rule
 
@@ -109,7 +110,7 @@ operation("math", "Erf")(_unary(ops.Erf(), floating=True))
 @operation("numpy", "Divide", "TrueDivide")
 def divide(t: Trace, x1: Number, x2: Number) -> Value:
     """``x1 / x2``, of integers too."""
-    return t(ops.Div(), *promoted(t, x1, x2, floating=True))
+    return t(ops.Div(), *meeting(t, x1, x2, floating=True))
 
 
 @operation("numpy", "Square")
@@ -170,7 +171,7 @@ def logical_or(t: Trace, x1: Number, x2: Number) -> Value:
 @operation("numpy", "Where")
 def where(t: Trace, condition: Number, x1: Number, x2: Number) -> Value:
     """`x1` where the condition holds, else `x2`."""
-    return t(ops.Where(), as_value(t, condition, "bool"), *promoted(t, x1, x2))
+    return t(ops.Where(), *broadcasting(t, [as_value(t, condition, "bool"), *promoted(t, x1, x2)]))
 
 
 @operation("core", "Cast")

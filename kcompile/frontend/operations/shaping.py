@@ -8,7 +8,17 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.operations.operation import Number, as_value, axes_of, axis_of, one_axis, operation, promoted
+from kcompile.frontend.agreement import agreeing
+from kcompile.frontend.operations.operation import (
+    Number,
+    as_value,
+    axes_of,
+    axis_of,
+    meeting,
+    one_axis,
+    operation,
+    promoted,
+)
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
@@ -79,14 +89,15 @@ def squeeze(t: Trace, x: Value, *, axis: Any = None) -> Value:
 @operation("numpy", "Concatenate")
 def concatenate(t: Trace, xs: Sequence[Value], *, axis: int = 0) -> Value:
     """The tensors one after the other along an axis."""
-    return t(ops.Concat(axis_of(xs[0], axis)), *promoted(t, *xs))
+    values, place = promoted(t, *xs), axis_of(xs[0], axis)
+    return t(ops.Concat(place), *agreeing(t, values, [a for a in range(xs[0].type.rank) if a != place]))
 
 
 @operation("numpy", "Stack")
 def stack(t: Trace, x: Sequence[Value], *, axis: int = 0) -> Value:
     """The tensors along a new axis."""
     place = axis % (x[0].type.rank + 1)
-    return t(ops.Concat(place), *(expand_dims(t, each, axis=place) for each in promoted(t, *x)))
+    return t(ops.Concat(place), *(expand_dims(t, each, axis=place) for each in meeting(t, *x)))
 
 
 @operation("core", "Unstack")

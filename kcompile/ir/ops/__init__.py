@@ -94,7 +94,18 @@ from kcompile.ir.ops.reduction import (
     Sort,
 )
 from kcompile.ir.ops.scan import Scan
-from kcompile.ir.ops.shape import BroadcastTo, Concat, Gather, Pad, Reshape, Reverse, Slice, Tile, Transpose
+from kcompile.ir.ops.shape import (
+    BroadcastTo,
+    Concat,
+    ExpectExtent,
+    Gather,
+    Pad,
+    Reshape,
+    Reverse,
+    Slice,
+    Tile,
+    Transpose,
+)
 from kcompile.ir.ops.text import (
     CountTokens,
     FormatInteger,
@@ -166,6 +177,7 @@ __all__ = [
     "Elu",
     "Erf",
     "Exp",
+    "ExpectExtent",
     "Floor",
     "FloorDiv",
     "FormatInteger",

@@ -10,10 +10,10 @@ import numpy as np
 from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, bind_shape, broadcast_shapes, normalize_axis
-from kcompile.ir.types import TensorType
+from kcompile.ir.types import TensorType, type_of
 
 if TYPE_CHECKING:
-    from kcompile.ir.graph import Builder
+    from kcompile.ir.graph import Builder, Value
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,37 @@ class Slice(Op, name="slice", operands=("x",)):
         (dy,) = expression.lift(b, *dys)
         gradient = SliceGradient(self.axis, self.start, self.stop, xs[0].type.shape[self.axis], self.step)
         return (dy.apply(gradient).value,)
+
+
+@dataclass(frozen=True)
+class ExpectExtent(Op, name="expect_extent", operands=("x",)):
+    """``x`` as it is, whose extent along `axis` must be `extent`, which nothing but the inputs' shapes can tell."""
+
+    axis: int
+    extent: Dim
+
+    def infer(self, types: Types) -> Types:
+        axis = normalize_axis(self, self.axis, types)
+        shape = list(types[0].shape)
+        known = isinstance(shape[axis], int) and isinstance(self.extent, int)
+        law = f"the extent along axis {axis} must be {self.extent}"
+        self.require(not known or shape[axis] == self.extent, law, types)
+        shape[axis] = self.extent
+        return (types[0].with_shape(shape),)
+
+    def kernel(self, args: Arrays) -> Arrays:
+        self.infer((type_of(args[0]),))
+        return args[:1]
+
+    def decompose(self, b: "Builder", xs: Values) -> "tuple[Value, ...]":
+        return (b(Slice(self.axis, 0, self.extent), xs[0]),)
+
+    def bind(self, bindings: Mapping[str, Dim]) -> Self:
+        return replace(self, extent=dims.substitute(self.extent, bindings))
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        (dy,) = expression.lift(b, *dys)
+        return (dy.apply(ExpectExtent(self.axis, xs[0].type.shape[self.axis])).value,)
 
 
 @dataclass(frozen=True)

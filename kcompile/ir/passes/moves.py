@@ -13,6 +13,7 @@ from kcompile.ir.ops import (
     BroadcastTo,
     Cast,
     Concat,
+    ExpectExtent,
     MaxPool,
     Pad,
     ReduceMax,
@@ -72,6 +73,12 @@ def cast_of_cast(c: Context, node: Node, op: Cast) -> Result:
         return None
     keeps = np.can_cast(inner.inputs[0].type.dtype, inner.op.dtype, "safe")
     return c.b(op, inner.inputs[0]) if keeps else None
+
+
+@rule(ExpectExtent)
+def expectation_that_holds(c: Context, node: Node, op: ExpectExtent) -> Result:
+    """An extent that is what it must be need not be looked at."""
+    return node.inputs[0] if node.inputs[0].type == node.outputs[0].type else None
 
 
 @rule(Slice)
@@ -217,6 +224,7 @@ RULES = (
     reshape_of_reduce,
     transpose_of_transpose,
     cast_of_cast,
+    expectation_that_holds,
     slice_of_slice,
     slice_of_concat,
     pad_of_pad,

@@ -23,6 +23,7 @@ from kcompile.ir.ops import (
     ConvTranspose,
     CumSum,
     Dense,
+    ExpectExtent,
     LogSoftmax,
     MaxPool,
     Pad,
@@ -44,7 +45,7 @@ from kcompile.ir.types import Array, TensorType
 Perm: TypeAlias = tuple[int, ...]
 Spatial = Conv | ConvTranspose | MaxPool | AvgPool | Resize
 Reduce = ReduceMax | ReduceMean | ReduceMin | ReduceProd | ReduceSum
-_WithAxis = BatchNorm | Softmax | LogSoftmax | CumSum | Sort | Concat | Slice | ArgReduce
+_WithAxis = BatchNorm | Softmax | LogSoftmax | CumSum | Sort | Concat | ExpectExtent | Slice | ArgReduce
 
 
 def identity(rank: int) -> Perm:

@@ -116,6 +116,8 @@ def moves() -> Iterator[Case]:
     yield ops.Slice(1, 0, "T-1"), (x,)
     yield ops.Slice(1, "T-2", "T"), (x,)
     yield ops.Slice(0, 0, "N", 2), (x,)
+    yield ops.ExpectExtent(1, "T"), (x,)
+    yield ops.ExpectExtent(-1, 6), (x,)
     for mode in ("edge", "reflect", "symmetric"):
         yield ops.Pad((0, 1, 2), (0, 2, 3), mode), (x,)
     yield ops.Pad((0, 1, 0), (0, 0, 2), "symmetric"), (x,)

@@ -52,6 +52,11 @@ def slice_(e: Emitter, op: ops.Slice, node: Node) -> str:
     return e.node("Slice", e.name(node.inputs[0]), e.extent(op.start), stop, e.ints(op.axis), e.ints(op.step))
 
 
+@ONNX.register(ops.ExpectExtent)
+def expect_extent(e: Emitter, op: ops.ExpectExtent, node: Node) -> str:
+    return e.name(node.inputs[0])
+
+
 @ONNX.register(ops.Reverse)
 def reverse(e: Emitter, op: ops.Reverse, node: Node) -> str:
     return reversed_along(e, e.name(node.inputs[0]), op.axes)
