@@ -12,6 +12,8 @@ import numpy as np
 from kcompile.ir import ops
 from kcompile.ir.graph import Node
 from kcompile.ir.op import Elementwise, Op
+from kcompile.ir.ops.windows import CACHE_BYTES
+from kcompile.ir.parts import BY_SAMPLE
 from kcompile.ir.types import Array
 
 # Computes from operands; one of `INTO` writes to the array that it is given last.
@@ -170,8 +172,14 @@ def _softmax(node: Node) -> Function:
     return into
 
 
+def _blockwise(node: Node) -> Function:
+    write = _op(node).write
+    return lambda *arrays: write(arrays[:-1], arrays[-1], CACHE_BYTES)
+
+
 # By op class: what writes a node's only result to an array.
 INTO: dict[type[Op], Make] = {
+    **dict.fromkeys(BY_SAMPLE, _blockwise),
     **{cls: (lambda node, ufunc=ufunc: ufunc) for cls, ufunc in _UFUNCS.items()},
     ops.Cast: _cast,
     ops.Clip: _clip,
@@ -202,21 +210,15 @@ VIEWS = frozenset({ops.BroadcastTo, ops.Reshape, ops.Reverse, ops.Slice, ops.Tra
 _FRESH = frozenset[type[Op]](
     {
         ops.Attention,
-        ops.AvgPool,
-        ops.AvgPoolGradient,
         ops.BatchNorm,
         ops.BatchNormTraining,
         ops.BatchNormTrainingGradient,
-        ops.Conv,
-        ops.ConvFilterGradient,
-        ops.ConvInputGradient,
         ops.ConvTranspose,
         ops.Gather,
         ops.Gru,
         ops.LayerNorm,
         ops.LayerNormGradient,
         ops.Lstm,
-        ops.MaxPoolGradient,
         ops.RandomNormal,
         ops.RandomUniform,
         ops.RecurrentGradient,

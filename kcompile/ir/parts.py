@@ -7,44 +7,31 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from kcompile.ir import ops
 from kcompile.ir.graph import Node
-from kcompile.ir.op import Arrays, Elementwise, Op
-from kcompile.ir.types import Array
+from kcompile.ir.op import Elementwise, Op
+from kcompile.ir.types import Array, TensorType
 
-# An operand is cut along its first axis, or given whole; results are joined along it, or added.
-Operand: TypeAlias = Literal["samples", "whole"]
-Result: TypeAlias = Literal["samples", "sum"]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the parts of a node take and give; operands beyond those named are whole."""
-
-    operands: tuple[Operand, ...] = ("samples",)
-    results: tuple[Result, ...] = ("samples",)
-
-
-_BY_SAMPLE = Parts()
-_ALL_SAMPLES = Parts(("samples", "samples", "samples"))
-
-PARTS: dict[type[Op], Parts] = {
-    ops.AvgPool: _BY_SAMPLE,
-    ops.AvgPoolGradient: _BY_SAMPLE,
-    ops.Conv: _BY_SAMPLE,
-    ops.ConvFilterGradient: Parts(("samples", "samples"), ("sum",)),
-    ops.ConvInputGradient: _BY_SAMPLE,
-    ops.MaxPool: _BY_SAMPLE,
-    ops.MaxPoolGradient: _ALL_SAMPLES,
+# Ops whose `write` takes and gives samples along the first axis; operands beyond these many are whole.
+BY_SAMPLE: dict[type[Op], int] = {
+    ops.AvgPool: 1,
+    ops.AvgPoolGradient: 1,
+    ops.Conv: 1,
+    ops.ConvFilterGradient: 2,
+    ops.ConvInputGradient: 1,
+    ops.MaxPool: 1,
+    ops.MaxPoolGradient: 3,
 }
+
+# Those of them whose result is the sum over samples.
+_SUMS = frozenset[type[Op]]({ops.ConvFilterGradient})
 
 # Handing a part to another thread takes about 30 µs; work below these bounds takes about 200.
 _LEAST_ELEMENTS = 1 << 18
@@ -70,44 +57,51 @@ def slices(samples: int) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(bounds)]
 
 
-def kernel_in_parts(node: Node) -> Callable[[Arrays], Arrays]:
-    """The kernel of a node whose op stands in `PARTS`, on all cores."""
-    op, parts = node.op, PARTS[type(node.op)]
-
-    def compute(args: Arrays) -> Arrays:
-        def part(chosen: slice) -> Arrays:
-            cut = [a[chosen] if how == "samples" else a for a, how in zip(args, parts.operands, strict=False)]
-            return op.kernel((*cut, *args[len(cut) :]))
-
-        found = in_parallel(part, slices(args[0].shape[0]))
-        return tuple(_joined(how, arrays) for how, arrays in zip(parts.results, zip(*found, strict=True), strict=True))
-
-    return compute
-
-
-def _joined(how: Result, arrays: Sequence[Array]) -> Array:
-    return np.concatenate(arrays) if how == "samples" else sum(arrays[1:], arrays[0])
-
-
 def can_write_parts(node: Node) -> bool:
     """Whether the function that writes a node's result can write the rows of it apart."""
     products = isinstance(node.op, ops.Dense | ops.MatMul) and node.inputs[0].type.rank > 1
-    return products or isinstance(node.op, Elementwise)
+    return products or isinstance(node.op, Elementwise) or type(node.op) in BY_SAMPLE
+
+
+def _cut(node: Node) -> list[bool]:
+    """Which operands are cut along their first axis."""
+    if type(node.op) in BY_SAMPLE:
+        return [number < BY_SAMPLE[type(node.op)] for number in range(len(node.inputs))]
+    if isinstance(node.op, ops.Dense | ops.MatMul) and node.inputs[1].type.rank == 2:
+        return [True] + [False] * (len(node.inputs) - 1)
+    shape = node.outputs[0].type.shape
+    return [value.type.rank == len(shape) and value.type.shape[0] == shape[0] for value in node.inputs]
 
 
 def into_in_parts(into: Callable[..., Any], node: Node) -> Callable[..., Any]:
     """A function that writes to its last argument, for a node that `can_write_parts`, on all cores."""
-    shape = node.outputs[0].type.shape
-    cut = [value.type.rank == len(shape) and value.type.shape[0] == shape[0] for value in node.inputs]
-    if isinstance(node.op, ops.Dense | ops.MatMul) and node.inputs[1].type.rank == 2:
-        cut = [True] + [False] * (len(node.inputs) - 1)
-    chosen = slices(int(shape[0]))
+    cut, type = _cut(node), node.outputs[0].type
+    if node.op.__class__ in _SUMS:
+        return _summed(into, cut, slices(int(node.inputs[0].type.shape[0])), type)
+    chosen = slices(int(type.shape[0]))
 
     def compute(*arrays: Array) -> None:
         def part(rows: slice) -> None:
             into(*(a[rows] if has_rows else a for a, has_rows in zip(arrays, cut, strict=False)), arrays[-1][rows])
 
         in_parallel(part, chosen)
+
+    return compute
+
+
+def _summed(
+    into: Callable[..., Any], cut: Sequence[bool], chosen: Sequence[slice], type: TensorType
+) -> Callable[..., Any]:
+    rest = {rows.start: np.empty(type.static_shape(), type.dtype) for rows in chosen[1:]}
+
+    def compute(*arrays: Array) -> None:
+        def part(rows: slice) -> None:
+            given = (a[rows] if has_rows else a for a, has_rows in zip(arrays, cut, strict=False))
+            into(*given, rest.get(rows.start, arrays[-1]))
+
+        in_parallel(part, chosen)
+        for total in rest.values():
+            arrays[-1][...] += total
 
     return compute
 

@@ -19,7 +19,7 @@ from kcompile.ir.instructions import IN_PLACE, INTO, SCALAR, VIEWS, Function, ma
 from kcompile.ir.op import Arrays
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.ops.fused import Fused
-from kcompile.ir.parts import PARTS, can_write_parts, into_in_parts, is_large, kernel_in_parts, one_thread_products
+from kcompile.ir.parts import can_write_parts, into_in_parts, is_large, one_thread_products
 from kcompile.ir.types import Array, TensorType, array_dtype
 
 Registers: TypeAlias = list[Any]
@@ -253,10 +253,8 @@ class _Writer:
 
     def _kernel(self, node: Node) -> None:
         inputs = [self.numbers[value] for value in node.inputs]
-        kernel = node.op.kernel
-        if type(node.op) in PARTS and is_large(node):
-            kernel, self.in_parts = kernel_in_parts(node), True
-        self.instructions.append(_running(node, kernel, inputs, [self._register(value) for value in node.outputs]))
+        results = [self._register(value) for value in node.outputs]
+        self.instructions.append(_running(node, node.op.kernel, inputs, results))
 
 
 def _writing(into: Function, inputs: Sequence[int], result: int) -> Instruction:

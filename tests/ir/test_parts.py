@@ -16,7 +16,7 @@ from tests.ir.test_plan import check
 from tests.strategies import OpCase, op_cases
 
 _KINDS = (Elementwise, ops.Dense, ops.MatMul)
-CUT = {name: cls for name, cls in OPS.items() if cls in parts.PARTS or issubclass(cls, _KINDS)}
+CUT = {name: cls for name, cls in OPS.items() if cls in parts.BY_SAMPLE or issubclass(cls, _KINDS)}
 
 
 @pytest.fixture

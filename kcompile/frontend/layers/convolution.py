@@ -12,7 +12,8 @@ from kcompile.frontend.tracing import Trace
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Value
-from kcompile.ir.ops.conv import Padding, Pairs
+from kcompile.ir.ops.conv import Padding
+from kcompile.ir.ops.windows import Pairs
 
 
 class _Convolution(Layer):

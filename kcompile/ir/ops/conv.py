@@ -13,25 +13,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.op import Arrays, Gradients, Op, Types, Values
 from kcompile.ir.ops.linear import product
 from kcompile.ir.ops.shape import Slice
+from kcompile.ir.ops.windows import (
+    BLOCK_BYTES,
+    DataFormat,
+    Pairs,
+    empty_result,
+    from_channels_last,
+    image_blocks,
+    line_blocks,
+    padded,
+    product_into,
+    to_channels_last,
+    windows_of,
+)
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
     from kcompile.ir.graph import Builder, Value
-
-DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
-Pairs: TypeAlias = tuple[tuple[int, int], ...]
-
-# Patches that are multiplied at a time. The threads of a product wait for each other at its end, so few large products
-# are better than many: on ResNet50, 0.5 to 32 MB take about the same time on one thread, and on two busy cores the
-# largest is 8 times as fast as the smallest.
-BLOCK_BYTES = 1 << 25
 
 Padding: TypeAlias = Literal["valid", "same"] | Pairs
 
@@ -98,49 +102,14 @@ def activation_shape(batch: Dim, spatial: list[Dim], channels: Dim, data_format:
     return [batch, *spatial, channels] if data_format == "channels_last" else [batch, channels, *spatial]
 
 
-def to_channels_last(x: Array, data_format: DataFormat) -> Array:
-    return x if data_format == "channels_last" else np.moveaxis(x, 1, -1)
-
-
-def from_channels_last(x: Array, data_format: DataFormat) -> Array:
-    return x if data_format == "channels_last" else np.moveaxis(x, -1, 1)
-
-
-def padded(x: Array, pairs: Pairs, fill: float = 0.0) -> Array:
-    """``x: [N, *spatial, C]`` with `fill` around its spatial axes."""
-    widths = ((0, 0), *pairs, (0, 0))
-    return np.pad(x, widths, constant_values=x.dtype.type(fill)) if any(map(any, pairs)) else x
-
-
-def windows_of(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
-    """``x: [N, *spatial, C] -> [N, *out, *window, C]``, a view."""
-    axes = tuple(range(1, x.ndim - 1))
-    reach = tuple((size - 1) * rate + 1 for size, rate in zip(window, dilation, strict=True))
-    if any(extent < size for extent, size in zip(x.shape[1:-1], reach, strict=True)):
-        return np.empty((x.shape[0], *(0,) * len(axes), *window, x.shape[-1]), x.dtype)
-    view = sliding_window_view(x, reach, axis=axes)
-    steps = tuple(slice(None, None, step) for step in strides)
-    rates = tuple(slice(None, None, rate) for rate in dilation)
-    return np.moveaxis(view[(slice(None), *steps, slice(None), *rates)], x.ndim - 1, -1)
-
-
-def _correlated(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
-    """Cross-correlation without padding and groups: products of patches with the kernel, a cache-sized block each."""
-    window, filters = kernel.shape[:-2], kernel.shape[-1]
-    view, matrix = windows_of(x, window, strides, dilation), kernel.reshape(-1, filters)
-    if math.prod(window) == 1:
-        lead = view.shape[: x.ndim - 1]
-        return product(view.reshape(math.prod(lead), matrix.shape[0]), matrix).reshape(*lead, filters)
-    y = np.empty((*view.shape[: x.ndim - 1], filters), x.dtype)
-    row = max(math.prod(view.shape[2:]) * x.itemsize, 1)
-    lines = max(BLOCK_BYTES // row, 1)
-    images = max(lines // max(view.shape[1], 1), 1)
-    for n in range(0, view.shape[0], images):
-        for first in range(0, view.shape[1], lines):
-            block = (slice(n, n + images), slice(first, first + lines))
-            patches = view[block].reshape(y[block].size // filters, matrix.shape[0])
-            y[block] = product(patches, matrix).reshape(y[block].shape)
-    return y
+def _correlate(
+    x: Array, kernel: Array, y: Array, strides: tuple[int, ...], dilation: tuple[int, ...], block_bytes: int
+) -> None:
+    """Cross-correlation without padding and groups into ``y``: products of patches with the kernel, a block each."""
+    matrix, view = kernel.reshape(-1, kernel.shape[-1]), windows_of(x, kernel.shape[:-2], strides, dilation)
+    for block in line_blocks(y, matrix.shape[0] * x.itemsize, block_bytes):
+        patches = view[block].reshape(y[block].size // matrix.shape[1], matrix.shape[0])
+        product_into(patches, matrix, y[block])
 
 
 def _depthwise(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
@@ -204,19 +173,22 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
         return (x.with_shape(activation_shape(x.shape[0], extents, filters, self.data_format)),)
 
     def kernel(self, args: Arrays) -> Arrays:
-        x, kernel = to_channels_last(args[0], self.data_format), args[1]
-        window = kernel.shape[:-2]
-        pairs = explicit_padding(self.padding, x.shape[1:-1], window, self.strides, self.rates)
-        x = padded(x, pairs)
+        y = empty_result(self, args)
+        self.write(args, y)
+        return (y,)
+
+    def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
+        """Write the result to `out`, from patches of `block_bytes` at a time."""
+        x, y = (to_channels_last(a, self.data_format) for a in (args[0], out))
+        kernel = args[1]
+        x = padded(x, explicit_padding(self.padding, x.shape[1:-1], kernel.shape[:-2], self.strides, self.rates))
         if self.groups == x.shape[-1] > 1:
-            y = _depthwise(x, kernel, self.strides, self.rates)
+            y[...] = _depthwise(x, kernel, self.strides, self.rates)
         else:
-            blocks = zip(np.split(x, self.groups, -1), np.split(kernel, self.groups, -1), strict=True)
-            parts = [_correlated(*block, self.strides, self.rates) for block in blocks]
-            y = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+            for part, matrix, rows in zip(*(np.split(a, self.groups, -1) for a in (x, kernel, y)), strict=True):
+                _correlate(part, matrix, rows, self.strides, self.rates, block_bytes)
         if len(args) > 2:
             y += args[2]
-        return (from_channels_last(y, self.data_format),)
 
     def macs(self, types: Types, results: Types) -> Dim:
         return dims.mul(results[0].size, *types[1].shape[:-1])
@@ -351,6 +323,21 @@ class _Pool(Op, operands=("x",)):
         channels = channels_of(x.shape, self.data_format)
         return (x.with_shape(activation_shape(x.shape[0], extents, channels, self.data_format)),)
 
+    def kernel(self, args: Arrays) -> Arrays:
+        y = empty_result(self, args)
+        self.write(args, y)
+        return (y,)
+
+    def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
+        """Write the result to `out`, images of `block_bytes` at a time."""
+        x, y = (to_channels_last(a, self.data_format) for a in (args[0], out))
+        for block in image_blocks(x.shape[0], math.prod(x.shape[1:]) * x.itemsize, block_bytes):
+            y[block] = self._pooled(x[block])
+
+    def _pooled(self, x: Array) -> Array:
+        """The result for ``x: [N, *spatial, C]``."""
+        raise NotImplementedError
+
     def _reduced(self, x: Array, reduce: Callable[[Array, Array], Array], fill: float) -> Array:
         """`reduce` over the windows of ``x: [N, *spatial, C]``, one axis after the other, `fill` being the padding."""
         rates = (1,) * len(self.strides)
@@ -366,10 +353,9 @@ class _Pool(Op, operands=("x",)):
 class MaxPool(_Pool, name="max_pool"):
     """The largest element of each window; padding never wins."""
 
-    def kernel(self, args: Arrays) -> Arrays:
-        x = to_channels_last(args[0], self.data_format)
+    def _pooled(self, x: Array) -> Array:
         lowest = -np.inf if x.dtype.kind == "f" else float(np.iinfo(x.dtype).min)
-        return (from_channels_last(self._reduced(x, np.maximum, lowest), self.data_format),)
+        return self._reduced(x, np.maximum, lowest)
 
     def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
         from kcompile.ir.ops.gradients_conv import MaxPoolGradient
@@ -382,10 +368,9 @@ class MaxPool(_Pool, name="max_pool"):
 class AvgPool(_Pool, name="avg_pool"):
     """The mean of each window over the elements that are not padding."""
 
-    def kernel(self, args: Arrays) -> Arrays:
-        x = to_channels_last(args[0], self.data_format)
+    def _pooled(self, x: Array) -> Array:
         count = self._reduced(np.ones_like(x[:1, ..., :1]), np.add, 0.0)
-        return (from_channels_last(self._reduced(x, np.add, 0.0) / count, self.data_format),)
+        return self._reduced(x, np.add, 0.0) / count
 
     def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
         from kcompile.ir.ops.gradients_conv import AvgPoolGradient

@@ -14,27 +14,19 @@ import numpy as np
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.op import Arrays, Op, Types, bind_shape
-from kcompile.ir.ops.conv import (
+from kcompile.ir.ops.conv import AvgPool, Conv, MaxPool, activation_shape, channels_of, explicit_padding
+from kcompile.ir.ops.linear import product
+from kcompile.ir.ops.windows import (
     BLOCK_BYTES,
-    AvgPool,
-    Conv,
-    MaxPool,
     Pairs,
-    activation_shape,
-    channels_of,
-    explicit_padding,
-    from_channels_last,
+    empty_result,
+    image_blocks,
+    line_blocks,
     padded,
     to_channels_last,
     windows_of,
 )
-from kcompile.ir.ops.linear import product
 from kcompile.ir.types import Array
-
-
-def _blocks(images: int, bytes_per_image: int) -> Iterator[slice]:
-    size = max(BLOCK_BYTES // max(bytes_per_image, 1), 1)
-    return (slice(first, first + size) for first in range(0, images, size))
 
 
 def _reads(
@@ -52,9 +44,10 @@ def _unpadded(x: Array, pairs: Pairs) -> Array:
     return x[(slice(None), *crop)]
 
 
-def _empty_padded(images: int, spatial: tuple[int, ...], channels: int, pairs: Pairs, dtype: np.dtype) -> Array:
-    extents = [extent + low + high for extent, (low, high) in zip(spatial, pairs, strict=True)]
-    return np.zeros((images, *extents, channels), dtype)
+def _empty_padded(x: Array, pairs: Pairs) -> Array:
+    """Zeros for ``x: [N, *spatial, C]`` with padding around it."""
+    extents = [extent + low + high for extent, (low, high) in zip(x.shape[1:-1], pairs, strict=True)]
+    return np.zeros((x.shape[0], *extents, x.shape[-1]), x.dtype)
 
 
 @dataclass(frozen=True)
@@ -72,21 +65,24 @@ class ConvInputGradient(Op, name="conv_input_gradient", operands=("dy", "kernel"
         return (x,)
 
     def kernel(self, args: Arrays) -> Arrays:
-        of, dy, kernel = self.of, to_channels_last(args[0], self.of.data_format), args[1]
-        spatial = tuple(map(int, self.spatial))
-        pairs = explicit_padding(of.padding, spatial, kernel.shape[:-2], of.strides, of.rates)
-        channels = kernel.shape[-2] * of.groups
-        dx = np.empty((dy.shape[0], *spatial, channels), dy.dtype)
-        for block in _blocks(dy.shape[0], (math.prod(spatial) * channels + math.prod(dy.shape[1:])) * dy.itemsize):
-            total = _empty_padded(dy[block].shape[0], spatial, channels, pairs, dy.dtype)
-            if of.groups == channels > 1:
+        dx = empty_result(self, args)
+        self.write(args, dx)
+        return (dx,)
+
+    def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
+        """Write the result to `out`, images of `block_bytes` at a time."""
+        of, kernel = self.of, args[1]
+        dy, dx = (to_channels_last(a, of.data_format) for a in (args[0], out))
+        pairs = explicit_padding(of.padding, dx.shape[1:-1], kernel.shape[:-2], of.strides, of.rates)
+        per_image = (math.prod(dx.shape[1:]) + math.prod(dy.shape[1:])) * dy.itemsize
+        for block in image_blocks(dy.shape[0], per_image, block_bytes):
+            total = _empty_padded(dx[block], pairs)
+            if of.groups == dx.shape[-1] > 1:
                 self._add_depthwise(total, dy[block], kernel)
             else:
-                parts = (np.split(a, of.groups, -1) for a in (total, dy[block], kernel))
-                for part, rows, weights in zip(*parts, strict=True):
-                    self._add(part, rows, weights)
+                for group in zip(*(np.split(a, of.groups, -1) for a in (total, dy[block], kernel)), strict=True):
+                    self._add(*group)
             dx[block] = _unpadded(total, pairs)
-        return (from_channels_last(dx, of.data_format),)
 
     def _add(self, dx: Array, dy: Array, kernel: Array) -> None:
         rows = dy.reshape(math.prod(dy.shape[:-1]), dy.shape[-1])
@@ -128,34 +124,37 @@ class ConvFilterGradient(Op, name="conv_filter_gradient", operands=("x", "dy")):
         return (kernel,)
 
     def kernel(self, args: Arrays) -> Arrays:
+        dw = empty_result(self, args)
+        self.write(args, dw)
+        return (dw,)
+
+    def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
+        """Write the result to `out`, from patches of `block_bytes` at a time."""
         of = self.of
         x, dy = (to_channels_last(a, of.data_format) for a in args)
-        pairs = explicit_padding(of.padding, x.shape[1:-1], self.window, of.strides, of.rates)
-        x = padded(x, pairs)
+        x = padded(x, explicit_padding(of.padding, x.shape[1:-1], self.window, of.strides, of.rates))
         if of.groups == x.shape[-1] > 1:
-            return (self._depthwise(x, dy),)
-        parts = zip(np.split(x, of.groups, -1), np.split(dy, of.groups, -1), strict=True)
-        return (np.concatenate([self._correlated(*part) for part in parts], axis=-1),)
+            out[...] = self._depthwise(x, dy, block_bytes)
+            return
+        for part, rows, dw in zip(*(np.split(a, of.groups, -1) for a in (x, dy, out)), strict=True):
+            dw[...] = self._correlated(part, rows, block_bytes).reshape(dw.shape)
 
-    def _correlated(self, x: Array, dy: Array) -> Array:
-        filters = dy.shape[-1]
+    def _correlated(self, x: Array, dy: Array, block_bytes: int) -> Array:
+        filters, width = dy.shape[-1], math.prod(self.window) * x.shape[-1]
         view = windows_of(x, self.window, self.of.strides, self.of.rates)
-        width = math.prod(self.window) * x.shape[-1]
         total = np.zeros((width, filters), x.dtype)
-        lines = max(BLOCK_BYTES // max(math.prod(dy.shape[2:-1]) * (width + filters) * x.itemsize, 1), 1)
-        images = max(lines // max(dy.shape[1], 1), 1)
-        for n in range(0, dy.shape[0], images):
-            for first in range(0, dy.shape[1], lines):
-                block = (slice(n, n + images), slice(first, first + lines))
-                rows = dy[block].reshape(-1, filters)
-                total += product(view[block].reshape(rows.shape[0], width).T, rows)
-        return total.reshape(*self.window, x.shape[-1], filters)
+        for block in line_blocks(dy, width * x.itemsize, block_bytes):
+            rows = dy[block].reshape(-1, filters)
+            total += product(view[block].reshape(rows.shape[0], width).T, rows)
+        return total
 
-    def _depthwise(self, x: Array, dy: Array) -> Array:
+    def _depthwise(self, x: Array, dy: Array, block_bytes: int) -> Array:
         channels = x.shape[-1]
         apart = dy.reshape(*dy.shape[:-1], channels, dy.shape[-1] // channels)
         kernel = np.zeros((*self.window, channels, apart.shape[-1]), x.dtype)
-        for block in _blocks(x.shape[0], (math.prod(x.shape[1:]) + math.prod(dy.shape[1:])) * x.itemsize):
+        for block in image_blocks(
+            x.shape[0], (math.prod(x.shape[1:]) + math.prod(dy.shape[1:])) * x.itemsize, block_bytes
+        ):
             for position in np.ndindex(*self.window):
                 reads = x[(block, *_reads(position, dy.shape[1:-1], self.of.strides, self.of.rates))]
                 kernel[position] += np.einsum("nc,ncm->cm", reads.reshape(-1, channels), _rows(apart[block]))
@@ -181,20 +180,46 @@ class MaxPoolGradient(Op, name="max_pool_gradient", operands=("x", "y", "dy")):
         return (x,)
 
     def kernel(self, args: Arrays) -> Arrays:
-        of, rates = self.of, (1,) * len(self.of.strides)
-        x, y, dy = (to_channels_last(a, of.data_format) for a in args)
-        pairs = explicit_padding(of.padding, x.shape[1:-1], of.pool_size, of.strides, rates)
-        dx = np.empty(x.shape, x.dtype)
-        for block in _blocks(x.shape[0], 4 * math.prod(x.shape[1:]) * x.itemsize):
-            seen, left = padded(x[block], pairs, -np.inf), dy[block].copy()
-            total = np.zeros_like(seen)
-            for position in np.ndindex(*of.pool_size):
-                reads = (slice(None), *_reads(position, dy.shape[1:-1], of.strides, rates))
-                chosen = left * (seen[reads] == y[block])
-                total[reads] += chosen
-                left -= chosen
-            dx[block] = _unpadded(total, pairs)
-        return (from_channels_last(dx, of.data_format),)
+        dx = empty_result(self, args)
+        self.write(args, dx)
+        return (dx,)
+
+    def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
+        """Write the result to `out`, images of `block_bytes` at a time."""
+        x, y, dy, dx = (to_channels_last(a, self.of.data_format) for a in (*args, out))
+        pairs = explicit_padding(
+            self.of.padding, x.shape[1:-1], self.of.pool_size, self.of.strides, (1,) * (x.ndim - 2)
+        )
+        once = self.of.strides == self.of.pool_size and not any(map(any, pairs))
+        for block in image_blocks(x.shape[0], 2 * math.prod(x.shape[1:]) * x.itemsize, block_bytes):
+            if once:
+                self._assign(dx[block], x[block], y[block], dy[block])
+            else:
+                total = _empty_padded(x[block], pairs)
+                self._add(total, padded(x[block], pairs, -np.inf), y[block], dy[block])
+                dx[block] = _unpadded(total, pairs)
+
+    def _positions(self, y: Array) -> Iterator[tuple[slice, ...]]:
+        rates = (1,) * len(self.of.strides)
+        for position in np.ndindex(*self.of.pool_size):
+            yield (slice(None), *_reads(position, y.shape[1:-1], self.of.strides, rates))
+
+    def _assign(self, dx: Array, x: Array, y: Array, dy: Array) -> None:
+        """The gradient where each element is in one window at most."""
+        if tuple(n * size for n, size in zip(y.shape[1:-1], self.of.pool_size, strict=True)) != x.shape[1:-1]:
+            dx[...] = 0.0
+        left = dy.copy()
+        for reads in self._positions(y):
+            chosen = left * (x[reads] == y)
+            dx[reads] = chosen
+            left -= chosen
+
+    def _add(self, dx: Array, x: Array, y: Array, dy: Array) -> None:
+        left = dy.copy()
+        for reads in self._positions(y):
+            chosen = left * (x[reads] == y)
+            dx[reads] += chosen
+            left -= chosen
 
 
 @dataclass(frozen=True)
@@ -212,20 +237,24 @@ class AvgPoolGradient(Op, name="avg_pool_gradient", operands=("dy",)):
         return (x,)
 
     def kernel(self, args: Arrays) -> Arrays:
-        of, dy, rates = self.of, to_channels_last(args[0], self.of.data_format), (1,) * len(self.of.strides)
-        spatial = tuple(map(int, self.spatial))
-        pairs = explicit_padding(of.padding, spatial, of.pool_size, of.strides, rates)
-        inside = padded(np.ones((1, *spatial, 1), dy.dtype), pairs)
+        dx = empty_result(self, args)
+        self.write(args, dx)
+        return (dx,)
+
+    def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
+        """Write the result to `out`, images of `block_bytes` at a time."""
+        of = self.of
+        dy, dx = (to_channels_last(a, of.data_format) for a in (args[0], out))
+        rates = (1,) * len(of.strides)
+        pairs = explicit_padding(of.padding, dx.shape[1:-1], of.pool_size, of.strides, rates)
+        inside = padded(np.ones((1, *dx.shape[1:-1], 1), dy.dtype), pairs)
         positions = [_reads(position, dy.shape[1:-1], of.strides, rates) for position in np.ndindex(*of.pool_size)]
         count = sum((inside[(slice(None), *reads)] for reads in positions), np.zeros((1,) * dy.ndim, dy.dtype))
-        dx = np.empty((dy.shape[0], *spatial, dy.shape[-1]), dy.dtype)
-        for block in _blocks(dy.shape[0], 2 * math.prod(dx.shape[1:]) * dy.itemsize):
-            share = dy[block] / count
-            total = _empty_padded(share.shape[0], spatial, dy.shape[-1], pairs, dy.dtype)
+        for block in image_blocks(dy.shape[0], 2 * math.prod(dx.shape[1:]) * dy.itemsize, block_bytes):
+            share, total = dy[block] / count, _empty_padded(dx[block], pairs)
             for reads in positions:
                 total[(slice(None), *reads)] += share
             dx[block] = _unpadded(total, pairs)
-        return (from_channels_last(dx, of.data_format),)
 
     def bind(self, bindings: Mapping[str, Dim]) -> Self:
         return replace(self, spatial=bind_shape(self.spatial, bindings))

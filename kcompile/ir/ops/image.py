@@ -9,7 +9,8 @@ import numpy as np
 from kcompile.ir import expression
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, bind_shape
-from kcompile.ir.ops.conv import DataFormat, activation_shape, channels_of, spatial_of
+from kcompile.ir.ops.conv import activation_shape, channels_of, spatial_of
+from kcompile.ir.ops.windows import DataFormat
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:

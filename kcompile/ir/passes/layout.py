@@ -28,7 +28,7 @@ from kcompile.ir.ops import (
     Softmax,
     Transpose,
 )
-from kcompile.ir.ops.conv import DataFormat
+from kcompile.ir.ops.windows import DataFormat
 from kcompile.ir.passes.manager import Pass
 from kcompile.ir.passes.matching import along_axis
 from kcompile.ir.passes.permute import (

@@ -16,7 +16,8 @@ import numpy as np
 from kcompile.ir.graph import Builder, Graph, Node, Value
 from kcompile.ir.op import Op
 from kcompile.ir.ops import Add, AvgPool, Constant, Conv, ConvTranspose, Dense, Div, MatMul, MaxPool, Mul, Pad, Sub
-from kcompile.ir.ops.conv import DataFormat, Pairs, spatial_of
+from kcompile.ir.ops.conv import spatial_of
+from kcompile.ir.ops.windows import DataFormat, Pairs
 from kcompile.ir.passes.matching import along_axis, is_nonnegative
 from kcompile.ir.passes.rewrite import Context, Result, Skip, rewrite, rule
 from kcompile.ir.types import Array

@@ -39,7 +39,7 @@ from kcompile.ir.ops import (
     Sort,
     Tile,
 )
-from kcompile.ir.ops.conv import DataFormat
+from kcompile.ir.ops.windows import DataFormat
 from kcompile.ir.types import Array, TensorType
 
 Perm: TypeAlias = tuple[int, ...]

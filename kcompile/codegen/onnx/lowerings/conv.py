@@ -9,7 +9,8 @@ from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Node
-from kcompile.ir.ops.conv import DataFormat, Pairs, same_padding, spatial_of
+from kcompile.ir.ops.conv import same_padding, spatial_of
+from kcompile.ir.ops.windows import DataFormat, Pairs
 
 
 def channels_first(e: Emitter, x: str, rank: int, data_format: DataFormat) -> str:
