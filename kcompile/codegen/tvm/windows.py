@@ -189,6 +189,11 @@ class Row:
     def pieces(self, segment: Index = 0, segments: int = 1) -> Iterator[Piece]:
         """The pieces of one of `segments` parts of the row; the body is written once per kind of piece."""
         out, low, extent = self._out, self._windows.low[-1], self._windows.spatial[-1]
+        if self._f.machine.compact and not self._spec.inside(self._axis):
+            # One loop over all results, whose code is short because each finds its taps when it runs.
+            with self._f.loop(out) as start:
+                yield Piece(start, 1, bounds=self._windows.bounds(self._axis, start))
+            return
         short = self._spec.size[-1] <= MOST_UNROLLED_TAPS
         if short and isinstance(out, int) and isinstance(low, int) and isinstance(extent, int):
             yield from self._known(out, low, extent, segment, segments)

@@ -66,7 +66,7 @@ def emit_conv(
     out, filters = windows.out[-1], weights.shape[-1]
     per_group = filters // groups
     row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
-    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes)
+    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes, weights.size // filters)
     grid = weights.nbytes > _SMALL_WEIGHTS
     fields = (x.type.dtype, windows, groups, filters, tile, grid, bias is not None, tail.chain, places)
     operands = [x, _packed(weights, groups, tile[1]), *([bias] if bias else []), *tail.operands]

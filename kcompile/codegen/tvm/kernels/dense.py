@@ -192,7 +192,7 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
     tail, chain = tail_of_rows(plan, node, outer_axes)
     outer, rows, _ = chain.result.shape
     known = rows if isinstance(rows, int) else None
-    tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize)
+    tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize, length)
     small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
     grid = not (small and known and known >= _MANY_TILES * tile[0])
     # Tiles of several rows have time to fetch what comes after.

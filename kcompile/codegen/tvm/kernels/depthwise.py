@@ -41,7 +41,8 @@ class Depthwise(Kernel, family="depthwise"):
 
     def build(self, f: Function) -> None:
         most = _MOST_TAPS if f.machine.lanes >= _WIDE and not f.machine.compact else _MOST_TAPS_OF_NARROW
-        (_PlaneFunction if _is_plane(self.windows, most) else _DepthwiseFunction)(f, self).write()
+        plane = _is_plane(self.windows, most) and not f.machine.compact
+        (_PlaneFunction if plane else _DepthwiseFunction)(f, self).write()
 
     def source(self, f: Function) -> Pointer:
         """x, whose elements are read in `dtype`."""
@@ -69,7 +70,7 @@ class _DepthwiseFunction:
         self._epilogue = spec.ending(f)
         self._y = f.pointer("y", spec.epilogue.result.dtype)
         self._windows = OpenWindows(f, spec.windows)
-        self._row = Row(f, self._windows, spec.windows, _RESULTS)
+        self._row = Row(f, self._windows, spec.windows, 1 if f.machine.compact else _RESULTS)
 
     def write(self) -> None:
         """Threads share rows of results."""

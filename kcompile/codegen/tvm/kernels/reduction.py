@@ -186,12 +186,12 @@ def fold(f: Function, kind: Reducer, vectors: Sequence[Expr]) -> Expr:
         value = f.let(_COMBINE[kind](value.slice(0, half), value.slice(half, half)))
 
 
-def blocks(columns: Index, lanes: int) -> list[tuple[Index, Index, int]]:
-    """``(start, count, width)`` of runs of blocks that cover `columns`, each a few vectors wide."""
+def blocks(columns: Index, lanes: int, vectors: int = VECTORS) -> list[tuple[Index, Index, int]]:
+    """``(start, count, width)`` of runs of blocks that cover `columns`, each `vectors` wide, or as wide as the rest."""
     if not isinstance(columns, int):
         count = columns // lanes
         return [(0, count, lanes), (count * lanes, columns - count * lanes, 1)]
-    wide = lanes * VECTORS
+    wide = lanes * vectors
     done = columns - columns % wide
     full: list[tuple[Index, Index, int]] = [(0, done // wide, wide)] if done else []
     return [*full, (done, 1, columns - done)] if columns > done else full

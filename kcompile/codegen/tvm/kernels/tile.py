@@ -24,8 +24,9 @@ _MOST_ROWS = 28
 # Without vectors: the most columns of a tile, and the instructions that a step of the loop takes beside its work.
 _MOST_SCALARS = 12
 _LOOP = 0.75
-# Vectors per row of compact code, the best first.
+# Vectors per row of compact code, the best first, for as many weights as make the longer code count for little.
 _COMPACT_VECTORS = (4, 5, 3, 2)
+_COMPACT_WEIGHTS = 1024
 # Elements of float32 in a cache line.
 LINE = 16
 # Lines of a panel between the one that a single row uses and the one that is fetched.
@@ -107,14 +108,20 @@ def sum_dtype(dtype: str) -> str:
     return "float32" if dtype == "float16" else dtype
 
 
-def choose(machine: Machine, rows: int | None, columns: int, row_bytes: int = 0) -> tuple[int, int]:
+def choose(
+    machine: Machine, rows: int | None, columns: int, row_bytes: int = 0, length: int | None = None
+) -> tuple[int, int]:
     """The tile, as (rows, columns), of least modelled time for a product with `rows` (None: many) and `columns`.
 
+    Rows lie `row_bytes` apart; `length` elements of each are multiplied with known weights, if it is given.
+
     The model counts cycles per step of the sum: two multiply-adds, or two loads, at a time; on a machine without
-    vectors one instruction. Compact code has one row, and panels that are all of one width, if they can be.
+    vectors one instruction. Compact code has one row, and one vector or, where there are many weights, panels that are
+    all of one width, if they can be.
     """
     if machine.compact:
-        vectors = next((n for n in _COMPACT_VECTORS if columns % (n * machine.lanes) == 0), 1)
+        fitting = (n for n in _COMPACT_VECTORS if columns % (n * machine.lanes) == 0)
+        vectors = 1 if length is not None and length * columns < _COMPACT_WEIGHTS else next(fitting, 1)
         return 1, min(vectors * machine.lanes, max(columns, 1))
     best: tuple[float, int, int] | None = None
     most = _CACHE_WAYS if row_bytes and row_bytes % _CACHE_STRIDE == 0 else _MOST_ROWS
