@@ -1,13 +1,19 @@
-"""Every benchmark: ``python -m benchmarks [NAME ...]``; each writes JSON and Markdown to ``benchmarks/results``."""
+"""Every benchmark: ``python -m benchmarks [NAME ...]``; each writes JSON and Markdown to ``benchmarks/results``.
+
+The README quotes the one of the engines.
+"""
 
 import argparse
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+from benchmarks import readme
 from benchmarks.engines import FILES, keras_file
 from benchmarks.models import MODELS
+from benchmarks.models.trained import NAMES
 
 ROOT = Path(__file__).parent
 PEERS = Path(os.environ.get("KCOMPILE_PEERS", ROOT.parent / ".venv-peers" / "bin" / "python"))
@@ -23,13 +29,16 @@ BENCHMARKS = {
 
 
 def make_peer_files() -> None:
-    """Files that only TensorFlow can write, where the peers' environment is there."""
-    for name in MODELS:
-        keras_file(name)
+    """The models, and files of them that only TensorFlow can write, where the peers' environment is there."""
+    # Models that cannot be fetched are left out.
+    subprocess.run([sys.executable, "-m", "tests.real.fetch_models", *NAMES.values()], check=False)
+    for name in (*MODELS, *NAMES):
+        with suppress(FileNotFoundError):
+            keras_file(name)
     if not PEERS.exists():
         print(f"there is no {PEERS}; make it with `make peers`. Engines that need its files are left out.")
         return
-    subprocess.run([PEERS, ROOT / "peer_tflite.py", FILES], check=True)
+    subprocess.run([PEERS, ROOT / "peer_files.py", FILES], check=True)
     subprocess.run([PEERS, ROOT / "peer_models.py", ROOT / ".cache" / "peers"], check=True)
 
 
@@ -43,6 +52,7 @@ def main() -> None:
         parser.error(f"the benchmarks are {', '.join(BENCHMARKS)}. Received: {', '.join(unknown)}")
     make_peer_files()
     failed = [name for name in names if subprocess.run([sys.executable, *BENCHMARKS[name]], check=False).returncode]
+    readme.main()
     if failed:
         sys.exit(f"these benchmarks failed: {', '.join(failed)}")
 

@@ -1,105 +1,41 @@
 """kcompile's native code against other engines, in one process.
 
-    python -m benchmarks.engines [MODEL ...] [--threads 1] [--batch 1] [--seconds 2] [--engine NAME ...]
+    python -m benchmarks.engines [MODEL ...] [--threads 1] [--batch 1] [--seconds 3] [--engine NAME ...]
 
-Each engine runs the same model from one Keras file: kcompile's native program and its ONNX file on ONNX Runtime, that
-ONNX file on OpenVINO, and LiteRT's file of the Keras file (`peer_tflite.py`). All compute in float32. The engines take
-turns, so that whatever else the machine does slows all alike; each cell is the 10th percentile of the turns. With one
-thread it is the process's CPU time that counts, which is least disturbed by other programs.
+Each engine runs the same model from one Keras file: kcompile's native program and its ONNX file on ONNX Runtime,
+tf2onnx's file on ONNX Runtime too, OpenVINO and IREE from kcompile's ONNX file, LiteRT from its own, and Keras with
+TensorFlow, by `predict` and by a `tf.function`, in a process of its own (`peer_files.py`, `keras_peer.py`). All compute
+in float32. The engines take turns (`turns.py` says how); each cell is the 10th percentile of the turns. An engine that
+fails has a note in the place of a time, and one whose results are off has one beside it.
+
+Results are written after every model, so that an engine that ends the process leaves those before it.
 """
 
 import argparse
-import importlib
 import importlib.metadata
 import json
 import os
 import platform
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 import kcompile
 from benchmarks.models import MODELS
+from benchmarks.models.trained import NAMES, read, trained
+from benchmarks.peers import ENGINES, OURS, Setting, engine, worker
+from benchmarks.plot import plot
+from benchmarks.turns import Engine, turns
 
 FILES = Path(__file__).parent / ".cache" / "engines"
-OURS = "kcompile tvm"
-_FEWEST_TURNS = 15
+RESULTS = Path(__file__).parent / "results"
 # Files that compute the same function differ by float32 rounding only.
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
-
-Runner: TypeAlias = Callable[[], Sequence[np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is run: a model's Keras file on an input, with a number of threads."""
-
-    path: Path
-    x: np.ndarray
-    threads: int
-
-
-def native(setting: Setting) -> Runner:
-    """kcompile's native program, through `run`."""
-    artifact = kcompile.compile(setting.path, target="tvm", output=setting.path.with_suffix(".kcb"))
-    return _session(kcompile.load(artifact, setting.threads), setting.x)
-
-
-def onnx_runtime(setting: Setting) -> Runner:
-    """kcompile's ONNX file on ONNX Runtime."""
-    options: Any = importlib.import_module("onnxruntime").SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = setting.threads, 1
-    session = importlib.import_module("onnxruntime").InferenceSession(_onnx(setting), options, ["CPUExecutionProvider"])
-    feeds = {session.get_inputs()[0].name: setting.x}
-    return lambda: session.run(None, feeds)
-
-
-def openvino(setting: Setting) -> Runner:
-    """kcompile's ONNX file on OpenVINO, compiled for the input's shape, without falling back to bfloat16."""
-    core = importlib.import_module("openvino").Core()
-    model = core.read_model(_onnx(setting))
-    model.reshape(list(setting.x.shape))
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(
-        model, "CPU", {**hints, "INFERENCE_NUM_THREADS": setting.threads}
-    ).create_infer_request()
-    return lambda: list(request.infer([setting.x], share_inputs=True, share_outputs=True).values())
-
-
-def litert(setting: Setting) -> Runner:
-    """LiteRT, whose kernels are XNNPACK's."""
-    path = setting.path.with_suffix(".tflite")
-    if not path.exists():
-        failures = setting.path.parent / "tflite_failures.json"
-        reason = json.loads(failures.read_text()).get(setting.path.stem, "") if failures.exists() else ""
-        raise RuntimeError(reason or "there is no .tflite file; make it with benchmarks/peer_tflite.py")
-    module = importlib.import_module("ai_edge_litert.interpreter")
-    interpreter = module.Interpreter(str(path), num_threads=setting.threads)
-    number = interpreter.get_input_details()[0]["index"]
-    if tuple(interpreter.get_input_details()[0]["shape"]) != setting.x.shape:
-        interpreter.resize_tensor_input(number, setting.x.shape)
-    interpreter.allocate_tensors()
-    result = interpreter.get_output_details()[0]["index"]
-
-    def run() -> Sequence[np.ndarray]:
-        interpreter.set_tensor(number, setting.x)
-        interpreter.invoke()
-        return [interpreter.get_tensor(result)]
-
-    return run
-
-
-ENGINES: dict[str, Callable[[Setting], Runner]] = {
-    OURS: native,
-    "kcompile onnx": onnx_runtime,
-    "OpenVINO": openvino,
-    "LiteRT": litert,
-}
-_PACKAGES = ("kcompile", "numpy", "onnxruntime", "openvino", "ai-edge-litert", "apache-tvm")
+_PACKAGES = ("kcompile", "numpy", "onnxruntime", "openvino", "ai-edge-litert", "iree-base-runtime", "apache-tvm")
+ALL = (*MODELS, *NAMES)
 
 
 @dataclass
@@ -120,24 +56,21 @@ class Row:
         return min(others) / self.milliseconds[OURS] if others and OURS in self.milliseconds else None
 
 
-def compare(name: str, batch: int, threads: int, seconds: float, engines: Sequence[str]) -> Row:
+def compare(name: str, batch: int, threads: int, seconds: float, names: Sequence[str]) -> Row:
     """One model on every engine."""
-    path = keras_file(name)
-    (shape,) = (type.shape for type in kcompile.load_model(path).trace().input_types.values())
-    x = np.random.default_rng(0).random((batch, *map(int, shape[1:])), np.float32)
-    row = Row(name, batch, threads)
-    runners: dict[str, Runner] = {}
-    for engine in engines:
+    setting, row = Setting(keras_file(name), inputs(name, batch), threads), Row(name, batch, threads)
+    engines: dict[str, Engine] = {}
+    for each in names:
         try:
-            runners[engine] = ENGINES[engine](Setting(path, x, threads))
-            runners[engine]()
+            engines[each] = engine(each, setting)
+            _check(row, each, engines[each].results()[0], engines)
         except Exception as error:  # noqa: BLE001 -- whatever an engine raises is its result
-            runners.pop(engine, None)
-            row.notes[engine] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
-    _check(row, runners)
-    times = turns(list(runners.values()), seconds, time.process_time if threads == 1 else time.perf_counter)
-    row.turns = len(times[0])
-    row.milliseconds = {engine: float(np.percentile(own, 10)) * 1e3 for engine, own in zip(runners, times, strict=True)}
+            engines.pop(each, None)
+            row.notes[each] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+    if engines:
+        times = turns(list(engines.values()), seconds, threads)
+        row.turns = max(map(len, times))
+        row.milliseconds = {each: float(np.percentile(own, 10)) * 1e3 for each, own in zip(engines, times, strict=True)}
     return row
 
 
@@ -147,47 +80,25 @@ def keras_file(name: str) -> Path:
     if not path.exists():
         FILES.mkdir(parents=True, exist_ok=True)
         (FILES / ".gitignore").write_text("*\n")
-        MODELS[name]().save(path)
+        model = read(name) if name in NAMES else MODELS[name]()
+        model.save(path)
     return path
 
 
-def turns(runners: Sequence[Runner], seconds: float, clock: Callable[[], float]) -> list[list[float]]:
-    """Seconds per call of each, taken in turns of calls that last half a millisecond at least."""
-    calls = [max(1, int(5e-4 / _time(run, 3, clock))) for run in runners]
-    times: list[list[float]] = [[] for _ in runners]
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < _FEWEST_TURNS:
-        for i, run in enumerate(runners):
-            times[i].append(_time(run, calls[i], clock))
-    return times
+def inputs(name: str, batch: int) -> np.ndarray:
+    """Rows for a model: those recorded for a trained one, again and again, and random ones for the others."""
+    if name in NAMES:
+        (recorded,) = trained(name).recorded()[0]
+        return np.resize(recorded, (batch, *recorded.shape[1:]))
+    (shape,) = (type.shape for type in kcompile.load_model(keras_file(name)).trace().input_types.values())
+    return np.random.default_rng(0).random((batch, *map(int, shape[1:])), np.float32)
 
 
-def _time(run: Runner, calls: int, clock: Callable[[], float]) -> float:
-    start = clock()
-    for _ in range(calls):
-        run()
-    return max(clock() - start, 1e-9) / calls
-
-
-def _check(row: Row, runners: dict[str, Runner]) -> None:
-    """Note engines whose results differ from the first one's."""
-    results = {engine: run()[0].copy() for engine, run in runners.items()}
-    first = next(iter(results.values()))
-    for engine, result in results.items():
-        if not np.allclose(first, result.reshape(first.shape), _RELATIVE, _ABSOLUTE):
-            row.notes[engine] = f"its results differ by {np.abs(first - result.reshape(first.shape)).max():.1e}"
-
-
-def _session(session: kcompile.Session, x: np.ndarray) -> Runner:
-    feeds = {next(iter(session.inputs)): x}
-    return lambda: list(session.run(feeds).values())
-
-
-def _onnx(setting: Setting) -> str:
-    path = setting.path.with_suffix(".onnx")
-    if not path.exists() or path.stat().st_mtime < setting.path.stat().st_mtime:
-        kcompile.compile(setting.path, target="onnx", output=path)
-    return str(path)
+def _check(row: Row, name: str, result: np.ndarray, engines: dict[str, Engine]) -> None:
+    """Note an engine whose result differs from the first one's."""
+    first = next(iter(engines.values())).results()[0]
+    if not np.allclose(first, result.reshape(first.shape), _RELATIVE, _ABSOLUTE):
+        row.notes[name] = f"its results differ by {np.abs(first - result.reshape(first.shape)).max():.1e}"
 
 
 def table(rows: Sequence[Row], engines: Sequence[str]) -> str:
@@ -212,29 +123,54 @@ def machine() -> dict[str, Any]:
     return {"processor": processor, "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
 
 
+def versions(names: Sequence[str], threads: int) -> dict[str, str]:
+    """Of the packages that take part."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    try:
+        return found | (worker(threads).versions if any("eras" in name for name in names) else {})
+    except RuntimeError:
+        return found
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    """Every row that is asked for; of models that have not been fetched, none."""
+    for name in given.models or ALL:
+        try:
+            keras_file(name)
+        except FileNotFoundError as error:
+            print(f"{name} is left out: {error}")
+            continue
+        for threads in given.threads:
+            for batch in given.batch:
+                yield compare(name, batch, threads, given.seconds, given.engine)
+
+
+def write(output: Path, found: Sequence[Row], given: argparse.Namespace) -> None:
+    """JSON, Markdown and the picture of rows."""
+    output.mkdir(parents=True, exist_ok=True)
+    cells = [{**asdict(row), "ratio": row.ratio} for row in found]
+    about = {"machine": machine(), "versions": versions(given.engine, given.threads[0])}
+    (output / "engines.json").write_text(json.dumps({**about, "rows": cells}, indent=2) + "\n")
+    (output / "engines.md").write_text(table(found, given.engine))
+    plot(output / "engines.svg", cells, given.engine, OURS)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare on the models that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", choices=[*MODELS, []], metavar="MODEL")
+    parser.add_argument("models", nargs="*", choices=[*ALL, []], metavar="MODEL", help=f"of {', '.join(ALL)}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
-    parser.add_argument("--engine", nargs="+", choices=list(ENGINES), default=list(ENGINES))
-    parser.add_argument("--seconds", type=float, default=2.0, help="per row")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--seconds", type=float, default=3.0, help="per row")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    rows = [
-        compare(name, batch, threads, given.seconds, given.engine)
-        for name in given.models or MODELS
-        for batch in given.batch
-        for threads in given.threads
-    ]
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    given.output.mkdir(parents=True, exist_ok=True)
-    cells = [{**asdict(row), "ratio": row.ratio} for row in rows]
-    content = json.dumps({"machine": machine(), "versions": found, "rows": cells}, indent=2)
-    (given.output / "engines.json").write_text(content + "\n")
-    (given.output / "engines.md").write_text(table(rows, given.engine))
-    print(table(rows, given.engine))
+    found: list[Row] = []
+    for row in rows(given):
+        found.append(row)
+        print(table([row], given.engine).splitlines()[2], flush=True)
+        write(given.output, found, given)
+    print(table(found, given.engine))
 
 
 if __name__ == "__main__":

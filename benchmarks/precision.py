@@ -11,7 +11,6 @@ import argparse
 import importlib
 import importlib.metadata
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import kcompile
-from benchmarks.engines import FILES, Runner, keras_file, machine, turns
+from benchmarks.engines import FILES, keras_file, machine
 from benchmarks.models import MODELS
+from benchmarks.turns import Local, Runner, turns
 
 _DEFAULT = ("resnet50", "encoder", "mlp", "cifar_cnn", "mobilenet_v2")
 _PACKAGES = ("kcompile", "numpy", "onnxruntime", "openvino", "apache-tvm")
@@ -60,7 +60,7 @@ def compare(name: str, seconds: float) -> Row:
     exact = runners["float32"]()[0].copy()
     for engine, run in runners.items():
         row.errors[engine] = float(np.abs(run()[0].reshape(exact.shape) - exact).max() / np.abs(exact).max())
-    times = turns(list(runners.values()), seconds, time.process_time)
+    times = turns([Local(run, 1) for run in runners.values()], seconds, 1)
     row.milliseconds = {engine: float(np.median(own)) * 1e3 for engine, own in zip(runners, times, strict=True)}
     return row
 
