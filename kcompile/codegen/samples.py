@@ -103,7 +103,8 @@ def sample_extents(graph: Graph) -> dict[str, Dim]:
     for dim in (dim for shape in shapes for dim in shape if isinstance(dim, str) and dim.isidentifier()):
         is_batch = all(shape and shape[0] == dim for shape in shapes)
         # Odd, so that halves are rounded, and different, so that no axis is taken for another.
-        extents.setdefault(dim, _ROWS if is_batch else least.get(dim, 1) + _SPARE + 2 * len(extents))
+        spare = least.get(dim, 1) + _SPARE + 2 * len(extents)
+        extents.setdefault(dim, max(_ROWS, least.get(dim, 0)) if is_batch else spare)
     return dict(fitted(equalities(graph), extents, least))
 
 

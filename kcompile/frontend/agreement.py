@@ -36,6 +36,29 @@ def broadcasting(t: Trace, values: Sequence[Value]) -> list[Value]:
     return agreeing(t, values, range(-rank, 0))
 
 
+def reshaped(t: Trace, x: Value, shape: Sequence[int | Dim], kept: int = 0) -> Value | None:
+    """`x` under another shape behind its first `kept` axes, with -1 for what is left; None where it cannot fit."""
+    lead, whole = x.type.shape[:kept], dims.mul(*x.type.shape[kept:])
+    part = dims.mul(*(extent for extent in shape if extent != -1))
+    target = [*lead, *(_share(whole, part) if extent == -1 else extent for extent in shape)]
+    if any(extent == -1 for extent in target):
+        return None
+    total = dims.mul(*target[kept:])
+    if total != whole:
+        if not _may_equal(whole, total):
+            return None
+        x = t(ops.ExpectExtent(kept, total), t(ops.Reshape((*lead, whole)), x))
+    return x if x.type.shape == tuple(target) else t(ops.Reshape(tuple(target)), x)
+
+
+def _share(whole: Dim, part: Dim) -> Dim:
+    """``whole / part``, rounded down where it is open whether that comes out even; -1 where there is no such extent."""
+    exact = dims.exact_div(whole, part) if part else None
+    if exact is None and isinstance(whole, str) and isinstance(part, int) and part > 0:
+        return dims.floor_div(whole, part)
+    return -1 if exact is None else exact
+
+
 def _has(value: Value, axis: int) -> bool:
     return -value.type.rank <= axis < value.type.rank
 

@@ -73,6 +73,10 @@ def floor_div(dim: Dim, divisor: int) -> Dim:
             rest[monomial] = remainder
     if set(rest) <= {()}:
         return _text(whole)  # a constant remainder below the divisor adds nothing
+    common = math.gcd(divisor, *(coefficient for monomial, coefficient in rest.items() if monomial))
+    if common > 1:
+        rest = {monomial: coefficient // common for monomial, coefficient in rest.items()}
+        return add(_text(whole), floor_div(_text(rest), divisor // common))
     inner = _nested_division(rest)
     if inner is not None:
         return add(_text(whole), floor_div(inner[0], inner[1] * divisor))

@@ -1,14 +1,12 @@
 """The NumPy reference as a session: slow, and right by definition."""
 
-from kcompile.ir import dims, ops
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array
 from kcompile.runtime.extents import equalities, smallest_extents
+from kcompile.runtime.rows import rows_meet
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature, Structure
-
-_REDUCTIONS = (ops.ReduceMax, ops.ReduceMean, ops.ReduceMin, ops.ReduceProd, ops.ReduceSum)
 
 
 def graph_signature(graph: Graph, structure: Structure | None = None) -> Signature:
@@ -24,18 +22,6 @@ def graph_signature(graph: Graph, structure: Structure | None = None) -> Signatu
         least,
         rows_meet=rows_meet(graph),
         equalities=equalities(graph),
-    )
-
-
-def rows_meet(graph: Graph) -> bool:
-    """Whether an op reduces an axis that holds the batch: the symbol that leads every input."""
-    leads = {type.shape[:1] for type in graph.input_types.values()}
-    batch = next(iter(leads)) if len(leads) == 1 else ()
-    return any(
-        dims.symbols(node.inputs[0].type.shape[axis]).intersection(map(str, batch))
-        for node in graph.nodes
-        if isinstance(node.op, _REDUCTIONS)
-        for axis in node.op.axes
     )
 
 

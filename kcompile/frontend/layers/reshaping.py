@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kcompile.errors import ModelError
+from kcompile.frontend.agreement import reshaped
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.resampling import INTERPOLATIONS, resize
 from kcompile.frontend.layers.writing import expand_dims, in_channels_last, reshape, transpose
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import dims, ops
-from kcompile.ir.dims import Dim, Shape
+from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Value
 
 
@@ -49,14 +50,12 @@ class Reshape(Layer):
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
         x: Value = args[0]
-        batch, total = x.type.shape[0], dims.mul(*x.type.shape[1:])
-        known = dims.mul(*(d for d in self.target_shape if d != -1))
-        rest = dims.exact_div(total, known) if -1 in self.target_shape else 1
-        target: Shape = tuple((rest if rest is not None else 0) if d == -1 else d for d in self.target_shape)
-        if rest is None or dims.mul(*target) != total:
+        y = reshaped(t, x, self.target_shape, kept=1)
+        if y is None:
+            total = dims.mul(*x.type.shape[1:])
             law = f"`target_shape` of layer `{self.name}` must hold the {total} elements of a sample of {x.type}"
             raise ModelError(f"{law}. Received: target_shape={self.target_shape}.")
-        return reshape(t, x, (batch, *target))
+        return y
 
 
 @register_layer("keras>Permute")

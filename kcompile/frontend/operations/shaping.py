@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kcompile.errors import ModelError
-from kcompile.frontend.agreement import agreeing
+from kcompile.frontend.agreement import agreeing, reshaped
 from kcompile.frontend.operations.operation import (
     Number,
     as_value,
@@ -35,13 +35,11 @@ def reshape(t: Trace, x: Value, *, newshape: Sequence[int | None]) -> Value:
     Raises:
         ModelError: the extents do not fit.
     """
-    known = [extent for extent in newshape if extent is not None and extent != -1]
-    whole, part = dims.mul(*x.type.shape), dims.mul(*known)
-    rest = dims.exact_div(whole, part) if part else None
-    missing = len(newshape) - len(known)
-    if missing > 1 or (missing and rest is None) or (not missing and whole != part):
+    shape = [-1 if extent is None else extent for extent in newshape]
+    y = reshaped(t, x, shape) if shape.count(-1) <= 1 else None
+    if y is None:
         raise ModelError(f"a tensor {x.type} cannot be given the shape {tuple(newshape)}.")
-    return t(ops.Reshape(tuple(rest if e is None or e == -1 else e for e in newshape)), x)  # pyright: ignore
+    return y
 
 
 @operation("numpy", "Ravel")
