@@ -207,7 +207,13 @@ def trace(model: "Model", shapes: Mapping[str, Sequence[int | None]] | None = No
     """
     from kcompile.codegen.shapes import fix_shapes
 
-    return fix_shapes(model.trace(), shapes or {})
+    try:
+        graph = model.trace()
+    except ModelError:
+        if not shapes or not set(shapes) <= set(model.input_names):
+            raise
+        graph = model.trace(shapes)
+    return fix_shapes(graph, shapes or {})
 
 
 def load(path: PathLike, threads: int | None = None, check: bool = False, key: PathLike | None = None) -> Session:

@@ -309,22 +309,25 @@ class Model(Trainer, Layer):
         """The outputs' masks, found by `call`."""
         return t.result_masks
 
-    def trace(self) -> Graph:
+    def trace(self, shapes: Mapping[str, Sequence[int | None]] | None = None) -> Graph:
         """The graph of the model.
 
         Inputs and outputs carry their names in Keras. The batch is ``N`` in all inputs. Open extents of several inputs
         get symbols of their own; where the model needs some to be equal, those on the same axis share one.
+
+        Args:
+            shapes: extents of inputs, by name, that are no longer open, for layers that must know them.
 
         Raises:
             ModelError: a layer does not accept its inputs.
         """
         open_inputs = sum(None in tensor.shape[1:] for tensor in self.inputs)
         if open_inputs < 2:
-            return self._trace(apart=False)
+            return self._trace(False, shapes or {})
         try:
-            return self._trace(apart=True)
+            return self._trace(True, shapes or {})
         except ModelError:
-            return self._trace(apart=False)
+            return self._trace(False, shapes or {})
 
     def input_types(self, apart: bool) -> dict[str, TensorType]:
         """The inputs' types by name; open extents of several inputs have symbols of their own where `apart`."""
@@ -332,7 +335,7 @@ class Model(Trainer, Layer):
         pairs = zip(self.inputs, suffixes, strict=True)
         return {t.name: TensorType(t.dtype, symbolic_shape(t.shape, suffix)) for t, suffix in pairs}
 
-    def _trace(self, apart: bool) -> Graph:
+    def _trace(self, apart: bool, shapes: Mapping[str, Sequence[int | None]]) -> Graph:
         b = Builder(self.name)
         constants: dict[int, Value] = {}
 
@@ -341,7 +344,10 @@ class Model(Trainer, Layer):
                 constants[id(weight)] = b.constant(weight.numpy() if weight.trained else weight.value, path)
             return constants[id(weight)]
 
-        values = [b.input(name, type) for name, type in self.input_types(apart).items()]
+        types = self.input_types(apart)
+        given = [pair for name, shape in shapes.items() for pair in zip(types[name].shape, shape, strict=False)]
+        fixed = {dim: extent for dim, extent in given if isinstance(dim, str) and extent is not None}
+        values = [b.input(name, type.bind(fixed)) for name, type in types.items()]
         outputs, _ = self.run(Trace(b, constant), values, (None,) * len(values))
         return b.build(dict(zip(self.output_names, flatten(outputs), strict=True)))
 

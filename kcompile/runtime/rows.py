@@ -30,7 +30,7 @@ def _worked_along(op: object, shapes: Sequence[Shape]) -> Sequence[Dim]:
     x: Shape = shapes[0] if shapes else ()
     match op:
         case ops.MatMul():
-            return [x[-1], shapes[1][-2]]
+            return [shapes[0][-1], shapes[1][-2]]
         case ops.Tile():
             return [dim for dim, count in zip(x, op.repeats, strict=True) if count != 1]
         case ops.Pad():

@@ -10,7 +10,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.resampling import INTERPOLATIONS, resize
-from kcompile.frontend.layers.writing import cast, in_channels_last
+from kcompile.frontend.layers.writing import cast, full, in_channels_last
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
@@ -41,7 +41,8 @@ class _Sized(Layer):
         height, width = x.type.shape[1:3]
         if isinstance(height, int) and isinstance(width, int):
             return height, width
-        raise ModelError(f"layer `{self.name}` needs images of known height and width. Received: {x.type}.")
+        law = f"layer `{self.name}` needs images of known height and width"
+        raise ModelError(f"{law}. Received: {x.type}. Compile with `shapes`.")
 
     def cropped_to_ratio(self, t: Trace, x: Value) -> Value:
         """The largest part in the middle with the proportions of the result."""
@@ -90,12 +91,13 @@ class Resizing(_Sized):
         return cast(t, t(ops.Clip(float(limits.min), float(limits.max)), t(ops.Round(), y)), image.type.dtype)
 
     def _resized(self, t: Trace, x: Value) -> Value:
+        if t.for_shapes and not x.type.with_shape(x.type.shape[1:3]).is_static:
+            return full(t, (x.type.shape[0], self.height, self.width, x.type.shape[3]), 0, x.type.dtype)
         if self.crop_to_aspect_ratio:
             x = self.cropped_to_ratio(t, x)
         if self.pad_to_aspect_ratio:
             x = self._padded_to_ratio(t, x)
-        where = f"layer `{self.name}`"
-        return resize(t, x, (self.height, self.width), self.interpolation, self.antialias, where)
+        return resize(t, x, (self.height, self.width), self.interpolation, self.antialias)
 
     def _padded_to_ratio(self, t: Trace, x: Value) -> Value:
         height, width = self.extents(x)

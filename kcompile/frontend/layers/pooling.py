@@ -1,17 +1,18 @@
 """Pooling over windows, over everything, and into a given number of windows."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
-from kcompile.errors import ModelError
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.resampling import along_axis
 from kcompile.frontend.layers.writing import cast, expand_dims, in_channels_last, like
 from kcompile.frontend.tracing import Trace
-from kcompile.ir import ops
+from kcompile.ir import dims, ops
+from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Value
 from kcompile.ir.op import Op
 
@@ -229,37 +230,44 @@ class _AdaptivePooling(Layer):
     def build(self, *input_shapes: Any) -> None:
         arguments.rank_of(self, input_shapes[0], self.rank + 2)
 
-    def windows(self, extent: Any, count: int) -> list[tuple[int, int]]:
-        """The first element of each window along an axis, and the one after its last."""
-        if not isinstance(extent, int):
-            raise ModelError(f"layer `{self.name}` needs known spatial extents. Received: {extent}.")
-        return [(i * extent // count, -(-(i + 1) * extent // count)) for i in range(count)]
-
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
         def write(x: Value) -> Value:
             for axis, count in enumerate(self.output_size, 1):
-                x = self.pool(t, x, axis, self.windows(x.type.shape[axis], count))
+                x = self.pool(t, x, axis, _windows(x.type.shape[axis], count))
             return x
 
         return in_channels_last(t, args[0], str(self.data_format), write)
 
-    def pool(self, t: Trace, x: Value, axis: int, windows: list[tuple[int, int]]) -> Value:
+    def pool(self, t: Trace, x: Value, axis: int, windows: list[tuple[Dim, Dim]]) -> Value:
         """The windows along one axis reduced; over several axes, one after the other is the same."""
         raise NotImplementedError
 
 
+def _windows(extent: Dim, count: int) -> list[tuple[Dim, Dim]]:
+    """The first element of each window along an axis, and the one after its last."""
+    edges = [dims.mul(i, extent) for i in range(count + 1)]
+    return [(dims.floor_div(low, count), dims.ceil_div(high, count)) for low, high in pairwise(edges)]
+
+
 class _AdaptiveAverage(_AdaptivePooling):
-    def pool(self, t: Trace, x: Value, axis: int, windows: list[tuple[int, int]]) -> Value:
-        shares = np.zeros((windows[-1][1], len(windows)), x.type.dtype)
-        for i, (start, stop) in enumerate(windows):
+    def pool(self, t: Trace, x: Value, axis: int, windows: list[tuple[Dim, Dim]]) -> Value:
+        known = [(start, stop) for start, stop in windows if isinstance(start, int) and isinstance(stop, int)]
+        if len(known) < len(windows):
+            return _each(t, x, axis, windows, ops.ReduceMean((axis,), keepdims=True))
+        shares = np.zeros((known[-1][1], len(known)), x.type.dtype)
+        for i, (start, stop) in enumerate(known):
             shares[start:stop, i] = 1 / (stop - start)
-        return along_axis(t, x, axis, shares)
+        return along_axis(t, x, axis, t.constant(shares))
 
 
 class _AdaptiveMax(_AdaptivePooling):
-    def pool(self, t: Trace, x: Value, axis: int, windows: list[tuple[int, int]]) -> Value:
-        highest: Op = ops.ReduceMax((axis,), keepdims=True)
-        return t(ops.Concat(axis), *(t(highest, t(ops.Slice(axis, *window), x)) for window in windows))
+    def pool(self, t: Trace, x: Value, axis: int, windows: list[tuple[Dim, Dim]]) -> Value:
+        return _each(t, x, axis, windows, ops.ReduceMax((axis,), keepdims=True))
+
+
+def _each(t: Trace, x: Value, axis: int, windows: list[tuple[Dim, Dim]], reduced: Op) -> Value:
+    """`x` with each of `windows` reduced."""
+    return t(ops.Concat(axis), *(t(reduced, t(ops.Slice(axis, *window), x)) for window in windows))
 
 
 @register_layer("keras>AdaptiveAveragePooling1D")

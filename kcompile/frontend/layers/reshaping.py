@@ -242,7 +242,7 @@ class _UpSampling(Layer):
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
         def write(x: Value) -> Value:
             extents: list[Dim] = [dims.mul(d, n) for d, n in zip(x.type.shape[1:-1], self.size, strict=True)]
-            return resize(t, x, extents, self.interpolation, where=f"layer `{self.name}`")
+            return resize(t, x, extents, self.interpolation)
 
         return in_channels_last(t, args[0], str(self.data_format), write)
 

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kcompile.api import trace
 from kcompile.errors import ModelError
-from kcompile.frontend import Input, layers
+from kcompile.frontend import Functional, Input, layers
 from kcompile.frontend.layers.resampling import filter_matrix
+from kcompile.ir.evaluate import evaluate
 from tests.frontend.errors import error_of
 from tests.frontend.layers.support import run, run_with_mask
 
@@ -101,9 +103,34 @@ def test_antialiasing_widens_the_filter_of_a_smaller_result_only() -> None:
     np.testing.assert_array_equal(filter_matrix(3, 9, "bicubic", True), filter_matrix(3, 9, "bicubic", False))
 
 
-def test_open_extents_are_refused_where_a_filter_must_know_them() -> None:
-    text = error_of(ModelError, lambda: layers.UpSampling2D(2, None, "bicubic", name="u")(Input((None, 8, 3))))
-    assert text == 'interpolation "bicubic" of layer `u` needs known spatial extents. Received: f32[N, T, 8, 3].'
+OPEN = [
+    layers.UpSampling2D(2, None, "bicubic"),
+    layers.UpSampling2D((3, 1), None, "lanczos3"),
+    layers.Resizing(5, 4, "bicubic"),
+    layers.Resizing(5, 4, "bilinear", antialias=True),
+    layers.Resizing(9, 4, "lanczos5", antialias=True, data_format="channels_first"),
+    layers.AdaptiveAveragePooling2D((3, 2)),
+    layers.AdaptiveMaxPooling2D((3, 2), data_format="channels_first"),
+]
+
+
+@pytest.mark.parametrize("layer", OPEN, ids=lambda layer: type(layer).__name__)
+def test_windows_and_filters_follow_open_extents(layer: Any, rng: np.random.Generator) -> None:
+    x = Input((None, None, 3) if layer.data_format == "channels_last" else (3, None, None))
+    graph = Functional(x, layer(x)).trace()
+    for height, width in ((7, 8), (2, 5), (11, 3)):
+        shape = (2, height, width, 3) if layer.data_format == "channels_last" else (2, 3, height, width)
+        data = rng.normal(size=shape).astype(np.float32)
+        (result,) = evaluate(graph, {graph.inputs[0].name: data}).values()
+        np.testing.assert_allclose(result, run(layer, data), rtol=1e-5, atol=1e-5)
+
+
+def test_an_aspect_ratio_needs_extents_that_are_fixed_before_the_graph_is_written() -> None:
+    x = Input((None, None, 3), name="x")
+    model = Functional(x, layers.Resizing(4, 4, crop_to_aspect_ratio=True, name="r")(x))
+    text = error_of(ModelError, lambda: trace(model))
+    assert text == "layer `r` needs images of known height and width. Received: f32[N, H, W, 3]. Compile with `shapes`."
+    assert trace(model, {"x": (None, 6, 8, 3)}).outputs[0].type.shape == ("N", 4, 4, 3)
 
 
 def test_adaptive_windows_cover_every_element(rng: np.random.Generator) -> None:
