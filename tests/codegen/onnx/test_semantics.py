@@ -121,26 +121,40 @@ def test_attention_is_one_operator_where_its_weights_are_not_read(case: Case, rn
     assert [node.op_type for node in model.graph.node].count("Transpose") == (0 if is_single else 4)
 
 
-def test_same_padding_that_the_engine_gets_wrong_is_refused() -> None:
-    for op in (ops.Conv((4, 1), "same"), ops.Conv((2, 1), "same", (2, 1))):
-        with pytest.raises(UnsupportedOp, match="pads no open extent"):
-            emit(graph_of((op, (f32("N", "H", 8, 2), np.ones((3, 3, 2, 2), np.float32)))), metadata={})
+@pytest.mark.parametrize("height", [1, 6, 7, 8, 20])
+@pytest.mark.parametrize(
+    "op",
+    [
+        ops.Conv((5, 4), "same"),
+        ops.Conv((4, 3), "same", (2, 3)),
+        ops.MaxPool((3, 2), (5, 3), "same"),
+        ops.AvgPool((3, 3), (5, 4), "same"),
+    ],
+    ids=str,
+)
+def test_same_padding_follows_open_extents_where_the_engine_itself_cannot(
+    op: Op, height: int, rng: np.random.Generator
+) -> None:
+    kernel = [rng.normal(size=(3, 3, 2, 4)).astype(np.float32)] if isinstance(op, ops.Conv) else []
+    graph = graph_of((op, (f32("N", "H", "W", 2), *kernel)))
+    # All below 0, so that padding of zeros would be the largest.
+    check(graph, {"x0": -np.abs(rng.normal(size=(2, height, 9, 2))).astype(np.float32)})
 
 
 def test_ops_that_the_engine_cannot_run_are_all_named() -> None:
     b = Builder("model")
-    x = b.input("x", TensorType("float32", ("N", "H", 8, 2)))
+    x = b.input("x", TensorType("float32", ("N", 8, 8, 2)))
     kernel: Array = np.ones((3, 3, 2, 2), np.float32)
-    for layer in ("conv1", "conv2"):
-        with b.source(f"encoder/{layer}"):
-            x = b(ops.Conv((4, 1), "same"), x, b.constant(kernel))
+    for layer in ("up1", "up2"):
+        with b.source(f"decoder/{layer}"):
+            x = b(ops.ConvTranspose((2, 2), ((0, 0), (0, 0)), (3, 3)), x, b.constant(kernel))
     with pytest.raises(UnsupportedOp) as caught:
         emit(b.build({"y": x}), metadata={})
-    reason = 'ONNX Runtime pads no open extent as "same" for strides with dilation or above the window'
+    reason = "ONNX Runtime needs `output_padding` below stride or dilation"
     assert str(caught.value) == (
         'target "onnx" cannot express 2 op(s) of this model:\n'
-        f"  `conv` at encoder/conv1: {reason}\n"
-        f"  `conv` at encoder/conv2: {reason}"
+        f"  `conv_transpose` at decoder/up1: {reason}\n"
+        f"  `conv_transpose` at decoder/up2: {reason}"
     )
 
 
