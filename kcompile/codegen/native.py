@@ -1,13 +1,10 @@
 """Programs for `kcompile.load`: a shared library for one CPU, and the weights as its kernels read them."""
 
-from collections.abc import Sequence
 from importlib.metadata import version
 
 from kcompile.codegen.backends import Program, describe, extra, work
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.errors import TargetError
-from kcompile.ir import dims
-from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.narrow import native_products
@@ -47,15 +44,8 @@ def native_program(graph: Graph, signature: Signature, machine: Machine, fast_ma
         {"kind": "native", "library": library, "weights": weights},
         {library: compiled.library, weights: compiled.weights},
         describe(machine),
-        {"weight_bytes": len(compiled.weights), "arena_bytes": _arena_text(compiled.arena.slots)},
+        {"weight_bytes": len(compiled.weights), "arena_bytes": compiled.arena.text()},
         {"apache-tvm": version("apache-tvm")},
         lambda threads: NativeSession(signature, program, threads, signature.name),
         {"symbols": list(program.symbols), "work": program.work, "stages": stages},
     )
-
-
-def _arena_text(slots: Sequence[Sequence[Dim]]) -> Dim:
-    """The arena's size: a number or a polynomial of the symbols where it is one, else a formula with ``max``."""
-    if all(len(slot) == 1 for slot in slots):
-        return dims.add(*(slot[0] for slot in slots))
-    return " + ".join(str(slot[0]) if len(slot) == 1 else f"max({', '.join(map(str, slot))})" for slot in slots)

@@ -15,7 +15,8 @@ extern "C" {
 
 typedef struct kc_pool kc_pool;
 
-/* Bytes that the arena must have, for `threads` threads; -1 if the symbols' values make an array too large.
+/* Bytes that the arena must have, for `threads` threads; -1 if the symbols' values make an array too large. Where the
+   rows of a batch do not meet, it runs in slices, and the arena holds a slice or, of large batches, one per thread.
    `symbols` holds one value from 0 on per symbol, in the manifest's order. */
 int64_t kc_arena_bytes(const int64_t *symbols, int32_t threads);
 
@@ -26,7 +27,7 @@ int64_t kc_arena_bytes(const int64_t *symbols, int32_t threads);
 int kc_run(const void *const *inputs, void *const *outputs, const void *weights, void *arena, const int64_t *symbols,
            kc_pool *pool);
 
-/* Compute the outputs as kc_run does on one thread, stage by stage and then once more at once. Writes nanoseconds to
+/* Compute the outputs as kc_run does on one thread, slice by slice, stage by stage, and then once more at once. Writes nanoseconds to
    `times`: of each of the `stages` stages, of running no stage, and of all stages at once. */
 int kc_profile(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
                const int64_t *symbols, int32_t stages, int64_t *times);

@@ -17,13 +17,19 @@
 #include <unistd.h>
 #endif
 
-/* Generated: the stages from number `first` on and before `last`, as thread `thread` of `threads`; `worker` goes to
-   kc_barrier. */
+/* Generated: the stages from number `first` on and before `last` for slice `slice` of the batch, as thread `thread` of
+   `threads`; `worker` goes to kc_barrier. */
 int32_t kc_main(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
-                const int64_t *symbols, void *worker, int32_t thread, int32_t threads, int32_t first, int32_t last);
+                const int64_t *symbols, void *worker, int32_t thread, int32_t threads, int32_t slice, int32_t first,
+                int32_t last);
 
-/* Generated: what kc_arena_bytes returns. */
-int32_t kc_measure(const int64_t *symbols, int32_t threads, int64_t *bytes);
+typedef struct {
+    int64_t bytes;  /* of an arena for one slice; -1 if the symbols' values make an array too large */
+    int64_t slices; /* in which the batch is computed; their number is the same for any number of threads */
+} kc_measures;
+
+/* Generated. */
+int32_t kc_measure(const int64_t *symbols, int32_t threads, kc_measures *measures);
 
 /* Called by the generated code between stages. */
 int32_t kc_barrier(void *worker);
@@ -57,6 +63,8 @@ struct kc_pool {
     void *arena;
     const int64_t *symbols;
     int32_t threads;
+    int64_t arena_bytes; /* of one thread's arena */
+    int32_t slices;
     int32_t stop;
     pthread_mutex_t lock;
     kc_worker workers[];
@@ -151,13 +159,25 @@ int32_t kc_barrier(void *context)
     return 0;
 }
 
+/* Every thread computes as many slices as the others in an arena of its own; those that are left over, all together. */
 static void take_part(kc_worker *worker)
 {
     kc_pool *pool = worker->pool;
     __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
-    (void)kc_main(pool->inputs, pool->outputs, pool->weights, pool->arena, pool->symbols, worker, worker->index,
-                  pool->threads, 0, INT32_MAX);
-    (void)kc_barrier(worker);
+    int32_t own = pool->slices / pool->threads, index = worker->index;
+    if (own > 0) {
+        char *arena = (char *)pool->arena + index * pool->arena_bytes;
+        for (int32_t slice = own * index; slice < own * (index + 1); slice++) {
+            (void)kc_main(pool->inputs, pool->outputs, pool->weights, arena, pool->symbols, NULL, 0, 1, slice, 0,
+                          INT32_MAX);
+        }
+        (void)kc_barrier(worker);
+    }
+    for (int32_t slice = own * pool->threads; slice < pool->slices; slice++) {
+        (void)kc_main(pool->inputs, pool->outputs, pool->weights, pool->arena, pool->symbols, worker, index,
+                      pool->threads, slice, 0, INT32_MAX);
+        (void)kc_barrier(worker);
+    }
 }
 
 static void *work(void *context)
@@ -175,19 +195,25 @@ static void *work(void *context)
 
 int64_t kc_arena_bytes(const int64_t *symbols, int32_t threads)
 {
-    int64_t bytes;
-    (void)kc_measure(symbols, threads, &bytes);
-    return bytes;
+    kc_measures own, shared;
+    (void)kc_measure(symbols, 1, &own);
+    (void)kc_measure(symbols, threads, &shared);
+    return own.bytes < 0 || own.slices < threads ? shared.bytes : threads * own.bytes;
 }
 
 int kc_run(const void *const *inputs, void *const *outputs, const void *weights, void *arena, const int64_t *symbols,
            kc_pool *pool)
 {
-    if (kc_arena_bytes(symbols, pool == NULL ? 1 : pool->threads) < 0) {
+    kc_measures measures;
+    (void)kc_measure(symbols, 1, &measures);
+    if (measures.bytes < 0) {
         return -1;
     }
     if (pool == NULL || pool->threads == 1) {
-        return (int)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1, 0, INT32_MAX);
+        for (int32_t slice = 0; slice < measures.slices; slice++) {
+            (void)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1, slice, 0, INT32_MAX);
+        }
+        return 0;
     }
     (void)pthread_mutex_lock(&pool->lock);
     pool->inputs = inputs;
@@ -195,6 +221,8 @@ int kc_run(const void *const *inputs, void *const *outputs, const void *weights,
     pool->weights = weights;
     pool->arena = arena;
     pool->symbols = symbols;
+    pool->arena_bytes = measures.bytes;
+    pool->slices = (int32_t)measures.slices;
     advance(pool, &pool->job.value);
     take_part(&pool->workers[0]);
     (void)pthread_mutex_unlock(&pool->lock);
@@ -211,16 +239,25 @@ static int64_t nanoseconds_now(void)
 int kc_profile(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
                const int64_t *symbols, int32_t stages, int64_t *times)
 {
-    if (kc_arena_bytes(symbols, 1) < 0) {
+    kc_measures measures;
+    (void)kc_measure(symbols, 1, &measures);
+    if (measures.bytes < 0) {
         return -1;
     }
-    for (int32_t i = 0; i <= stages + 1; i++) {
-        int32_t whole = i == stages + 1;
-        int64_t begin = nanoseconds_now();
-        (void)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1, whole ? 0 : i, whole ? INT32_MAX : i + 1);
-        times[i] = nanoseconds_now() - begin;
+    for (int32_t i = 0; i <= stages; i++) {
+        times[i] = 0;
     }
-    return 0;
+    for (int32_t slice = 0; slice < measures.slices; slice++) {
+        for (int32_t i = 0; i <= stages; i++) {
+            int64_t begin = nanoseconds_now();
+            (void)kc_main(inputs, outputs, weights, arena, symbols, NULL, 0, 1, slice, i, i + 1);
+            times[i] += nanoseconds_now() - begin;
+        }
+    }
+    int64_t begin = nanoseconds_now();
+    int failed = kc_run(inputs, outputs, weights, arena, symbols, NULL);
+    times[stages + 1] = nanoseconds_now() - begin;
+    return failed;
 }
 
 size_t kc_pool_bytes(int32_t threads)

@@ -3,8 +3,12 @@
 Sizes may hold symbols, whose values are known only at run time. Arrays whose sizes are multiples of one expression (the
 batch, as a rule) are packed by lifetime as if the expression were 1, and every offset is a multiple of it. Where a
 model mixes more than two such expressions, arrays share slots, each as large as its largest member turns out to be.
+
+A model that maps the rows of its batch one by one runs on slices of so many rows that their arrays stay in the caches,
+and the arena holds one slice, or one per thread.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +20,11 @@ ALIGNMENT = 64
 
 # The symbol that stands for the number of threads in the size of an array that each thread has for itself.
 THREADS = "threads"
+
+# Bytes of intermediate results that stay in the caches: what a core has of the last level, as a rule.
+CACHED = 4 << 20
+# The most rows of a slice, as a power of two.
+MOST_ROWS = 20
 
 # What symbols are taken for where slots are shared: only a guess at which arrays are of like size.
 _NOMINAL = 64
@@ -42,13 +51,47 @@ class Place:
 
 @dataclass(frozen=True)
 class Arena:
-    """Slots one after another, each as many bytes as the largest of its members."""
+    """Slots one after another, each as many bytes as the largest of its members.
+
+    `batch` is the symbol whose rows may be computed in slices.
+    """
 
     slots: tuple[tuple[Dim, ...], ...]
     places: tuple[Place, ...]
+    batch: str | None = None
 
     def bytes(self, symbols: Mapping[str, int]) -> int:
-        """The arena's size for the symbols' values (with `THREADS`)."""
+        """What a run takes for the symbols' values (with `THREADS`).
+
+        From a slice per thread on, each thread has an arena of its own, else all share one.
+        """
+        if self.batch is None:
+            return self._sum(symbols)
+        rows, most, threads = symbols[self.batch], self.rows(symbols), symbols[THREADS]
+        held = {**symbols, self.batch: min(rows, most)}
+        return threads * self._sum({**held, THREADS: 1}) if rows > most * (threads - 1) else self._sum(held)
+
+    def rows(self, symbols: Mapping[str, int]) -> int:
+        """The most rows of a slice: the largest power of two that `CACHED` bytes are enough for."""
+        assert self.batch is not None
+        one, none = (self._sum({**symbols, self.batch: rows, THREADS: 1}) for rows in (1, 0))
+        return 1 << max(power for power in range(MOST_ROWS + 1) if power == 0 or (one - none) << power <= CACHED)
+
+    def text(self) -> Dim:
+        """`bytes` as an expression of Python; where open lengths decide on the rows of a slice, of `rows`, too."""
+        if all(len(slot) == 1 for slot in self.slots):
+            shared: Dim = dims.add(*(slot[0] for slot in self.slots))
+        else:
+            shared = " + ".join(f"max({', '.join(map(str, slot))})" for slot in self.slots)
+        if self.batch is None or isinstance(shared, int):
+            return shared
+        known = dims.symbols(*(size for slot in self.slots for size in slot)) <= {self.batch, THREADS}
+        rows = self.rows({self.batch: 0}) if known else "rows"
+        shared = re.sub(rf"\b{self.batch}\b", f"min({self.batch}, {rows})", str(shared))
+        own = re.sub(rf"\b{THREADS}\b", "1", shared)
+        return f"{THREADS}*({own}) if {self.batch} > {rows}*({THREADS}-1) else {shared}"
+
+    def _sum(self, symbols: Mapping[str, int]) -> int:
         return sum(max(int(dims.substitute(size, symbols)) for size in slot) for slot in self.slots)
 
 

@@ -1,7 +1,7 @@
 """The C functions that the runtime calls: the arena's size, the stages in order, and what a profile compares with.
 
-``int32_t kc_measure(const int64_t *symbols, int32_t threads, int64_t *bytes)``
-``int32_t kc_main(inputs, outputs, weights, arena, symbols, worker, thread, threads, first, last)``
+``int32_t kc_measure(const int64_t *symbols, int32_t threads, int64_t *measures)``
+``int32_t kc_main(inputs, outputs, weights, arena, symbols, worker, thread, threads, slice, first, last)``
 ``int32_t kc_peak(float *x, int32_t rounds, int64_t *operations)``
 """
 
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kcompile.codegen.tvm.arena import THREADS, Arena, Place
+from kcompile.codegen.tvm.arena import CACHED, MOST_ROWS, THREADS, Arena, Place
 from kcompile.codegen.tvm.build import global_variable
 from kcompile.codegen.tvm.compiler import tirx, tvm
 from kcompile.codegen.tvm.expr import Expr, constant, prim_type, select
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function
+from kcompile.ir import dims
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import TensorType
 from kcompile.runtime.extents import Equality
@@ -102,7 +103,10 @@ class _Entry(Function):
 def arena_bytes(
     machine: Machine, symbols: Sequence[str], arena: Arena, types: Sequence[TensorType], laws: Sequence[Equality] = ()
 ) -> Any:
-    """``kc_measure``: -1 where an extent is negative, a law is broken, or offsets need more than 31 bits."""
+    """``kc_measure``: the arena's bytes, and the number of slices in which the batch is computed.
+
+    -1 bytes where an extent is negative, a law is broken, or offsets need more than 31 bits.
+    """
     f = _Entry("kc_measure", machine, symbols)
     f.values[THREADS] = f.let(f.number("threads").cast("int64"))
     fits = constant(True, "bool")
@@ -112,14 +116,17 @@ def arena_bytes(
         fits = fits & (f.wide(dim) >= 0)
     for law in laws:
         fits = fits & f.wide(law.left).equals(f.wide(law.right))
+    slices = constant(1, "int64")
+    if arena.batch:
+        batch, rows = f.values[arena.batch], _rows(f, arena)
+        slices = _at_least(_ceil_div(batch, rows), 1)
+        f.values[arena.batch] = f.let(_at_most(batch, rows))
     # A product of several large symbols could wrap around in 64 bits, but not in the range of a double.
     for size in dict.fromkeys(t.size for t in types if isinstance(t.size, str)):
         fits = fits & (_approximate(f, size) <= float(_LARGEST))
-    total = constant(0, "int64")
-    for size in _slot_sizes(f, arena):
-        total = f.let(total + size)
-    size = select(fits, total, -1)
-    f.emit(tirx.BufferStore(f.array("bytes", "int64"), size.node, [tirx.const(0, "int32")]))
+    measures = f.array("measures", "int64")
+    for i, value in enumerate((select(fits, _total(f, arena), -1), slices)):
+        f.emit(tirx.BufferStore(measures, value.node, [tirx.const(i, "int32")]))
     return f.finish()
 
 
@@ -128,10 +135,10 @@ def main(
     symbols: Sequence[str],
     arena: Arena,
     calls: Sequence[Call],
-    inputs: int,
-    outputs: int,
+    inputs: Sequence[TensorType],
+    outputs: Sequence[TensorType],
 ) -> Any:
-    """``kc_main``: the calls from number `first` on and before `last`, with a barrier between any two."""
+    """``kc_main``: the calls from number `first` on and before `last` for a slice, with a barrier between any two."""
     f = _Entry("kc_main", machine, symbols)
     symbols_array = f.parameters.pop()
     address = f"int{8 * machine.pointer_bytes}"
@@ -140,10 +147,15 @@ def main(
     f.parameters.append(symbols_array)
     worker = tirx.Var("worker", tvm.ir.PointerType(prim_type("uint8", 1)))
     f.parameters.append(worker)
-    thread, threads, first, last = (f.number(name) for name in ("thread", "threads", "first", "last"))
+    names = ("thread", "threads", "slice", "first", "last")
+    thread, threads, number, first, last = (f.number(name) for name in names)
     f.values[THREADS] = f.let(threads.cast("int64"))
-    external = {("input", i): f.load(arrays["input"], i, address) for i in range(inputs)}
-    external |= {("output", i): f.load(arrays["output"], i, address) for i in range(outputs)}
+    start = _enter_slice(f, arena, number.cast("int64"))
+    external = {
+        (kind, i): f.let(f.load(arrays[kind], i, address) + _before(f, arena, type, start).cast(address))
+        for kind, types in (("input", inputs), ("output", outputs))
+        for i, type in enumerate(types)
+    }
     starts = _starts(f, arena)
     narrow = {name: f.let(f.values[name].cast("int32")) for name in symbols}
 
@@ -166,6 +178,51 @@ def main(
             arguments += [thread.node, threads.node]
             f.call(call.name, arguments)
     return f.finish()
+
+
+def _enter_slice(f: _Entry, arena: Arena, number: Expr) -> Expr:
+    """Make the batch a slice's, and give the row at which it starts; slices are of one length but for the last."""
+    if arena.batch is None:
+        return constant(0, "int64")
+    batch = f.values[arena.batch]
+    slices = f.let(_at_least(_ceil_div(batch, _rows(f, arena)), 1))
+    length = f.let(_ceil_div(batch, slices))
+    start = f.let(number * length)
+    f.values[arena.batch] = f.let(_at_most(length, batch - start))
+    return start
+
+
+def _before(f: _Entry, arena: Arena, type: TensorType, rows: Expr) -> Expr:
+    """The bytes of the first `rows` rows of an input or output; none of one that is the same for all rows."""
+    row = dims.exact_div(type.size, arena.batch) if arena.batch else None
+    return constant(0, "int64") if row is None else rows * f.wide(dims.mul(type.itemsize, row))
+
+
+def _rows(f: _Entry, arena: Arena) -> Expr:
+    """The most rows of a slice: `Arena.rows`."""
+    assert arena.batch is not None
+    values, sizes = dict(f.values), list[Expr]()
+    f.values[THREADS] = constant(1, "int64")
+    for rows in (1, 0):
+        f.values[arena.batch] = constant(rows, "int64")
+        sizes.append(_total(f, arena))
+    f.values.update(values)
+    row, rows = f.let(sizes[0] - sizes[1]), constant(1, "int64")
+    for power in range(1, MOST_ROWS + 1):
+        rows = f.let(select(row * 2**power <= CACHED, constant(2**power, "int64"), rows))
+    return rows
+
+
+def _ceil_div(x: Expr, y: Expr) -> Expr:
+    return Expr(tirx.truncdiv((x + y - 1).node, y.node), "int64")
+
+
+def _at_least(x: Expr, y: int) -> Expr:
+    return select(x < y, constant(y, "int64"), x)
+
+
+def _at_most(x: Expr, y: Expr) -> Expr:
+    return select(y < x, y, x)
 
 
 def peak(machine: Machine) -> Any:
@@ -260,6 +317,14 @@ def _slot_sizes(f: _Entry, arena: Arena) -> list[Expr]:
             size = f.let(Expr(tirx.Max(size.node, f.wide(other).node), "int64"))
         sizes.append(size)
     return sizes
+
+
+def _total(f: _Entry, arena: Arena) -> Expr:
+    """The bytes of all slots."""
+    total = constant(0, "int64")
+    for size in _slot_sizes(f, arena):
+        total = f.let(total + size)
+    return total
 
 
 def _starts(f: _Entry, arena: Arena) -> list[Expr]:

@@ -22,6 +22,7 @@ from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Node, Value, substitute
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.layout import to_channels_last
+from kcompile.ir.rows import batch_of
 from kcompile.ir.types import Array, TensorType
 from kcompile.runtime.extents import equalities
 
@@ -88,7 +89,8 @@ def compile_graph(graph: Graph, machine: Machine, fast_math: bool = False) -> Co
     symbols = tuple(sorted(dims.symbols(*(dim for t in lowered.types for dim in t.shape))))
     objects = dict(lowered.functions)
     objects["kc_measure"] = entry.arena_bytes(machine, symbols, arena, lowered.types, equalities(graph))
-    objects["kc_main"] = entry.main(machine, symbols, arena, lowered.calls, len(graph.inputs), len(graph.outputs))
+    interface = [[value.type for value in values] for values in (graph.inputs, graph.outputs)]
+    objects["kc_main"] = entry.main(machine, symbols, arena, lowered.calls, *interface)
     objects["kc_peak"] = entry.peak(machine)
     code = compile_object(objects, machine)
     return Compiled(link_library([code], EXPORTS, machine), lowered.weights, symbols, arena, lowered.table)
@@ -137,11 +139,12 @@ def lower(
         UnsupportedOp: the graph holds ops that this back end cannot express.
     """
     graph = prepared(graph)
+    batch = batch_of(graph) if machine.threaded else None
     blob, kept = weights or Weights(machine), len(graph.outputs) if kept is None else kept
     # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
     orders = [graph.nodes] if machine.threaded else [graph.nodes, frugal_order(graph)]
     plans = [_planned(graph, order, machine, fast_math) for order in orders]
-    memories = [_Memory(graph, plan, blob, kept) for plan in plans]
+    memories = [_Memory(graph, plan, blob, kept, batch) for plan in plans]
     best = min(range(len(orders)), key=lambda i: 0 if machine.threaded else memories[i].arena.bytes({}))
     plan, memory = plans[best], memories[best]
     functions = _functions(plan, machine, prefix)
@@ -273,7 +276,7 @@ class Weights:
 class _Memory:
     """Where every argument of a plan's stages lies; appends copies to the plan for outputs that nothing computes."""
 
-    def __init__(self, graph: Graph, plan: Plan, weights: Weights, kept: int) -> None:
+    def __init__(self, graph: Graph, plan: Plan, weights: Weights, kept: int, batch: str | None) -> None:
         self.weights = weights
         self._kept = kept
         self._machine = plan.machine
@@ -284,6 +287,7 @@ class _Memory:
             self._place_output(plan, i, value)
         arguments = [(a, number) for number, stage in enumerate(plan.stages) for a in stage.arguments]
         self._places = self._plan(arguments)
+        self.arena = replace(self.arena, batch=batch)
         values = [a for a, _ in arguments if isinstance(a, Value | Temporary)]
         self.types = [value.type for value in (*graph.inputs, *graph.outputs, *values)]
 
