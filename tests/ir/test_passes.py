@@ -19,6 +19,7 @@ from kcompile.ir.passes.layout import to_channels_first, to_channels_last
 from kcompile.ir.passes.linear import fold_into_linear
 from kcompile.ir.passes.pipeline import explain, inference
 from kcompile.ir.passes.simplify import simplify
+from kcompile.ir.passes.steps import simplify_step
 from kcompile.ir.text import constants_of, to_text
 from kcompile.ir.verify import verify
 from tests.strategies import GraphCase, graphs
@@ -28,6 +29,7 @@ PASSES = {
     each.__name__: each
     for each in (
         simplify,
+        simplify_step,
         fold_batch_norm,
         fold_into_linear,
         fold_constants,

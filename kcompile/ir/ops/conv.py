@@ -23,6 +23,7 @@ from kcompile.ir.ops.windows import (
     BLOCK_BYTES,
     DataFormat,
     Pairs,
+    add_along_rows,
     empty_result,
     from_channels_last,
     image_blocks,
@@ -188,7 +189,7 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
             for part, matrix, rows in zip(*(np.split(a, self.groups, -1) for a in (x, kernel, y)), strict=True):
                 _correlate(part, matrix, rows, self.strides, self.rates, block_bytes)
         if len(args) > 2:
-            y += args[2]
+            add_along_rows(y, args[2])
 
     def macs(self, types: Types, results: Types) -> Dim:
         return dims.mul(results[0].size, *types[1].shape[:-1])

@@ -72,6 +72,12 @@ def product_into(x: Array, y: Array, out: Array) -> None:
         out[...] = product(x, y).reshape(out.shape)
 
 
+def add_along_rows(y: Array, bias: Array) -> None:
+    """Add ``bias: [F]`` to each row of ``y: [..., W, F]``; few long rows take NumPy less time than many short ones."""
+    wide = y.reshape(-1, y.shape[-2] * y.shape[-1]) if y.flags.c_contiguous and y.size else y
+    wide += np.tile(bias, wide.shape[-1] // bias.size)
+
+
 def empty_result(op: Op, args: Arrays) -> Array:
     """An array for the only result of `op`."""
     (type,) = op.infer(tuple(map(type_of, args)))

@@ -1,7 +1,7 @@
 """What passes run, in which order, for what purpose."""
 
 from kcompile.ir.graph import Graph
-from kcompile.ir.passes import batch_norm, linear, simplify
+from kcompile.ir.passes import batch_norm, linear, simplify, steps
 from kcompile.ir.passes.constants import fold_constants
 from kcompile.ir.passes.cse import share_common
 from kcompile.ir.passes.fusion import fusion_skips
@@ -19,6 +19,7 @@ INFERENCE = (
 # Weights are inputs while a model trains, so that nothing can be folded into them.
 TRAINING = (
     Pass("simplify", simplify.simplify),
+    Pass("simplify_step", steps.simplify_step),
     Pass("fold_constants", fold_constants),
     Pass("share_common", share_common),
 )

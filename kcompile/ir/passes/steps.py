@@ -1,0 +1,68 @@
+"""Rewrites of training steps: what a pooling leaves over is less work for its neighbours."""
+
+from typing import TypeAlias
+
+from kcompile.ir.graph import Graph, Node, Value
+from kcompile.ir.ops import AvgPoolGradient, Compare, MaxPool, MaxPoolGradient, ReduceSum, Relu, Where
+from kcompile.ir.passes.matching import uniform
+from kcompile.ir.passes.rewrite import Context, Result, rewrite, rule
+
+PoolGradient: TypeAlias = AvgPoolGradient | MaxPoolGradient
+
+
+def _operand(value: Value | None, op: type) -> Value | None:
+    """The first operand of the node of class `op` that computes `value`, where one does."""
+    return value.producer.inputs[0] if value is not None and value.producer and isinstance(value.op, op) else None
+
+
+@rule(MaxPool)
+def pool_before_relu(c: Context, node: Node, op: MaxPool) -> Result:
+    """The maximum of clipped elements is the clipped maximum."""
+    x = _operand(node.inputs[0], Relu)
+    return None if x is None else c.b(Relu(), c.b(op, x))
+
+
+@rule(Where)
+def gradient_before_relu(c: Context, node: Node, op: Where) -> Result:
+    """``relu(x) > 0 ? max_pool_gradient(relu(x), relu(m), dy) : 0``, with ``m = max_pool(x)``, asks ``m > 0`` instead.
+
+    Where a maximum is positive, it stands at the same place in ``x`` as in ``relu(x)``; elsewhere nothing passes.
+    """
+    condition, dx, other = node.inputs
+    gradient, clipped = dx.producer, _operand(condition, Compare)
+    if gradient is None or not isinstance(gradient.op, MaxPoolGradient) or clipped is not gradient.inputs[0]:
+        return None
+    if condition.op != Compare(">") or uniform(other) != 0 or uniform(_second(condition)) != 0:
+        return None
+    x, y, dy = _operand(clipped, Relu), gradient.inputs[1], gradient.inputs[2]
+    m = _operand(y, Relu)
+    if x is None or m is None or m.op != gradient.op.of or _operand(m, MaxPool) is not x:
+        return None
+    positive = c.b(Compare(">"), y, _second(condition))
+    return c.b(gradient.op, x, m, c.b(Where(), positive, dy, other))
+
+
+def _second(value: Value) -> Value:
+    assert value.producer is not None
+    return value.producer.inputs[1]
+
+
+@rule(ReduceSum)
+def sum_of_pool_gradient(c: Context, node: Node, op: ReduceSum) -> Result:
+    """The sum of what a pooling's gradient spreads over windows is the sum of what it is given."""
+    gradient = node.inputs[0].producer
+    if gradient is None or not isinstance(gradient.op, PoolGradient):
+        return None
+    first = 1 if gradient.op.of.data_format == "channels_last" else 2
+    spatial = range(first, first + len(gradient.op.of.pool_size))
+    dy = gradient.inputs[-1]
+    covers = set(spatial) <= {axis % dy.type.rank for axis in op.axes}
+    return c.b(op, dy) if covers else None
+
+
+RULES = (pool_before_relu, gradient_before_relu, sum_of_pool_gradient)
+
+
+def simplify_step(graph: Graph) -> Graph:
+    """`graph`, a step of training, with poolings before what they make smaller."""
+    return rewrite(graph, RULES)

@@ -1,0 +1,58 @@
+"""What a step of training is rewritten to computes what it computed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kcompile.ir import ops
+from kcompile.ir.evaluate import evaluate
+from kcompile.ir.graph import Builder, Graph, Value
+from kcompile.ir.passes.grad import backward
+from kcompile.ir.passes.pipeline import training
+from kcompile.ir.types import TensorType
+
+PADDINGS: list[Any] = ["valid", "same", ((1, 0), (0, 1))]
+
+
+def pooled_relu(pool: ops.MaxPool, shape: tuple[int, ...]) -> Graph:
+    """A convolution with bias, ReLU and pooling, and the gradients of a sum of its results."""
+    b = Builder("step")
+    x, kernel, bias = (
+        b.input(name, TensorType("float64", shape))
+        for name, shape in (("x", ("N", *shape, 2)), ("kernel", (2, 3, 2, 3)), ("bias", (3,)))
+    )
+    y = b(pool, b(ops.Relu(), b(ops.Conv((1, 1), "same"), x, kernel, bias)))
+    return stepped(b, y, [x, kernel, bias])
+
+
+def stepped(b: Builder, y: Value, wrt: list[Value]) -> Graph:
+    loss = b(ops.ReduceSum(tuple(range(y.type.rank))), b(ops.Mul(), y, b(ops.Sin(), y)))
+    return b.build({"y": y, **{f"d{x.name}": dx for x, dx in zip(wrt, backward(b, loss, wrt), strict=True)}})
+
+
+def drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Small integers, so that many elements of a window are equal, and zero among them."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(-1, 2, shape).astype(np.float64) for name, shape in shapes.items()}
+
+
+@given(st.integers(2, 4), st.integers(1, 3), st.sampled_from(PADDINGS), st.integers(0, 2**16))
+def test_pooling_before_relu_keeps_results_and_gradients(size: int, stride: int, padding: Any, seed: int) -> None:
+    graph = pooled_relu(ops.MaxPool((size, 2), (stride, 2), padding), (6, 7))
+    changed = training(graph)
+    inputs = drawn({"x": (2, 6, 7, 2), "kernel": (2, 3, 2, 3), "bias": (3,)}, seed)
+    before, after = evaluate(graph, inputs), evaluate(changed, inputs)
+    for name, array in before.items():
+        np.testing.assert_allclose(after[name], array, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("op", [ops.Relu, ops.MaxPoolGradient])
+def test_what_follows_a_convolution_is_computed_on_what_its_pooling_leaves(op: type[ops.Relu]) -> None:
+    changed = training(pooled_relu(ops.MaxPool((2, 2), (2, 2)), (6, 8)))
+    relus = [node for node in changed.nodes if isinstance(node.op, ops.Relu)]
+    sums = [node for node in changed.nodes if isinstance(node.op, ops.ReduceSum)]
+    assert [node.inputs[0].type.shape[1:3] for node in relus] == [(3, 4)]
+    assert all(not isinstance(node.inputs[0].op, op) for node in sums)
