@@ -135,9 +135,12 @@ class _Source:
         def argument(location: Location, dtype: str) -> str:
             if location.kind in ("input", "output"):
                 field = (inputs if location.kind == "input" else outputs)[location.number].field
-                return field if field.startswith(_STATE) else f"{location.kind}s->{field}"
+                array = field if field.startswith(_STATE) else f"{location.kind}s->{field}"
+                items = location.offset // np.dtype(dtype).itemsize
+                return f"{array} + {items}" if items else array
             if location.place is not None:
-                return f"({TYPES[dtype]} *)(void *)((unsigned char *)workspace + {location.place.offset})"
+                offset = int(location.place.offset) + location.offset
+                return f"({TYPES[dtype]} *)(void *)((unsigned char *)workspace + {offset})"
             name = f"{face.name}_{dtype}_{location.number}"
             content = self.weights[location.number : self._ends[self._ends.index(location.number) + 1]]
             self._arrays[name] = words(f"static const {TYPES[dtype]} {name}", np.frombuffer(content, dtype))

@@ -29,12 +29,16 @@ _VOID = tvm.ir.PointerType(prim_type("uint8", 1))
 
 @dataclass(frozen=True)
 class Location:
-    """Where an argument lies: the n-th input or output, bytes into the weights, or a place in the arena."""
+    """Where an argument lies: the n-th input or output, bytes into the weights, or a place in the arena.
+
+    `offset` are the bytes of that array before it, in libraries only.
+    """
 
     kind: str
     number: int = 0
     place: Place | None = None
     per_thread: bool = False
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -292,12 +296,13 @@ def library_run(
 
     def pointer(location: Location) -> Any:
         if (location.kind, location.number) in external:
-            block, offset = external[location.kind, location.number], 0
+            block, offset = external[location.kind, location.number], location.offset
         elif location.kind in arrays:
             block, offset = blocks["state"], states[location.number - beyond[location.kind]]
+            offset += location.offset
         else:
             block = blocks[location.kind]
-            offset = location.number if location.place is None else int(location.place.offset)
+            offset = location.number if location.place is None else int(location.place.offset) + location.offset
         return tirx.address_of(tirx.BufferLoad(block, [tirx.const(offset, "int32")]))
 
     for call in calls:

@@ -28,6 +28,11 @@ class Access:
         return self._pointer.load(offset, lanes if self._along else 1)
 
 
+def overwritable(chain: Chain, first: int) -> tuple[int, ...]:
+    """The numbers of an epilogue's pointers, from `first` on, whose elements are read where results are stored."""
+    return tuple(i for i, operand in enumerate(chain.operands[1:], first) if operand == chain.result)
+
+
 class Epilogue:
     """A chain whose operand 0 is the kernel's result in registers; the others are pointers, declared here in order."""
 

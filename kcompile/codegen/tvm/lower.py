@@ -15,6 +15,7 @@ from kcompile.codegen.tvm.kernels.copy import Copy
 from kcompile.codegen.tvm.order import frugal_order
 from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary, Upcoming
 from kcompile.codegen.tvm.rules import TVM
+from kcompile.codegen.tvm.sharing import ALL, CHOICES, Sharing
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
@@ -144,9 +145,8 @@ def lower(
     # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
     orders = [graph.nodes] if machine.threaded else [graph.nodes, frugal_order(graph)]
     plans = [_planned(graph, order, machine, fast_math) for order in orders]
-    memories = [_Memory(graph, plan, blob, kept, batch) for plan in plans]
-    best = min(range(len(orders)), key=lambda i: 0 if machine.threaded else memories[i].arena.bytes({}))
-    plan, memory = plans[best], memories[best]
+    memory = _Memory(graph, plans[0], blob, kept, ALL) if machine.threaded else _least(graph, plans, blob, kept)
+    plan = memory.plan
     functions = _functions(plan, machine, prefix)
     calls = tuple(
         entry.Call(functions.names[key(stage)][0], locations, functions.names[key(stage)][1])
@@ -156,7 +156,14 @@ def lower(
         KernelCall(call.name, stage.kernel.family, stage.source, stage.macs, stage.bytes())
         for call, stage in zip(calls, plan.stages, strict=True)
     )
-    return Lowered(functions.made, calls, table, blob.blob(), memory.arena, memory.lives, tuple(memory.types))
+    arena = replace(memory.arena, batch=batch)
+    return Lowered(functions.made, calls, table, blob.blob(), arena, memory.lives, tuple(memory.types))
+
+
+def _least(graph: Graph, plans: Sequence[Plan], weights: "Weights", kept: int) -> "_Memory":
+    """The memory of fewest bytes; of several, that with the fewest functions."""
+    memories = [_Memory(graph, plan, weights, kept, sharing) for plan in plans for sharing in CHOICES]
+    return min(memories, key=lambda memory: (memory.arena.bytes({}), len({key(s) for s in memory.plan.stages})))
 
 
 def _planned(graph: Graph, order: Sequence[Node], machine: Machine, fast_math: bool) -> Plan:
@@ -188,14 +195,15 @@ def _expanded(graph: Graph) -> Graph:
     return TVM.expand(substitute(graph, replacements))
 
 
-# A kernel, and the numbers of its arguments that are stored in float16.
-Key: TypeAlias = tuple[Kernel, frozenset[int]]
+# A kernel, the numbers of its arguments that are stored in float16, and of the two that are one array.
+Key: TypeAlias = tuple[Kernel, frozenset[int], tuple[int, int] | None]
 
 
 def key(stage: Stage) -> Key:
     """What decides a stage's function."""
     arrays = ((i, _weights_of(argument)) for i, argument in enumerate(stage.arguments))
-    return stage.kernel, frozenset(i for i, array in arrays if array is not None and array.dtype == np.float16)
+    halves = frozenset(i for i, array in arrays if array is not None and array.dtype == np.float16)
+    return stage.kernel, halves, stage.in_place
 
 
 def with_half_weights(stage: Stage, machine: Machine) -> Stage:
@@ -234,10 +242,10 @@ def _functions(plan: Plan, machine: Machine, prefix: str) -> _Functions:
     """One function per distinct kernel."""
     result = _Functions()
     for stage in plan.stages:
-        kernel, halves = found = key(stage)
+        kernel, halves, in_place = found = key(stage)
         if found in result.names:
             continue
-        function = Function(f"{prefix}_{kernel.family}_{len(result.names)}", machine, halves)
+        function = Function(f"{prefix}_{kernel.family}_{len(result.names)}", machine, halves, in_place)
         kernel.build(function)
         result.made[function.name] = function.finish()
         result.names[found] = (function.name, tuple(function.symbols))
@@ -276,25 +284,23 @@ class Weights:
 class _Memory:
     """Where every argument of a plan's stages lies; appends copies to the plan for outputs that nothing computes."""
 
-    def __init__(self, graph: Graph, plan: Plan, weights: Weights, kept: int, batch: str | None) -> None:
+    def __init__(self, graph: Graph, plan: Plan, weights: Weights, kept: int, sharing: Sharing) -> None:
         self.weights = weights
+        self.plan = plan = plan.copy()
         self._kept = kept
         self._machine = plan.machine
-        self._aliases = plan.aliases
         self._inputs = {value: i for i, value in enumerate(graph.inputs)}
         self._outputs: dict[Value, int] = {}
         for i, value in enumerate(graph.outputs):
             self._place_output(plan, i, value)
+        sharing.apply(plan, self._external, lambda value: self._outputs.get(value, 0) >= kept)
         arguments = [(a, number) for number, stage in enumerate(plan.stages) for a in stage.arguments]
         self._places = self._plan(arguments)
-        self.arena = replace(self.arena, batch=batch)
         values = [a for a, _ in arguments if isinstance(a, Value | Temporary)]
         self.types = [value.type for value in (*graph.inputs, *graph.outputs, *values)]
 
     def _root(self, value: Value) -> Value:
-        while value in self._aliases:
-            value = self._aliases[value]
-        return value
+        return self.plan.root(value)[0]
 
     def _place_output(self, plan: Plan, i: int, value: Value) -> None:
         root = self._root(value)
@@ -327,7 +333,9 @@ class _Memory:
         known: list[list[entry.Location]] = []
         ends: list[int] = []
         for stage in stages:
-            known.append([self.locate(a) for a in stage.arguments if not isinstance(a, Upcoming)])
+            merged = stage.in_place[1] if stage.in_place else -1
+            arguments = [a for i, a in enumerate(stage.arguments) if i != merged]
+            known.append([self.locate(a) for a in arguments if not isinstance(a, Upcoming)])
             ends.append(self.weights.size)
         fetched = 0
         for stage, places, end in zip(stages, known, ends, strict=True):
@@ -345,11 +353,11 @@ class _Memory:
             return entry.Location("arena", 0, self._places[argument], self._per_thread(argument))
         if not isinstance(argument, Value):
             return entry.Location("weights", self.weights.offset(argument))
-        value = self._root(argument)
+        value, offset = self.plan.root(argument)
         if value in self._outputs:
-            return entry.Location("output", self._outputs[value])
+            return entry.Location("output", self._outputs[value], offset=offset)
         if value in self._inputs:
-            return entry.Location("input", self._inputs[value])
+            return entry.Location("input", self._inputs[value], offset=offset)
         if value.constant is not None:
             return entry.Location("weights", self.weights.offset(value.constant))
-        return entry.Location("arena", 0, self._places[value])
+        return entry.Location("arena", 0, self._places[value], offset=offset)

@@ -53,13 +53,15 @@ Argument: TypeAlias = Value | Temporary | Array | Upcoming
 class Stage:
     """One call of a kernel. `source` is the path of the Keras layer that it comes from.
 
-    `macs` are the multiply-accumulates of the node, which stand at the last of its stages.
+    `macs` are the multiply-accumulates of the node, which stand at the last of its stages. `in_place` holds the numbers
+    of two arguments, an operand and the result, that are one array.
     """
 
     kernel: Kernel
     arguments: tuple[Argument, ...]
     source: str
     macs: Dim = 0
+    in_place: tuple[int, int] | None = None
 
     def bytes(self) -> Dim:
         """Of the arrays that it reads or writes, each counted once and whole."""
@@ -92,6 +94,7 @@ class Plan:
     fetches: bool = False
     stages: list[Stage] = field(default_factory=list[Stage])
     aliases: dict[Value, Value] = field(default_factory=dict[Value, Value])
+    offsets: dict[Value, int] = field(default_factory=dict[Value, int])
     source: str = ""
     tails: dict[Node, Tail] = field(default_factory=dict[Node, Tail])
     pools: dict[Node, Node] = field(default_factory=dict[Node, Node])
@@ -100,9 +103,23 @@ class Plan:
         """Run `kernel` next."""
         self.stages.append(Stage(kernel, arguments, self.source))
 
-    def alias(self, new: Value, old: Value) -> None:
-        """`new` is `old` under another shape, in the same memory; nothing is computed."""
+    def alias(self, new: Value, old: Value, offset: int = 0) -> None:
+        """`new` is `old` under another shape, or the part of it from `offset` bytes on; nothing is computed."""
         self.aliases[new] = old
+        if offset:
+            self.offsets[new] = offset
+
+    def root(self, value: Value) -> tuple[Value, int]:
+        """The value in whose memory `value` lies, and the bytes before it."""
+        offset = 0
+        while value in self.aliases:
+            offset += self.offsets.get(value, 0)
+            value = self.aliases[value]
+        return value, offset
+
+    def copy(self) -> "Plan":
+        """The same plan, to be changed by itself."""
+        return replace(self, stages=list(self.stages), aliases=dict(self.aliases), offsets=dict(self.offsets))
 
     def tail(self, node: Node) -> Tail:
         """The elementwise ops to apply to the first result of `node` before it is stored, which may be none."""

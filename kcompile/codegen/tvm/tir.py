@@ -52,6 +52,15 @@ class Kernel(ABC):
         super().__init_subclass__(**keywords)
         cls.family = family
 
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        """The numbers of the pointers in whose place the result may lie.
+
+        Of these, each element is read only by the thread that writes the result's element of the same number, and only
+        before that is written.
+        """
+        return ()
+
     @abstractmethod
     def build(self, f: "Function") -> None:
         """Write the function: declare every pointer, then compute under one `Function.parallel`."""
@@ -123,14 +132,23 @@ class Accumulators:
 class Function:
     """A function under construction for `machine`."""
 
-    def __init__(self, name: str, machine: Machine, halves: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        name: str,
+        machine: Machine,
+        halves: frozenset[int] = frozenset(),
+        in_place: tuple[int, int] | None = None,
+    ) -> None:
         """A function whose pointers numbered `halves` lead to float16, but are read as float32.
 
-        `dtypes` becomes the list of the dtypes that the pointers are read as.
+        The two pointers `in_place` are one parameter, which stands where the first is declared. `dtypes` becomes the
+        list of the dtypes that the pointers are read as.
         """
         self.name = name
         self.machine = machine
         self._halves = halves
+        self._in_place = in_place
+        self._declared: list[Pointer] = []
         self.dtypes: list[str] = []
         self.symbols: dict[str, Expr] = {}
         self._pointers: list[Any] = []
@@ -145,15 +163,20 @@ class Function:
 
     def pointer(self, name: str, dtype: str = "float32") -> Pointer:
         """The next pointer parameter. No two pointers of a function may overlap where one is written."""
-        half = dtype == "float32" and len(self._pointers) in self._halves
+        number = len(self.dtypes)
+        half = dtype == "float32" and number in self._halves
         self.dtypes.append(dtype)
+        if self._in_place and number == self._in_place[1]:
+            self._declared.append(self._declared[self._in_place[0]])
+            return self._declared[-1]
         halves = "float16" if self.machine.widens_halves else "uint16"
         stored = halves if half else "uint8" if dtype == "bool" else dtype
         variable = tirx.Var(name, tvm.ir.PointerType(prim_type(stored, 1)))
         self._pointers.append(variable)
         buffer = tirx.decl_buffer((_UNBOUNDED,), stored, name=name)
         self._blocks[0].insert(0, tirx.DeclBuffer(buffer, data=variable))
-        return Pointer(self, buffer, dtype, stored)
+        self._declared.append(Pointer(self, buffer, dtype, stored))
+        return self._declared[-1]
 
     def extent(self, dim: Dim) -> Index:
         """An extent of the IR as an index; its symbols become parameters."""

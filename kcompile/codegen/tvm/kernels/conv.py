@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block
@@ -42,6 +42,10 @@ class Conv(Kernel, family="conv"):
     bias: bool
     epilogue: Chain
     places: tuple[Placement, ...] = ()
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return () if self.places else overwritable(self.epilogue, 2 + self.bias)
 
     def build(self, f: Function) -> None:
         ConvFunction(f, self).write()

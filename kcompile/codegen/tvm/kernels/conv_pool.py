@@ -33,6 +33,10 @@ class ConvPool(Conv, family="conv_pool"):
 
     pooling: Pooling = Pooling("max", (), (), ())
 
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return ()
+
     def build(self, f: Function) -> None:
         _ConvPoolFunction(f, self).write()
 

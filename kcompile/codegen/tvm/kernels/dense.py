@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Index, index_min
 from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
@@ -64,6 +64,10 @@ class Matrix(Kernel, family="matrix"):
     bias: bool
     epilogue: Chain
     fetched: int = 0
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return overwritable(self.epilogue, 2 + self.bias)
 
     def build(self, f: Function) -> None:
         _MatrixFunction(f, self).write()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import sum_dtype
@@ -38,6 +38,10 @@ class Depthwise(Kernel, family="depthwise"):
     windows: Windows
     bias: bool
     epilogue: Chain
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return overwritable(self.epilogue, 2 + self.bias)
 
     def build(self, f: Function) -> None:
         most = _MOST_TAPS if f.machine.lanes >= _WIDE and not f.machine.compact else _MOST_TAPS_OF_NARROW

@@ -24,6 +24,10 @@ class Elementwise(Kernel, family="elementwise"):
 
     chain: Chain
 
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return tuple(i for i, operand in enumerate(self.chain.operands) if operand == self.chain.result)
+
     def build(self, f: Function) -> None:
         chain, shape = self.chain, self.chain.result.shape
         operands = [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kcompile.codegen.tvm.epilogue import Epilogue, strides
+from kcompile.codegen.tvm.epilogue import Epilogue, overwritable, strides
 from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Panel, Rows, Tile, block, choose, row_pieces
@@ -23,6 +23,10 @@ class MatMul(Kernel, family="matmul"):
     x: Shape
     y: Shape
     epilogue: Chain
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return overwritable(self.epilogue, 2)
 
     def build(self, f: Function) -> None:
         x, y = f.pointer("x", self.dtype), f.pointer("y", self.dtype)

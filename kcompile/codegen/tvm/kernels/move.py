@@ -10,6 +10,7 @@ import numpy as np
 
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, constant
+from kcompile.codegen.tvm.kernels.copy import Copy
 from kcompile.codegen.tvm.kernels.nest import dot, merged, shared_nest, units
 from kcompile.codegen.tvm.kernels.reduction import lanes_of
 from kcompile.codegen.tvm.kernels.squares import SIDE, shuffled, transposed
@@ -17,7 +18,7 @@ from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, Pointer
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.graph import Builder, Node
+from kcompile.ir.graph import Builder, Node, Value
 
 # Elements that a thread takes at once of one contiguous run.
 _BLOCK = 4096
@@ -132,6 +133,12 @@ class _View:
             self.y.store(dot(position, self.to_y), value)
 
 
+def whole_rows(plan: Plan, x: Value, axis: int) -> bool:
+    """Whether neighbours along `axis` are parts of x that follow each other in memory, at places that are known."""
+    known = all(isinstance(extent, int) for extent in x.type.shape)
+    return known and set(x.type.shape[:axis]) <= {1} and not plan.machine.threaded and plan.root(x)[0].constant is None
+
+
 @TVM.register(ops.Transpose)
 def transpose(plan: Plan, node: Node) -> None:
     """Extents of 1 and axes that stay together are merged; nothing moves where only those change places."""
@@ -147,11 +154,16 @@ def transpose(plan: Plan, node: Node) -> None:
 
 @TVM.register(ops.Slice)
 def slice_(plan: Plan, node: Node) -> None:
-    """A view with an offset and, along the axis, a longer stride."""
+    """A view with an offset and, along the axis, a longer stride; a copy of what stands together may be left out."""
     op, x, y = node.op, node.inputs[0], node.outputs[0]
     assert isinstance(op, ops.Slice)
     distances, axis = strides(x.type.shape), op.axis % x.type.rank
     offset = dims.mul(op.start, distances[axis])
+    if op.step == 1 and isinstance(offset, int) and whole_rows(plan, x, axis):
+        part = Value(y.type)
+        plan.alias(part, x, offset * x.type.itemsize)
+        plan.emit(Copy(x.type.dtype, y.type.size), part, y)
+        return
     distances[axis] = dims.mul(distances[axis], op.step)
     plan.emit(StridedCopy(x.type.itemsize, y.type.shape, tuple(distances), offset), x, y)
 
@@ -225,10 +237,21 @@ class Concat(Kernel, family="concat"):
 
 @TVM.register(ops.Concat)
 def concat(plan: Plan, node: Node) -> None:
-    """The axes before the concatenated one are rows; it and the axes behind it are one row."""
+    """The axes before the concatenated one are rows; it and the axes behind it are one row.
+
+    A single row is made of its parts one by one, by copies that may be left out.
+    """
     op, y = node.op, node.outputs[0]
     assert isinstance(op, ops.Concat)
     axis = op.axis % y.type.rank
+    if whole_rows(plan, y, axis):
+        offset = 0
+        for x in node.inputs:
+            part = Value(x.type)
+            plan.alias(part, y, offset)
+            plan.emit(Copy(x.type.dtype, x.type.size), x, part)
+            offset += int(x.type.size) * x.type.itemsize
+        return
     inners = tuple(dims.mul(*x.type.shape[axis:]) for x in node.inputs)
     plan.emit(Concat(y.type.itemsize, dims.mul(*y.type.shape[:axis]), inners), *node.inputs, y)
 

@@ -52,6 +52,10 @@ class NarrowDepthwise(Depthwise, family="narrow_depthwise"):
     stored: str = "uint8"
     offset: bool = False
 
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return ()
+
     def source(self, f: Function) -> Pointer:
         return Widened(f, f.pointer("x", self.stored))
 

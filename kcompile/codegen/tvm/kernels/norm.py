@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from kcompile.codegen.tvm import math as polynomials
-from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, index, unary
 from kcompile.codegen.tvm.kernels.elementwise import Elementwise, collapse, regroup
 from kcompile.codegen.tvm.kernels.nest import units
@@ -36,6 +36,10 @@ class Softmax(Kernel, family="softmax"):
     inner: Dim
     log: bool
     dtype: str = "float32"
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return (0,)
 
     def build(self, f: Function) -> None:
         body = _SoftmaxBody(f, self)
@@ -113,6 +117,10 @@ class LayerNorm(Kernel, family="layer_norm"):
     dtype: str
     epsilon: float
     epilogue: Chain
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return ((0,) if self.dtype == self.epilogue.result.dtype else ()) + overwritable(self.epilogue, 3)
 
     def build(self, f: Function) -> None:
         x, gamma, beta = (WidePointer(f, name, self.dtype) for name in ("x", "gamma", "beta"))

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from kcompile.codegen.tvm.epilogue import Epilogue
+from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, maximum
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.plan import TVM, Plan
@@ -34,6 +34,10 @@ class Pool(Kernel, family="pool"):
     dtype: str
     windows: Windows
     epilogue: Chain
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        return overwritable(self.epilogue, 1)
 
     def build(self, f: Function) -> None:
         x = f.pointer("x", self.dtype)
