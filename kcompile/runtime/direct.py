@@ -16,7 +16,7 @@ from kcompile.runtime.memory import address
 from kcompile.runtime.signature import Plan, Signature
 
 # Of what this module and `kc_python.c` tell each other; to change with it.
-_VERSION = 1
+_VERSION = 2
 # Bytes of an arena up to which each choice of shapes may have some of its own, one per caller at a time.
 _MOST_ARENA = 1 << 20
 # Operations up to which a call keeps Python's lock: for longer calls it pays that other threads go on meanwhile.
@@ -38,7 +38,15 @@ class DirectCalls:
     _learn: Callable[[bytes, bytes, tuple[Any, ...]], None]
 
     def learn(
-        self, arrays: Sequence[Array], plan: Plan, symbols: Sequence[int], arena: int, work: int, rows: int, pool: int
+        self,
+        arrays: Sequence[Array],
+        plan: Plan,
+        symbols: Sequence[int],
+        arena: int,
+        work: int,
+        rows: int,
+        pool: int,
+        awake: bool,
     ) -> None:
         """Know calls with arrays like these, unless they need much memory.
 
@@ -50,12 +58,13 @@ class DirectCalls:
             work: operations of the call.
             rows: rows of the batch, 0 where it cannot be split.
             pool: the address of this process's pool of threads that share the work; 0 for none.
+            awake: whether the call takes the pool only where its threads need no waking.
         """
         if not 0 <= arena <= _MOST_ARENA:
             return
         taken_and_given = [*((array.shape, array.dtype) for array in arrays), *plan.results]
         shapes = [number for shape, _ in taken_and_given for number in (len(shape), *shape)]
-        numbers = [arena, work <= _BRIEF, rows, pool, len(symbols), *symbols, *shapes]
+        numbers = [arena, work <= _BRIEF, rows, pool, awake, len(symbols), *symbols, *shapes]
         # NumPy's characters of dtypes are those of the buffer protocol, for all dtypes that it knows.
         formats = "".join(dtype.char for _, dtype in taken_and_given)
         self._learn(struct.pack(f"={len(numbers)}q", *numbers), formats.encode(), plan.results)

@@ -27,6 +27,8 @@ from kcompile.runtime.signature import Plan, Signature
 
 # Operations of one call from which waking the pool pays: it takes up to 50 µs, in which one core does ten millions.
 _WORTH_THREADS = 16_000_000
+# And from which it pays to have threads that are awake: some microseconds, of which barriers take a small part.
+_WORTH_WAITING_THREADS = 1_000_000
 _MAX_CALLS = 256
 
 _ENTRIES: Entries = {
@@ -148,12 +150,12 @@ class NativeSession(Session):
 
     def _new_call(self, values: tuple[int, ...], arrays: list[Array], plan: Plan) -> _Call:
         work = int(dims.substitute(self._program.work, plan.bindings))
-        threads = self.threads if work >= _WORTH_THREADS else 1
         symbols = (ctypes.c_int64 * len(values))(*values)
-        size: int = self._library.kc_arena_bytes(symbols, threads)
         rows = plan.bindings[self.signature.batch] if self.signature.batch else 0
-        with self._workspace(threads) as workspace:
-            self._direct.learn(arrays, plan, values, size, work, rows, workspace.pool or 0)
+        threads, direct = (self.threads if work >= least else 1 for least in (_WORTH_THREADS, _WORTH_WAITING_THREADS))
+        size, direct_size = (self._library.kc_arena_bytes(symbols, count) for count in (threads, direct))
+        with self._workspace(direct) as workspace:
+            self._direct.learn(arrays, plan, values, direct_size, work, rows, workspace.pool or 0, direct > threads)
         return _Call(symbols, threads, size)
 
     @contextmanager

@@ -94,6 +94,23 @@ def test_calls_that_share_the_work_among_threads_are_known_too(native: Path, mon
             np.testing.assert_array_equal(result, expected)
 
 
+def test_brief_calls_take_threads_that_are_awake_and_give_the_same_bits(
+    native: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcompile.runtime.native._WORTH_WAITING_THREADS", 1)
+    session = load(native, threads=3)
+    assert isinstance(session, NativeSession)
+    x = np.random.default_rng(1).standard_normal((24, 10, 1), np.float32)
+    expected = _opened(native).predict(x)
+    session.predict(x)
+    assert len(session._free[3]) == 1  # the pool is there
+    for _ in range(3000):  # close after each other, so that the threads are woken on the way
+        np.testing.assert_array_equal(session._direct.predict(x, 32, None), expected)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: session._direct.predict(x, 32, None), range(200)):
+            np.testing.assert_array_equal(result, expected)
+
+
 def test_memory_that_kernels_cannot_take_goes_another_way(native: Path) -> None:
     session = _opened(native)
     expected = session.predict(X)
@@ -162,7 +179,7 @@ def test_a_program_without_python_can_load_the_library(native: Path, tmp_path: P
 
 def test_a_library_of_another_version_is_called_through_ctypes(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = _opened(native).predict(X)
-    monkeypatch.setattr("kcompile.runtime.direct._VERSION", 2)
+    monkeypatch.setattr("kcompile.runtime.direct._VERSION", -1)
     session = _opened(native)
     for _ in range(3):
         np.testing.assert_array_equal(session.predict(X), expected)

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* Of what Python and this file tell each other; a runtime of another version calls through ctypes instead. */
-#define VERSION 1
+#define VERSION 2
 #define MOST_ARRAYS 16
 #define MOST_PLANS 32
 #define ALIGNMENT 64
@@ -88,6 +88,7 @@ typedef struct kc_plan {
     int alone;                  /* whether other Python threads wait while it computes */
     Py_ssize_t rows;            /* of the batch; 0 where it is never split */
     kc_pool *pool;              /* or null */
+    int brief;                  /* whether the pool is worth its waking only where it is awake */
     pid_t process;              /* in which the pool has its threads */
     const int64_t *symbols;
     const int64_t *shapes;      /* of inputs, then of outputs: rank, extents */
@@ -290,7 +291,8 @@ static int compute(kc_caller *caller, kc_plan *plan, const Py_buffer *inputs, co
         return -1;
     }
     void *waiting = plan->alone ? NULL : PyEval_SaveThread();
-    int failed = kc_run(x, y, caller->weights, place, plan->symbols, plan->pool);
+    kc_pool *pool = plan->pool != NULL && (!plan->brief || kc_pool_ready(plan->pool)) ? plan->pool : NULL;
+    int failed = kc_run(x, y, caller->weights, place, plan->symbols, pool);
     if (!plan->alone) {
         PyEval_RestoreThread(waiting);
     }
@@ -414,17 +416,18 @@ static kc_plan *new_plan(kc_caller *caller, const int64_t *numbers, size_t bytes
     plan->alone = copy[1] != 0;
     plan->rows = (Py_ssize_t)copy[2];
     plan->pool = (kc_pool *)(intptr_t)copy[3];
+    plan->brief = copy[4] != 0;
     plan->process = getpid();
-    plan->symbols = copy + 5;
-    plan->shapes = plan->symbols + copy[4];
+    plan->symbols = copy + 6;
+    plan->shapes = plan->symbols + copy[5];
     return plan;
 }
 
 /* learn(numbers, formats, results): how to call for one choice of shapes.
 
    `numbers`, bytes of int64: the arena's size, whether other Python threads wait meanwhile, the rows of the batch, the
-   pool's address, how many symbols there are, their values, and for each input and output its rank and extents. `formats`, bytes: one
-   character for each. `results`: for each output the arguments of numpy.empty. */
+   pool's address, whether it has to be awake, how many symbols there are, their values, and for each input and output its
+   rank and extents. `formats`, bytes: one character for each. `results`: for each output the arguments of numpy.empty. */
 static PyObject *learn(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     kc_caller *caller = PyCapsule_GetPointer(self, CAPSULE);

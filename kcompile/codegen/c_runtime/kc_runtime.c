@@ -35,6 +35,11 @@ int32_t kc_measure(const int64_t *symbols, int32_t threads, kc_measures *measure
 int32_t kc_barrier(void *worker);
 
 #define SPINS 3000
+/* Nanoseconds since a thread was last seen to wait from which on it may have lost its CPU, between two runs that follow
+   each other closely, and between two attempts to wake threads. */
+#define FRESH 2000
+#define CLOSE 100000
+#define PATIENCE 1000000
 #define CACHE_LINE 64
 
 /* A word that threads wait on, alone in its cache line. */
@@ -48,6 +53,7 @@ typedef struct {
     int32_t index;
     uint32_t job; /* the last job that the thread has seen */
     int32_t cpu;
+    int64_t seen; /* when the thread was last known to wait for a job, its eyes open */
     pthread_t thread;
     char padding[CACHE_LINE];
 } kc_worker;
@@ -63,6 +69,8 @@ struct kc_pool {
     void *arena;
     const int64_t *symbols;
     int32_t threads;
+    int64_t asked;       /* when kc_pool_ready was last called */
+    int64_t woken;       /* when it last woke threads */
     int64_t arena_bytes; /* of one thread's arena */
     int32_t slices;
     int32_t stop;
@@ -86,6 +94,13 @@ static int32_t present_cpu(void)
 #else
     return -1;
 #endif
+}
+
+static int64_t nanoseconds_now(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 static int shares_cpu(const kc_worker *worker)
@@ -121,11 +136,15 @@ static void wait_while(kc_worker *worker, uint32_t *word, uint32_t old)
     __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
     while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == old) {
         spins++;
+        if (spins % 16 == 0) {
+            __atomic_store_n(&worker->seen, nanoseconds_now(), __ATOMIC_RELAXED);
+        }
         if (spins < SPINS && (spins % 16 != 0 || !shares_cpu(worker))) {
             relax();
         } else {
             sleep_while(worker->pool, word, old);
             __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
+            spins = 0;
         }
     }
 }
@@ -229,11 +248,29 @@ int kc_run(const void *const *inputs, void *const *outputs, const void *weights,
     return 0;
 }
 
-static int64_t nanoseconds_now(void)
+static void wake(kc_pool *pool)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+#ifdef __linux__
+    if (__atomic_load_n(&pool->asleep.value, __ATOMIC_SEQ_CST) != 0) {
+        syscall(SYS_futex, &pool->job.value, FUTEX_WAKE_PRIVATE, pool->threads, NULL, NULL, 0);
+    }
+#else
+    (void)pool;
+#endif
+}
+
+int kc_pool_ready(kc_pool *pool)
+{
+    int64_t now = nanoseconds_now(), before = __atomic_exchange_n(&pool->asked, now, __ATOMIC_RELAXED);
+    int32_t ready = 1;
+    for (int32_t i = 1; i < pool->threads; i++) {
+        ready &= now - __atomic_load_n(&pool->workers[i].seen, __ATOMIC_RELAXED) < FRESH;
+    }
+    if (!ready && now - before < CLOSE && now - __atomic_load_n(&pool->woken, __ATOMIC_RELAXED) > PATIENCE) {
+        __atomic_store_n(&pool->woken, now, __ATOMIC_RELAXED);
+        wake(pool);
+    }
+    return ready;
 }
 
 int kc_profile(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
@@ -273,6 +310,8 @@ kc_pool *kc_pool_create(void *memory, int32_t threads)
     pool->arrived.value = 0;
     pool->asleep.value = 0;
     pool->threads = threads;
+    pool->asked = 0;
+    pool->woken = 0;
     pool->stop = 0;
     if (pthread_mutex_init(&pool->lock, NULL) != 0) {
         return NULL;
@@ -283,6 +322,7 @@ kc_pool *kc_pool_create(void *memory, int32_t threads)
         worker->index = i;
         worker->job = 0;
         worker->cpu = -1;
+        worker->seen = 0;
     }
     for (int32_t i = 1; i < threads; i++) {
         if (pthread_create(&pool->workers[i].thread, NULL, work, &pool->workers[i]) != 0) {

@@ -35,6 +35,7 @@ EXPORTS = (
     "kc_pool_bytes",
     "kc_pool_create",
     "kc_pool_destroy",
+    "kc_pool_ready",
     "kc_python",
 )
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -246,6 +247,19 @@ def test_callers_of_one_pool_take_turns(cnn: Model, rng: np.random.Generator):
     run_together([lambda i=i: call(i) for i in range(3)])
     cnn.library.kc_pool_destroy(ctypes.c_void_p(pool))
     assert not wrong
+
+
+def test_a_pool_is_ready_when_its_threads_wait_awake_and_is_woken_by_calls_that_follow_each_other(cnn: Model):
+    memory = aligned(cnn.library.kc_pool_bytes(2))
+    pool = ctypes.c_void_p(cnn.library.kc_pool_create(address(memory), 2))
+    time.sleep(0.2)  # longer than the threads wait awake
+    assert not cnn.library.kc_pool_ready(pool)
+    time.sleep(0.01)
+    assert not cnn.library.kc_pool_ready(pool)  # two calls far apart wake nobody
+    end = time.monotonic() + 20
+    while not cnn.library.kc_pool_ready(pool):
+        assert time.monotonic() < end
+    cnn.library.kc_pool_destroy(pool)
 
 
 class Caller:
