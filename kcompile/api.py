@@ -137,8 +137,9 @@ def compile(
             by no more than this share.
         options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's names). For this machine,
             `cpu` may be "native", "baseline" for any CPU of its kind, or "all" for code of each level, of which `load`
-            takes the best that runs; and `fast_math` (3 x 3 convolutions by larger tiles, up to 1.4 times as fast, with
-            results that may be off by ten times as much as float32 makes them). For C libraries `name` (of the
+            takes the best that runs; `fast_math` (3 x 3 convolutions by larger tiles, up to 1.4 times as fast, with
+            results that may be off by ten times as much as float32 makes them), and `batch`, numbers of rows such as
+            ``(1, 8)`` to make code of their own for, beside that for any. For C libraries `name` (of the
             function), `weights` ("embedded" or "external"), `weights_dtype` ("f32" or "f16"), `optimize` ("speed" or
             "size") and `max_ram` (bytes of the workspace).
 
@@ -195,8 +196,22 @@ def _verified(graph: Graph, program: "Program", backend: "Backend", seed: int) -
     counts = (1, 2) if program.artifact["kind"] == "native" else (1,)
     sessions = [build.open(count) for build in (program, *program.better) for count in counts]
     report = check_graph(graph, *sessions, seed=seed)
-    require_agreement(report, graph, backend.session, f"what target {backend.target!r} made of {graph.name}")
+    what = f"what target {backend.target!r} made of {graph.name}"
+    require_agreement(report, graph, backend.session, what)
+    for rows, fixed in _fixed_graphs(graph, sessions[0]):
+        require_agreement(check_graph(fixed, *sessions, seed=seed), fixed, backend.session, f"{what} for {rows} rows")
     return report
+
+
+def _fixed_graphs(graph: Graph, session: Session) -> list[tuple[int, Graph]]:
+    """`graph` for each number of rows that `session` has code for, and for one that it has none for."""
+    from kcompile.ir.evaluate import bind_graph
+
+    batch = session.signature.batch
+    if not session.batches or batch is None:
+        return []
+    other = next(rows for rows in range(2, len(session.batches) + 3) if rows not in session.batches)
+    return [(rows, bind_graph(graph, {batch: rows})) for rows in (*session.batches, other)]
 
 
 def trace(model: "Model", shapes: Mapping[str, Sequence[int | None]] | None = None) -> Graph:
@@ -284,6 +299,9 @@ def examine(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 
     model, _ = _model_of(against)
     graph = _as_compiled(model.trace(), session, path)
     report = check_graph(graph, session, seed=seed, extra=allowances(session.notes))
+    for _, fixed in _fixed_graphs(graph, session):
+        if report.agrees:
+            graph, report = fixed, check_graph(fixed, session, seed=seed, extra=allowances(session.notes))
     if report.agrees:
         return report, ""
     return report, f"{_origin(session, model)}{_cause(graph, session, report)}"

@@ -30,6 +30,16 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     return None if text is None else tuple(flag.strip() for flag in text.split(",") if flag.strip())
 
 
+def _rows(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Numbers of rows, given with commas between them."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise click.BadParameter(f"{text!r} is no list of numbers of rows. Write 1 or 1,8.", ctx, parameter)
+    return tuple(map(int, words))
+
+
 @click.command("compile")
 @click.argument("model", type=options.EXISTING)
 @click.option(
@@ -80,6 +90,12 @@ def _flags(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     is_flag=True,
     default=None,
     help="Let a tvm target lose a digit of float32 for speed, in 3 x 3 convolutions.",
+)
+@click.option(
+    "--batch",
+    callback=_rows,
+    metavar="ROWS",
+    help="Numbers of rows that target tvm makes code of their own for, beside that for any: 1,8.",
 )
 @precision_options
 @options.seed

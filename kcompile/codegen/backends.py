@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TARGETS = ("onnx", "tvm", "c", "auto")
 
 _LAW = '`target` must be "onnx", "tvm", "tvm:<machine>", "c" or "auto"'
+_NATIVE_OPTIONS = ("fast_math", "batch")
 _LIBRARY_OPTIONS = ("name", "weights", "weights_dtype", "max_ram", "optimize")
 
 
@@ -184,28 +185,41 @@ def _tvm_backend(target: str, name: str, precision: str, options: Mapping[str, A
         machines = host_machines(cpu or "native")
         if precision != "float32" and machines[0] == host():
             machines = (with_narrow_products(machines[0]), *machines[1:])
-        return _native_backend(target, machines, **_known(target, given, "fast_math"))
+        return _native_backend(target, machines, **_known(target, given, *_NATIVE_OPTIONS))
     found = machine(name, cpu, features)
     if found.threaded:
-        return _native_backend(target, (found,), **_known(target, given, "fast_math"))
+        return _native_backend(target, (found,), **_known(target, given, *_NATIVE_OPTIONS))
     library = extra("tvm", "kcompile.codegen.library.backend", "apache-tvm")
     return library.library_backend(target, found, library.Options(**_known(target, given, *_LIBRARY_OPTIONS)))
 
 
-def _native_backend(target: str, machines: Sequence["Machine"], fast_math: bool = False) -> Backend:
+def _native_backend(
+    target: str,
+    machines: Sequence["Machine"],
+    fast_math: bool = False,
+    batch: int | Sequence[int] | None = None,
+) -> Backend:
     """The back end of programs for several CPUs of one kind, the best first."""
+    from kcompile.codegen.batches import check_batches, check_rows
     from kcompile.codegen.native import check_runs_here, native_program
+
+    batches = check_batches(batch)
 
     for machine in machines:
         check_runs_here(machine)
 
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
         del notes
+        names = [f"model.{machine.name}" if len(machines) > 1 else "model" for machine in machines]
+        # Parts of a model, which are compiled to find a fault, may have no rows.
+        rows = batches if signature.batch else ()
         *better, least = (
-            native_program(graph, signature, machine, fast_math, len(machines) > 1) for machine in machines
+            native_program(graph, signature, machine, fast_math, name, rows)
+            for machine, name in zip(machines, names, strict=True)
         )
         members = {name: content for program in (*better, least) for name, content in program.members.items()}
         return replace(least, members=members, better=tuple(better))
 
     bfloat16 = all("+avx512bf16" in machine.features for machine in machines)
-    return Backend(target, (".kcb",), compile, precisions=("int8", *(("bf16",) if bfloat16 else ())))
+    precisions = ("int8", *(("bf16",) if bfloat16 else ()))
+    return Backend(target, (".kcb",), compile, check_rows if batches else lambda graph: graph, precisions)

@@ -14,7 +14,7 @@ import platform
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ ALIGNMENT = 64
 
 # What each build of a program for several CPUs has of its own.
 _OF_A_BUILD = ("artifact", "program", "target", "memory")
+# And what the code for a number of rows has.
+_OF_A_BATCH = ("artifact", "program", "memory")
 _LOCAL_HEADER = 30
 _MAX_MANIFEST = 64 << 20
 # Bytes of a member up to which loading sums its content: of more, that would take longer than all else, and touch every
@@ -71,6 +73,25 @@ class Bundle:
     def kind(self) -> str:
         """The engine of the artifact: ``"native"`` or ``"onnx"``."""
         return as_text(as_dict(self.manifest.get("artifact"), "artifact").get("kind"), "artifact.kind")
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The numbers of rows for which it holds code of their own."""
+        texts = as_dict(self._program.get("batches", {}), "program.batches")
+        if not all(text.isdecimal() and int(text) for text in texts):
+            raise _damaged(self.path, "its batches are no numbers")
+        return tuple(map(int, texts))
+
+    def for_rows(self, rows: int) -> "Bundle":
+        """The bundle as calls with so many rows see it: with the code for them, where it holds any."""
+        if rows not in self.batches:
+            return self
+        own = as_dict(self._program["batches"][str(rows)], "program.batches")
+        return replace(self, manifest={**self.manifest, **{key: as_dict(own.get(key), key) for key in _OF_A_BATCH}})
+
+    @property
+    def _program(self) -> dict[str, Any]:
+        return as_dict(self.manifest.get("program"), "program")
 
     def samples(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """The recorded inputs and the reference's outputs for them, by name."""

@@ -2,9 +2,11 @@
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from kcompile.errors import ArtifactError
+from kcompile.runtime.batches import BatchedSession
 from kcompile.runtime.bundle import MANIFEST, Bundle, check_machine, is_bundle, open_bundle
 from kcompile.runtime.library import LibraryProgram, LibrarySession
 from kcompile.runtime.native import NativeProgram, NativeSession
@@ -101,7 +103,7 @@ def load_bundle(bundle: Bundle, threads: int | None = None) -> Session:
         check_machine(bundle)
         notes = as_dict(bundle.manifest.get("notes"), "notes")
         used = check_threads(threads, notes.get(THREADS_KEY))
-        return NativeSession(bundle.signature, _native_program(bundle), used, bundle.path.name, notes)
+        return _native_session(bundle, used, notes)
     if bundle.kind == "library":
         check_machine(bundle)
         notes = as_dict(bundle.manifest.get("notes"), "notes")
@@ -120,6 +122,16 @@ def _library_program(bundle: Bundle) -> LibraryProgram:
     function = as_text(artifact.get("function"), "artifact.function")
     workspace = as_count(memory.get("workspace_bytes"), "memory.workspace_bytes")
     return LibraryProgram(bundle.member("library"), weights, function, workspace)
+
+
+def _native_session(bundle: Bundle, threads: int, notes: Mapping[str, str]) -> NativeSession:
+    signature, name, program = bundle.signature, bundle.path.name, _native_program(bundle)
+    special = {rows: _native_program(bundle.for_rows(rows)) for rows in bundle.batches}
+    if not special:
+        return NativeSession(signature, program, threads, name, notes)
+    if signature.batch is None:
+        raise ArtifactError(f"{name} is damaged: it has code for some numbers of rows, but no rows.")
+    return BatchedSession(signature, program, special, threads, name, notes)
 
 
 def _native_program(bundle: Bundle) -> NativeProgram:

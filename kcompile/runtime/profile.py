@@ -171,8 +171,6 @@ class _Native:
     """A native program with its memory, ready to run stage by stage."""
 
     def __init__(self, bundle: Bundle, feeds: Mapping[str, Array]) -> None:
-        self._bundle = bundle
-        self._stages = _stages(bundle)
         signature = bundle.signature
         load_bundle(bundle, 1).run(feeds)
         named = checked(signature.inputs, feeds)
@@ -180,6 +178,8 @@ class _Native:
         self._plan: Plan = signature.fit(self._inputs)
         if self._plan.is_empty:
             raise InputError(f"a profile needs at least one row. Received: {dict(self._plan.bindings)}.")
+        self._bundle = bundle = bundle.for_rows(self._plan.bindings.get(signature.batch or "", 0))
+        self._stages = _stages(bundle)
         self._outputs = [np.empty(shape, dtype) for shape, dtype in self._plan.results]
         self._library = loaded(bundle.member("library"), bundle.path.name, _ENTRIES)
         self._weights = aligned(bundle.member("weights"))

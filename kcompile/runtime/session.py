@@ -39,6 +39,11 @@ class Session(ABC):
         return self.signature.name
 
     @property
+    def batches(self) -> tuple[int, ...]:
+        """The numbers of rows for which it has code of their own."""
+        return ()
+
+    @property
     def inputs(self) -> Mapping[str, TensorType]:
         """The inputs' types by name, in order; an open extent is a symbol such as ``"N"``."""
         return self.signature.inputs
