@@ -104,6 +104,12 @@ def _in_place(op: Op, types: Sequence[TensorType], by_rows: Sequence[bool], resu
     return True
 
 
+def _one_by_one(op: Op, types: Sequence[TensorType], by_rows: Sequence[bool], result: TensorType) -> bool:
+    """Elements of operands of one shape, in their order; tables have no rows."""
+    del op, result
+    return all(flag == (t.shape == types[0].shape) for t, flag in zip(types, by_rows, strict=True))
+
+
 def _looked_up(op: Any, types: Sequence[TensorType], by_rows: Sequence[bool], result: TensorType) -> bool:
     """Either rows look up in one table along its axis 0, or the same places are taken of each row."""
     del result
@@ -123,15 +129,26 @@ def _tiled(op: ops.Tile, *_: object) -> bool:
     return op.repeats[0] == 1
 
 
+def _scanned(op: ops.Scan, types: Sequence[TensorType], by_rows: Sequence[bool], result: TensorType) -> bool:
+    """States and sequences have the rows along axis 0, constants have none, and so it is within a step."""
+    del result
+    expected = [number >= op.constants for number in range(len(types))]
+    inner = dict(zip(op.body.inputs, expected, strict=True))
+    lead = types[-1].shape[0]
+    return list(by_rows) == expected and isinstance(lead, str) and _maps(op.body, lead, inner)
+
+
 def _recurrent(op: Op, types: Sequence[TensorType], by_rows: Sequence[bool], result: TensorType) -> bool:
     """x, states and masks have the rows along axis 0; the weights have none."""
     lead = result.shape[0]
     return by_rows[0] and all(t.shape[0] == lead for t, flag in zip(types, by_rows, strict=True) if flag)
 
 
-_SHAPED = ops.Full | ops.Reshape | ops.BroadcastTo
+_SHAPED = ops.Full | ops.Reshape | ops.BroadcastTo | ops.Scan
+_TEXT = ops.StandardizeText | ops.SplitText | ops.CountTokens | ops.Lookup | ops.HashText | ops.HashCross
 _RULES: Sequence[tuple[type[Op] | Any, Rule]] = (
     (Elementwise | ops.BroadcastTo | ops.Attention, _aligned),
+    (_TEXT | ops.FormatInteger, _one_by_one),
     (ops.Full | ops.Reshape, _in_place),
     (ops.Conv | ops.ConvTranspose | ops.ConvNarrow | ops.MaxPool | ops.AvgPool | ops.Resize, _first_only),
     (ops.Dense | ops.DenseNarrow | ops.LayerNorm, _first_only),
@@ -145,4 +162,5 @@ _RULES: Sequence[tuple[type[Op] | Any, Rule]] = (
     (ops.Tile, _tiled),
     (ops.Gather, _looked_up),
     (ops.SimpleRnn | ops.Lstm | ops.Gru, _recurrent),
+    (ops.Scan, _scanned),
 )

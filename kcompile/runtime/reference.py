@@ -2,9 +2,9 @@
 
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
+from kcompile.ir.rows import batch_of
 from kcompile.ir.types import Array
 from kcompile.runtime.extents import equalities, smallest_extents
-from kcompile.runtime.rows import rows_meet
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature, Structure
 
@@ -20,7 +20,7 @@ def graph_signature(graph: Graph, structure: Structure | None = None) -> Signatu
         graph.output_types,
         arranged,
         least,
-        rows_meet=rows_meet(graph),
+        rows_meet=batch_of(graph) is None,
         equalities=equalities(graph),
     )
 

@@ -50,7 +50,7 @@ class Signature:
         outputs: their types by name, in order.
         structure: how `predict` arranges the outputs.
         keys: the keys under which `predict` takes inputs beside their names, where the model was built with a dict.
-        rows_meet: whether one row of a batch changes the results of another, as a maximum over all of them does.
+        rows_meet: whether one row of a batch may change the results of another, as a maximum over all of them does.
         minimums: the smallest value of a symbol on which the model works, where that is more than 0.
         equalities: what else must hold of the symbols.
     """

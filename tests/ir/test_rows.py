@@ -34,7 +34,18 @@ def lstm(b: Builder, x: Value) -> Value:
     return b.multi(op, x, weights(b, 4, 12), weights(b, 3, 12), weights(b, 12), state, state)[0]
 
 
+def running(b: Builder, x: Value, mixing: bool = False) -> Value:
+    """The sums of all steps up to each, of each row or, where they mix, of all rows."""
+    inner = Builder()
+    state, step = (inner.input(name, TensorType("float32", ("N", 4))) for name in ("state", "step"))
+    added = inner(ops.Add(), state, step)
+    added = inner(ops.Sub(), added, inner(ops.ReduceMean((0,), keepdims=True), step)) if mixing else added
+    start = b(ops.Full(("N", 4), 0.0, "float32"))
+    return b.multi(ops.Scan(inner.build({"state": added, "y": added}), 0, 1), start, x)[1]
+
+
 BY_ROWS: dict[str, Body] = {
+    "loop": running,
     "elementwise": lambda b, x: b(ops.Add(), b(ops.Relu(), x), weights(b, 6, 4)),
     "dense": lambda b, x: b(ops.Dense(), x, weights(b, 4, 3), weights(b, 3)),
     "flattened": lambda b, x: b(ops.Dense(), b(ops.Reshape(("6*N", 4)), x), weights(b, 4, 3)),
@@ -53,6 +64,7 @@ BY_ROWS: dict[str, Body] = {
 }
 
 MIXED: dict[str, Body] = {
+    "loop that mixes": lambda b, x: running(b, x, mixing=True),
     "reversed rows": lambda b, x: b(ops.Reverse((0,)), x),
     "sum over rows": lambda b, x: b(ops.Sub(), x, b(ops.ReduceMean((0,), keepdims=True), x)),
     "softmax over rows": lambda b, x: b(ops.Softmax(0), x),
@@ -93,6 +105,16 @@ def test_graphs_whose_rows_meet_are_left_whole(name: str):
 def test_embeddings_look_up_each_row():
     graph = graph_of(lambda b, x: b(ops.Gather(0), weights(b, 9, 3), x), ("N", 6), "int32")
     assert batch_of(graph) == "N"
+
+
+def test_texts_are_looked_up_one_by_one():
+    words, numbers = np.array(["a", "b"]), np.array([0, 1, 2])
+
+    def body(b: Builder, x: Value) -> Value:
+        tokens = b(ops.SplitText(3), b(ops.StandardizeText(), x))
+        return b(ops.Lookup(), tokens, b.constant(words), b.constant(numbers))
+
+    assert batch_of(graph_of(body, ("N",), "string")) == "N"
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 4), ("2*N", 6, 4), ("N", "N", 4), (1, "N", 4)])
