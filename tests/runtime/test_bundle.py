@@ -137,13 +137,29 @@ def test_a_changed_byte_in_a_member_is_refused(native: Path, tmp_path: Path, mem
 def test_large_members_are_summed_on_request_alone(
     native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle_module, "_MOST_SUMMED", 8)
     contents = members(native)
+    monkeypatch.setattr(bundle_module, "_MOST_SUMMED", len(contents["weights.bin"]) - 1)
     changed = bytearray(contents["weights.bin"])
     changed[-1] ^= 1
     path = packed(tmp_path / "b.kcb", {**contents, "weights.bin": bytes(changed)})
     load(path)
     assert "the sha256 of member `weights.bin` is not the one" in refused(path, check=True)
+
+
+def test_members_are_summed_the_smallest_first_up_to_a_sum_of_their_sizes(
+    native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = members(native)
+    sizes = {name: len(content) for name, content in contents.items() if name != "manifest.json"}
+    by_size = sorted(sizes, key=lambda name: sizes[name])
+    monkeypatch.setattr(bundle_module, "_MOST_SUMMED", sum(sizes.values()) - 1)
+    for name in by_size:
+        changed = bytes([contents[name][0] ^ 1]) + contents[name][1:]
+        path = packed(tmp_path / "b.kcb", {**contents, name: changed})
+        if name == by_size[-1]:
+            bundle_module.open_bundle(path)
+        else:
+            assert f"`{name}` has been changed" in refused(path)
 
 
 def test_a_changed_byte_in_an_unpacked_bundle_is_refused(native: Path, tmp_path: Path) -> None:
