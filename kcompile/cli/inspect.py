@@ -160,6 +160,7 @@ def _show_bundle(bundle: Bundle) -> None:
                 ("weights", size(memory["weight_bytes"])),
                 ("code", size(memory["code_bytes"]) if "code_bytes" in memory else ""),
                 ("workspace", size(memory["workspace_bytes"]) if "workspace_bytes" in memory else ""),
+                ("bands", _bands(memory["bands"]) if "bands" in memory else ""),
                 ("stack", size(memory["stack_bytes"]) if memory.get("stack_bytes") is not None else ""),
                 ("calls", needs),
                 ("step", _step(manifest.get("program", {}))),
@@ -187,6 +188,12 @@ def _step(program: Mapping[str, Any]) -> str:
     if step:
         return f"{step['steps']} make a run; workspace {size(step['workspace_bytes'])}"
     return f"none: {program['no_step']}" if "no_step" in program else ""
+
+
+def _bands(bands: Mapping[str, Any]) -> str:
+    """What is to be said of first layers that run in bands of rows."""
+    saved = f"{size(bands['workspace_without'])} of workspace without"
+    return f"{bands['count']} up to {bands['layer']}; {saved}, {_count(bands['extra_macs'])} MACs less"
 
 
 def _named(types: Mapping[str, object]) -> str:

@@ -78,14 +78,40 @@ def transformer() -> Any:
     )
 
 
+def vgg() -> Any:
+    """First layers of which only bands fit into little memory."""
+    wide = [kcompile.Input((32, 32, 3), name="image")]
+    for filters in (16, 24):
+        wide += [layers.Conv2D(filters, 3, padding="same", activation="relu")]
+        wide += [layers.Conv2D(filters, 3, activation="relu"), layers.MaxPooling2D()]
+    return kcompile.Sequential([*wide, layers.Flatten(), layers.Dense(10, name="scores")], name="vgg")
+
+
+def mobilenet() -> Any:
+    """Inverted residuals, the first of them in bands."""
+    image = kcompile.Input((48, 48, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(image)
+    x = layers.ReLU(max_value=6.0)(layers.BatchNormalization()(x))
+    for filters, strides in ((8, 1), (12, 2), (12, 1), (16, 2)):
+        y = layers.Conv2D(4 * int(x.shape[-1]), 1, activation="relu6")(x)
+        y = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(y)
+        y = layers.ReLU(max_value=6.0)(layers.BatchNormalization()(y))
+        y = layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(y))
+        x = layers.Add()([x, y]) if x.shape == y.shape else y
+    return kcompile.Model(image, layers.Dense(5, name="scores")(layers.GlobalAveragePooling2D()(x)), name="mobilenet")
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     make.__name__: make for make in (mlp, cnn, mobilenet_block, lstm, gru, transformer)
 }
 
+# Models whose first layers run in bands where memory is scarce.
+IN_BANDS: dict[str, Callable[[], Any]] = {make.__name__: make for make in (vgg, mobilenet)}
+
 
 def build(name: str) -> Any:
     """The model called `name`, with seeded weights; none is zero or one throughout, as biases and norms would be."""
-    model = MODELS[name]()
+    model = (MODELS | IN_BANDS)[name]()
     rng = np.random.default_rng(7)
     model.set_weights([_weights(rng, w) for w in model.get_weights()])
     return model

@@ -11,7 +11,7 @@ import pytest
 import kcompile
 from kcompile.codegen.tvm.targets import MACHINES
 from tests.edge.devices import TARGETS, check, misfit, require, stack_of, unpacked
-from tests.edge.models import MODELS, build
+from tests.edge.models import IN_BANDS, MODELS, build
 
 pytestmark = pytest.mark.edge
 
@@ -53,6 +53,16 @@ def test_small_code_and_half_weights_compute_it_too(model: str, target: str, tmp
     options: dict[str, Any] = {"optimize": "size", "weights_dtype": "f16"}
     bundle = kcompile.compile(build(model), f"tvm:{target}", tmp_path / "model.kcb", **options)
     proven(model, target, unpacked(bundle.path, tmp_path / "unpacked"))
+
+
+@pytest.mark.parametrize("target", ["aarch64-linux", "cortex-m4f", "cortex-m7"])
+@pytest.mark.parametrize("model", IN_BANDS)
+def test_first_layers_in_bands_compute_it_within_half_the_workspace(model: str, target: str, tmp_path: Path):
+    bundle = kcompile.compile(build(model), f"tvm:{target}", tmp_path / "model.kcb")
+    folder = unpacked(bundle.path, tmp_path / "unpacked")
+    memory = json.loads((folder / "manifest.json").read_text())["memory"]
+    assert memory["workspace_bytes"] <= 0.6 * memory["bands"]["workspace_without"]
+    proven(model, target, folder)
 
 
 @pytest.mark.parametrize("target", ["aarch64-linux", "wasm32", "cortex-m7"])

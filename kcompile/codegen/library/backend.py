@@ -5,7 +5,7 @@ plan, compiled for this machine. The library's own self-test then compares on th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from kcompile.codegen.library.selftest import selftest
 from kcompile.codegen.library.step_check import verify_steps
 from kcompile.codegen.library.stepping import Step, step_of
 from kcompile.codegen.parity import Report
+from kcompile.codegen.tvm.depth_first import Bands, depth_first
 from kcompile.codegen.tvm.library import Function, Library, Live, compile_library
 from kcompile.codegen.tvm.targets import Machine, host
 from kcompile.errors import TargetError
@@ -139,6 +140,7 @@ class _Compilation:
 
     def __init__(self, graph: Graph, signature: Signature, machine: Machine, options: Options) -> None:
         self._graph = inference(graph)
+        self._run, self._bands = depth_first(self._graph, machine, options.max_ram)
         self._signature = signature
         self._machine = machine
         self._external = options.weights == "external"
@@ -157,7 +159,7 @@ class _Compilation:
         )
 
     def _compiled(self, machine: Machine) -> Library:
-        run, step = functions(self._graph, self._step, self._name)
+        run, step = functions(self._run, self._step, self._name)
         return compile_library(run, step, machine, self._external)
 
     def program(self) -> Program:
@@ -217,6 +219,7 @@ class _Compilation:
             layers(self._graph),
             self._step if isinstance(self._step, str) else "",
             self._library.stack,
+            self._bands,
         )
 
     def _embedded(self) -> int:
@@ -231,6 +234,7 @@ class _Compilation:
             "stack_bytes": self._library.stack,
             "variable_bytes": self._sizes.variables,
             "needs": list(self._sizes.needs),
+            **in_bands(self._bands),
             "stages": [stage.to_json() for stage in self._library.stages],
         }
 
@@ -285,6 +289,11 @@ def stepping(step: Step | str, face: Interface) -> dict[str, Any]:
     assert face.step
     states = [{"name": s.name, "field": s.field, "type": str(s.type)} for s in face.step.states]
     return {"step": {"states": states, "steps": face.step.length, "workspace_bytes": face.step.workspace}}
+
+
+def in_bands(bands: Bands | None) -> dict[str, Any]:
+    """What a manifest says of layers that run in bands."""
+    return {"bands": asdict(bands)} if bands else {}
 
 
 def tools() -> dict[str, str]:

@@ -8,7 +8,17 @@ import numpy as np
 
 from kcompile.codegen.backends import Backend, Program, work
 from kcompile.codegen.library import project
-from kcompile.codegen.library.backend import Options, check_ram, chosen, functions, layers, prepared, stepping, tools
+from kcompile.codegen.library.backend import (
+    Options,
+    check_ram,
+    chosen,
+    functions,
+    in_bands,
+    layers,
+    prepared,
+    stepping,
+    tools,
+)
 from kcompile.codegen.library.bindings import cpp, rust
 from kcompile.codegen.library.interface import Interface, Port, header, identifier, interface, step_interface
 from kcompile.codegen.library.selftest import selftest, words
@@ -17,6 +27,7 @@ from kcompile.codegen.library.stepping import Step, step_of
 from kcompile.codegen.parity import Report
 from kcompile.codegen.tvm.build import link_source
 from kcompile.codegen.tvm.c_source import HELPERS, TYPES, Printer, dtypes
+from kcompile.codegen.tvm.depth_first import depth_first
 from kcompile.codegen.tvm.entry import Location
 from kcompile.codegen.tvm.library import live_stages
 from kcompile.codegen.tvm.lower import Lowered, Weights, lower
@@ -50,14 +61,16 @@ def c_backend(target: str, options: Options) -> Backend:
 def _program(graph: Graph, signature: Signature, options: Options) -> Program:
     name = options.name or identifier(signature.name)
     step = step_of(graph)
-    source = _Source(graph, step, name, chosen(PORTABLE, options))
+    machine = chosen(PORTABLE, options)
+    run, bands = depth_first(graph, machine, options.max_ram)
+    source = _Source(run, step, name, machine)
     workspace, stages = source.run.arena.bytes({}), live_stages(source.run)
     check_ram(workspace, stages, options.max_ram)
     face = interface(signature, name, workspace, PORTABLE.alignment, len(source.weights), False)
     if not isinstance(step, str) and source.step:
         face = replace(face, step=step_interface(step, source.step.arena.bytes({}), PORTABLE.alignment))
     facts = project.Facts("C", "C99", PORTABLE.compiler, "", False, None, ("math.h", "string.h"), layers(graph))
-    facts = replace(facts, no_step=step if isinstance(step, str) else "")
+    facts = replace(facts, no_step=step if isinstance(step, str) else "", bands=bands)
     text = source.text(face)
     texts = {f"{name}.c": text, f"{name}.h": header(face), "Makefile": project.makefile(face, facts)}
     texts |= {"CMakeLists.txt": project.cmake(face, facts), "README.md": project.readme(face, facts)}
@@ -81,6 +94,7 @@ def _program(graph: Graph, signature: Signature, options: Options) -> Program:
         "weight_bytes": len(source.weights),
         "workspace_bytes": face.workspace,
         "workspace_alignment": face.alignment,
+        **in_bands(bands),
         "stages": [stage.to_json() for stage in stages],
     }
     return Program(

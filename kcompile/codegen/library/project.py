@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kcompile.codegen.library.interface import Interface, Port, comment
+from kcompile.codegen.tvm.depth_first import Bands
 
 _LOADER = Path(__file__).parent / "loader.py.in"
 
@@ -26,6 +27,7 @@ class Facts:
         layers: the Keras layers with their results and multiply-accumulates.
         no_step: why a recurrent model has no step.
         stack: bytes of stack that a call takes; None where another compiler decides that.
+        bands: how the first layers run in bands, if they do.
     """
 
     target: str
@@ -38,6 +40,7 @@ class Facts:
     layers: Sequence[Mapping[str, Any]]
     no_step: str = ""
     stack: int | None = None
+    bands: Bands | None = None
 
     def library(self, name: str) -> str:
         """What a program is built with."""
@@ -141,6 +144,7 @@ def readme(face: Interface, facts: Facts) -> str:
             "",
             f"Beside the stack{taken}, that is all the memory it uses. From other libraries it needs {needs}.",
             "",
+            *_bands_section(facts.bands),
             "## Call it",
             "",
             "| | in the model | in C | type | bytes |",
@@ -170,6 +174,18 @@ def readme(face: Interface, facts: Facts) -> str:
             "",
         ]
     )
+
+
+def _bands_section(bands: Bands | None) -> list[str]:
+    """What bands save, and what they cost."""
+    if bands is None:
+        return []
+    return [
+        f"The layers up to `{comment(bands.layer)}` run in {bands.count} bands of {bands.rows} rows of its result, one",
+        f"after another: all at once they would take {bands.workspace_without} bytes of workspace. Rows at the borders",
+        f"of bands are computed twice, which adds {bands.extra_macs} multiply-accumulates.",
+        "",
+    ]
 
 
 def _step_section(face: Interface, facts: Facts) -> list[str]:

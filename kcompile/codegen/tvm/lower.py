@@ -21,6 +21,7 @@ from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Node, Value, substitute
+from kcompile.ir.passes.bands import NOTE
 from kcompile.ir.passes.fusion import fuse
 from kcompile.ir.passes.layout import to_channels_last
 from kcompile.ir.rows import batch_of
@@ -143,10 +144,7 @@ def lower(
     graph = prepared(graph)
     batch = batch_of(graph) if machine.threaded else None
     blob, kept = weights or Weights(machine), len(graph.outputs) if kept is None else kept
-    # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
-    orders = [graph.nodes] if machine.threaded else [graph.nodes, frugal_order(graph)]
-    plans = [_planned(graph, order, machine, fast_math) for order in orders]
-    memory = _Memory(graph, plans[0], blob, kept, ALL) if machine.threaded else _least(graph, plans, blob, kept)
+    memory = _placed(graph, machine, blob, kept, fast_math)
     plan = memory.plan
     functions = _functions(plan, machine, prefix)
     calls = tuple(
@@ -159,6 +157,23 @@ def lower(
     )
     arena = replace(memory.arena, batch=batch)
     return Lowered(functions.made, calls, table, blob.blob(), arena, memory.lives, tuple(memory.types))
+
+
+def workspace(graph: Graph, machine: Machine) -> int:
+    """The bytes of intermediate results of `graph`, whose extents are known, as `lower` would place them."""
+    graph = prepared(graph)
+    return _placed(graph, machine, Weights(machine), len(graph.outputs), fast_math=False).arena.bytes({})
+
+
+def _placed(graph: Graph, machine: Machine, blob: "Weights", kept: int, fast_math: bool) -> "_Memory":
+    """The stages of a prepared graph, and where their arguments lie."""
+    # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
+    # Bands are in the best order already, which a search among so many nodes would not find.
+    orders = [graph.nodes]
+    if not machine.threaded and NOTE not in graph.notes:
+        orders.append(frugal_order(graph))
+    plans = [_planned(graph, order, machine, fast_math) for order in orders]
+    return _Memory(graph, plans[0], blob, kept, ALL) if machine.threaded else _least(graph, plans, blob, kept)
 
 
 def _least(graph: Graph, plans: Sequence[Plan], weights: "Weights", kept: int) -> "_Memory":
