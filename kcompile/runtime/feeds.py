@@ -149,7 +149,8 @@ def cast_input(name: str, array: Array, dtype: str) -> Array:
         return _texts(name, array)
     if array.dtype == dtype:
         return array
-    if array.dtype.kind not in "biuf":
+    # NumPy itself does not know bfloat16, and takes it for raw bytes.
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise InputError(f"input `{name}` must hold numbers of dtype {dtype}. Received: {_dtype_text(array)}.")
     with np.errstate(all="ignore"):
         result = array.astype(dtype)

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from kcompile.errors import InputError
 from kcompile.ir import ops
 from kcompile.ir.graph import Builder, Graph
 from kcompile.ir.types import TensorType
+from kcompile.runtime.feeds import cast_input
 from kcompile.runtime.reference import ReferenceSession, graph_signature
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Plan, Signature
@@ -328,3 +330,10 @@ def test_a_session_shows_what_it_is() -> None:
     assert repr(ReferenceSession(dense_graph())) == (
         "<reference session 'dense': (x: f32[N, 4]) -> (y: f32[N, 3]), threads=1>"
     )
+
+
+def test_predict_takes_numbers_of_bfloat16() -> None:
+    given = np.array([[1.5, -2.0]], ml_dtypes.bfloat16)
+    assert cast_input("x", given, "float32").tolist() == [[1.5, -2.0]]
+    with pytest.raises(InputError, match="must have dtype int32"):
+        cast_input("x", given, "int32")

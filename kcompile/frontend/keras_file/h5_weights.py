@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from kcompile.frontend.keras_file import hdf5
 from kcompile.frontend.keras_file.layout import Owned, legacy_order, owned_weights
+from kcompile.frontend.keras_file.lora import merged_updates
 from kcompile.frontend.keras_file.old_layouts import Stored, change_to, from_cudnn, is_cudnn_bias, joined_gates
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import Layer
@@ -109,6 +110,7 @@ def _stored(group: hdf5.Group, path: str, where: str) -> Stored:
 
 def _assign_layer(layer: Layer, stored: Sequence[Stored], version: KerasVersion) -> Iterator[str]:
     weights = owned_weights(layer)
+    stored = merged_updates(weights, stored)
     entries = joined_gates(legacy_order(weights), stored) if version.is_1 else stored
     if len(weights) != len(entries):
         shapes = ", ".join(str(entry.shape) for entry in stored)

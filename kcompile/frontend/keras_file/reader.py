@@ -166,10 +166,10 @@ def _tensorflow_js_model(config: Mapping[str, Any], path: Path, custom: Mapping[
 
 
 def _assign_h5(model: Model, root: hdf5.Group, where: str, matching: Matching) -> None:
-    if hdf5.names(root, "layer_names") is None and store_weights.is_store(root):
+    stored = hdf5.child(root, "model_weights", where)
+    if stored is None and hdf5.names(root, "layer_names") is None and store_weights.is_store(root):
         _assign_store(model, root, where, matching)
         return
-    stored = hdf5.child(root, "model_weights", where)
     group = root if stored is None else stored
     if hdf5.names(group, "layer_names") is None and hdf5.attribute(group, "nb_layers") is None:
         raise ModelError(f"{where} is no file of weights of Keras's: it holds no `layer_names` and no `layers`.")

@@ -83,6 +83,8 @@ class _Conv(_Convolution):
     ``x: T[N, *spatial, C], kernel: T[*window, C / groups, filters] -> T[N, *spatial', filters]``, or channels first.
     """
 
+    optional_fields = frozenset({"lora_rank", "lora_alpha"})
+
     filters: int
     kernel_size: Any
     strides: Any = 1
@@ -99,6 +101,8 @@ class _Conv(_Convolution):
     activity_regularizer: Any = None
     kernel_constraint: Any = None
     bias_constraint: Any = None
+    lora_rank: int | None = None
+    lora_alpha: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
