@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from kcompile.ir import ops
 from kcompile.ir.evaluate import evaluate
@@ -19,6 +20,7 @@ _SOURCES: dict[type[Op], list[type[Op]]] = {
     ops.BatchNormTrainingGradient: [ops.BatchNormTraining],
     ops.ConvFilterGradient: [ops.Conv, ops.ConvTranspose],
     ops.ConvInputGradient: [ops.Conv],
+    ops.CrossEntropyGradient: [ops.CrossEntropy],
     ops.LayerNormGradient: [ops.LayerNorm],
     ops.MaxPoolGradient: [ops.MaxPool],
     ops.PadGradient: [ops.Pad],
@@ -53,6 +55,13 @@ def _batch_norm_training(draw: Draw, cls: type[ops.BatchNormTraining], dtype: st
     axis = axis_of(draw, x.ndim)
     gamma, beta = (floats(draw, (x.shape[axis],), dtype) for _ in range(2))
     return OpCase(cls(draw(st.sampled_from([1e-3, 1e-5])), axis), (x, gamma, beta))
+
+
+@case_of(ops.CrossEntropy)
+def _cross_entropy(draw: Draw, cls: type[ops.CrossEntropy], dtype: str) -> OpCase:
+    p = np.abs(floats(draw, (*draw(shapes(1)), draw(st.integers(1, 4))), dtype))
+    labels = draw(arrays(np.int32, p.shape[:-1], elements=st.integers(-1, p.shape[-1])))
+    return OpCase(cls(draw(st.sampled_from([0.25, 1e-2]))), (p, labels))
 
 
 @case_of(ops.RandomUniform, ops.RandomNormal)

@@ -59,7 +59,7 @@ _REDUCTIONS: dict[type[Op], np.ufunc] = {
 
 
 # Elements from which on a choice by bits is faster than one by branches.
-_MANY = 4096
+_MANY = 256
 
 
 def _op(node: Node) -> Any:
@@ -165,9 +165,11 @@ def _softmax(node: Node) -> Function:
     axis = _op(node).axis
 
     def into(x: Array, out: Array) -> None:
-        np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=out)
+        if not out.size:
+            return
+        np.subtract(x, np.maximum.reduce(x, axis=axis, keepdims=True), out=out)
         np.exp(out, out=out)
-        np.divide(out, out.sum(axis=axis, keepdims=True), out=out)
+        np.divide(out, np.add.reduce(out, axis=axis, keepdims=True), out=out)
 
     return into
 
@@ -177,14 +179,30 @@ def _blockwise(node: Node) -> Function:
     return lambda *arrays: write(arrays[:-1], arrays[-1], CACHE_BYTES)
 
 
+def _arg_reduce(node: Node) -> Function:
+    op = _op(node)
+
+    def into(x: Array, out: Array) -> None:
+        np.copyto(out, x.argmax(op.axis) if op.which == "max" else x.argmin(op.axis), casting="unsafe")
+
+    return into
+
+
+def _entropy_gradient(node: Node) -> Function:
+    write = _op(node).write
+    return lambda *arrays: write(arrays[:-1], arrays[-1])
+
+
 # By op class: what writes a node's only result to an array.
 INTO: dict[type[Op], Make] = {
     **dict.fromkeys(BY_SAMPLE, _blockwise),
     **{cls: (lambda node, ufunc=ufunc: ufunc) for cls, ufunc in _UFUNCS.items()},
+    ops.ArgReduce: _arg_reduce,
     ops.Cast: _cast,
     ops.Clip: _clip,
     ops.Compare: lambda node: _COMPARISONS[_op(node).relation][0],
     ops.Concat: _concat,
+    ops.CrossEntropyGradient: _entropy_gradient,
     ops.Dense: _dense,
     ops.Div: _divide,
     ops.MatMul: lambda node: np.matmul,
@@ -214,6 +232,7 @@ _FRESH = frozenset[type[Op]](
         ops.BatchNormTraining,
         ops.BatchNormTrainingGradient,
         ops.ConvTranspose,
+        ops.CrossEntropy,
         ops.Gather,
         ops.Gru,
         ops.LayerNorm,

@@ -19,6 +19,7 @@ from kcompile.ir.instructions import IN_PLACE, INTO, SCALAR, VIEWS, Function, ma
 from kcompile.ir.op import Arrays
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.ops.fused import Fused
+from kcompile.ir.ops.shape import Concat, Reshape
 from kcompile.ir.parts import can_write_parts, into_in_parts, is_large, one_thread_products
 from kcompile.ir.types import Array, TensorType, array_dtype
 
@@ -152,6 +153,41 @@ class _Lives:
         self.ends.update({part: index for value in values for part in self.parts[value]})
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a result lies in that of a concatenation: from this element on."""
+
+    whole: Value
+    start: int
+
+
+def _places(graph: Graph, lives: _Lives) -> dict[Value, _Place]:
+    """The results that can be written where a concatenation along the first axis would copy them.
+
+    Nothing may read them after it, since its array may then be overwritten.
+    """
+    kinds = {node.outputs[0]: kind for node, kind in zip(graph.nodes, lives.kinds, strict=True)}
+    found: dict[Value, _Place] = {}
+    for index, node in enumerate(graph.nodes):
+        whole, start = node.outputs[0], 0
+        if not isinstance(node.op, Concat) or kinds[whole] != "into" or node.op.axis != 0 or whole in lives.replacing:
+            continue
+        for value in node.inputs:
+            root = _reshaped(value)
+            ends = lives.ends.get(root) == index and root not in lives.replacing
+            if ends and kinds.get(root) == "into" and root not in found:
+                found[root] = _Place(whole, start)
+            start += int(value.type.size)
+    return found
+
+
+def _reshaped(value: Value) -> Value:
+    """What reshapes alone lead to a value from."""
+    while value.producer is not None and isinstance(value.op, Reshape):
+        value = value.producer.inputs[0]
+    return value
+
+
 class _Writer:
     """Gives each value a register, writes the instructions, and finds arrays for the results."""
 
@@ -168,6 +204,7 @@ class _Writer:
         self._fixed = {value for value in graph.inputs if value.name in held}
         self._arrays: dict[Value, Array] = {}
         self._free: dict[int, list[Array]] = {}
+        self._places = _places(graph, lives)
 
     def write(self, node: Node) -> None:
         """Write the next node."""
@@ -213,13 +250,44 @@ class _Writer:
             self.replaced.add(result)
             number = self._fix(result, self.registers[self.numbers[self.lives.replacing[result]]])
         else:
-            array = self._taken_over(node)
-            self._arrays[result] = array = self._allocated(result.type) if array is None else array
-            number = self._fix(result, array.view(result.type.dtype).reshape(result.type.static_shape()))
+            number = self._fix(result, self._array_for(node))
+        if isinstance(node.op, Concat) and self._concat(node, number):
+            return
         into = INTO[type(node.op)](node)
         if can_write_parts(node) and is_large(node):
             into, self.in_parts = into_in_parts(into, node), True
         self.instructions.append(_writing(into, inputs, number))
+
+    def _array_for(self, node: Node) -> Array:
+        result = node.outputs[0]
+        place = self._places.get(result)
+        if place is not None:
+            whole = self._own(place.whole).view(result.type.dtype)
+            return whole[place.start : place.start + int(result.type.size)].reshape(result.type.static_shape())
+        taken = self._taken_over(node)
+        if taken is not None:
+            self._arrays[result] = taken
+        return self._own(result).view(result.type.dtype).reshape(result.type.static_shape())
+
+    def _own(self, value: Value) -> Array:
+        """The array of a value that has its own."""
+        if value not in self._arrays:
+            self._arrays[value] = self._allocated(value.type)
+        return self._arrays[value]
+
+    def _concat(self, node: Node, number: int) -> bool:
+        """Write copies of the operands alone that do not lie in the result already, where some do."""
+        if not any(place.whole is node.outputs[0] for place in self._places.values()):
+            return False
+        flat, start = self.registers[number].reshape(-1), 0
+        for value in node.inputs:
+            part = flat[start : start + int(value.type.size)].reshape(value.type.static_shape())
+            place = self._places.get(_reshaped(value))
+            if place != _Place(node.outputs[0], start):
+                self.registers.append(part)
+                self.instructions.append(_writing(_copy, [self.numbers[value]], len(self.registers) - 1))
+            start += int(value.type.size)
+        return True
 
     def _can_replace(self, node: Node) -> bool:
         """Whether the result can be written over the state that it replaces: nothing reads that any more."""
@@ -255,6 +323,10 @@ class _Writer:
         inputs = [self.numbers[value] for value in node.inputs]
         results = [self._register(value) for value in node.outputs]
         self.instructions.append(_running(node, node.op.kernel, inputs, results))
+
+
+def _copy(x: Array, out: Array) -> None:
+    np.copyto(out, x)
 
 
 def _writing(into: Function, inputs: Sequence[int], result: int) -> Instruction:

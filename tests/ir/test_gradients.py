@@ -21,7 +21,7 @@ RULES = (cls for cls in OPS.values() if cls.vjp is not Op.vjp and cls is not Sto
 WITH_RULE = sorted(RULES, key=lambda cls: cls.op_name)
 
 # Operands by which no gradient flows, of ops whose other operands have one.
-WITHOUT_GRADIENT = {"mask", "mask?", "condition", "indices", "seed"}
+WITHOUT_GRADIENT = {"mask", "mask?", "condition", "indices", "labels", "seed"}
 FLAT = {"and", "arg_reduce", "ceil", "compare", "floor", "floor_div", "not", "or", "round", "sign"}
 
 

@@ -165,3 +165,17 @@ def test_any_graph_keeps_any_state(case: GraphCase, data: st.DataObject) -> None
         if fits and data.draw(st.booleans()):
             pairs[value.name] = data.draw(st.sampled_from(fits))
     check_state(bound, pairs, arrays)
+
+
+def test_operands_are_written_where_a_concatenation_would_copy_them() -> None:
+    b, rng = Builder("pack"), np.random.default_rng(0)
+    x = b.input("x", TensorType("float64", (2, 3)))
+    first, second, third = b(ops.Exp(), x), b(ops.Sin(), x), b(ops.Cos(), x)
+    flat = [b(ops.Reshape((6,)), value) for value in (first, second, first, x, third)]
+    whole = b(ops.Concat(0), *flat)
+    # `second` is read again later, when the array of the concatenation has been written over.
+    result = b(ops.Add(), b(ops.Tanh(), whole), b(ops.Concat(0), *[flat[1]] * 5))
+    graph = b.build([b(ops.Neg(), result)])
+    check(graph, [rng.normal(size=(2, 3))])
+    plan = Plan(b.build([b(ops.Neg(), b(ops.Concat(0), flat[0], flat[4]))]))
+    assert plan.workspace == 12 * 8

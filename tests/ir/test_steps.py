@@ -29,7 +29,7 @@ def pooled_relu(pool: ops.MaxPool, shape: tuple[int, ...]) -> Graph:
 
 
 def stepped(b: Builder, y: Value, wrt: list[Value]) -> Graph:
-    loss = b(ops.ReduceSum(tuple(range(y.type.rank))), b(ops.Mul(), y, b(ops.Sin(), y)))
+    loss = b(ops.ReduceSum(tuple(range(y.type.rank))), b(ops.Mul(), y, b(ops.Cos(), y)))
     return b.build({"y": y, **{f"d{x.name}": dx for x, dx in zip(wrt, backward(b, loss, wrt), strict=True)}})
 
 
@@ -56,3 +56,28 @@ def test_what_follows_a_convolution_is_computed_on_what_its_pooling_leaves(op: t
     sums = [node for node in changed.nodes if isinstance(node.op, ops.ReduceSum)]
     assert [node.inputs[0].type.shape[1:3] for node in relus] == [(3, 4)]
     assert all(not isinstance(node.inputs[0].op, op) for node in sums)
+
+
+@given(st.integers(2, 4), st.integers(1, 3), st.integers(0, 2**16))
+def test_entropy_of_a_softmax_keeps_its_gradient(classes: int, lines: int, seed: int) -> None:
+    b, rng = Builder("step"), np.random.default_rng(seed)
+    x, labels = (
+        b.input("x", TensorType("float64", ("N", lines, classes))),
+        b.input("y", TensorType("int32", ("N", lines))),
+    )
+    graph = stepped(b, b(ops.CrossEntropy(0.1), b(ops.Softmax(), x), labels), [x])
+    changed = training(graph)
+    assert any(node.op == ops.CrossEntropyGradient(0.1, through_softmax=True) for node in changed.nodes)
+    # Labels that name no class, and probabilities beyond the clip, are among them.
+    inputs = {"x": 3 * rng.normal(size=(5, lines, classes)), "y": rng.integers(-1, classes + 1, (5, lines), np.int32)}
+    np.testing.assert_allclose(evaluate(changed, inputs)["dx"], evaluate(graph, inputs)["dx"], rtol=1e-9, atol=1e-12)
+
+
+@given(st.integers(1, 4), st.integers(0, 2**16))
+def test_cross_entropy_is_that_of_one_hot_labels(classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p, labels = rng.random((2, 3, classes)), rng.integers(-1, classes + 1, (2, 3), np.int32)
+    (found,) = ops.CrossEntropy(0.1).kernel((p, labels))
+    for place in np.ndindex(2, 3):
+        terms = [-np.log(min(max(q, 0.1), 0.9)) * (number == labels[place]) for number, q in enumerate(p[place])]
+        assert abs(found[place] - sum(terms)) < 1e-12

@@ -14,6 +14,7 @@ from kcompile.frontend.training.checks import warn_of_nan
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import ArrayBatches, Batch, Batches, IterableBatches, Reader, is_arrays
 from kcompile.frontend.training.interrupts import Interrupts
+from kcompile.ir.parts import one_thread_products
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def train(
     try:
         callbacks.call("on_train_begin", {})
         start = model.start or Start(epochs.start)
-        with Interrupts() as interrupts:
+        # Small products take longer on several threads, and far longer on a busy machine; plans cut large ones.
+        with Interrupts() as interrupts, one_thread_products():
             logs = _epochs(model, compiled, callbacks, start, epochs, validation_freq, interrupts)
             interrupts.busy = True
             compiled.optimizer.finalize()

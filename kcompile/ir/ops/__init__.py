@@ -53,6 +53,7 @@ from kcompile.ir.ops.arithmetic import (
 from kcompile.ir.ops.attention import Attention
 from kcompile.ir.ops.constant import Constant, Full
 from kcompile.ir.ops.conv import AvgPool, Conv, ConvTranspose, MaxPool
+from kcompile.ir.ops.cross_entropy import CrossEntropy, CrossEntropyGradient
 from kcompile.ir.ops.fused import Fused
 from kcompile.ir.ops.gradients import (
     PadGradient,
@@ -123,6 +124,8 @@ TRAINING = (
     BatchNormTrainingGradient,
     ConvFilterGradient,
     ConvInputGradient,
+    CrossEntropy,
+    CrossEntropyGradient,
     LayerNormGradient,
     MaxPoolGradient,
     PadGradient,
@@ -169,6 +172,8 @@ __all__ = [
     "ConvTranspose",
     "Cos",
     "CountTokens",
+    "CrossEntropy",
+    "CrossEntropyGradient",
     "CumSum",
     "Dense",
     "DenseNarrow",

@@ -1,9 +1,21 @@
-"""Rewrites of training steps: what a pooling leaves over is less work for its neighbours."""
+"""Rewrites of training steps, where gradients of neighbours together are simpler than apart."""
 
 from typing import TypeAlias
 
 from kcompile.ir.graph import Graph, Node, Value
-from kcompile.ir.ops import AvgPoolGradient, Compare, MaxPool, MaxPoolGradient, ReduceSum, Relu, Where
+from kcompile.ir.ops import (
+    AvgPoolGradient,
+    Compare,
+    CrossEntropyGradient,
+    MaxPool,
+    MaxPoolGradient,
+    Mul,
+    ReduceSum,
+    Relu,
+    Softmax,
+    Sub,
+    Where,
+)
 from kcompile.ir.passes.matching import uniform
 from kcompile.ir.passes.rewrite import Context, Result, rewrite, rule
 
@@ -60,7 +72,30 @@ def sum_of_pool_gradient(c: Context, node: Node, op: ReduceSum) -> Result:
     return c.b(op, dy) if covers else None
 
 
-RULES = (pool_before_relu, gradient_before_relu, sum_of_pool_gradient)
+@rule(Mul)
+def entropy_of_softmax(c: Context, node: Node, op: Mul) -> Result:
+    """``p * (dp - sum(dp * p))``, the gradient of the softmax ``p``, with that of its cross-entropy as ``dp``."""
+    p, difference = node.inputs
+    dp, total = _both(difference, Sub)
+    gradient = dp.producer if dp is not None else None
+    if gradient is None or not isinstance(gradient.op, CrossEntropyGradient) or gradient.inputs[0] is not p:
+        return None
+    last = isinstance(p.op, Softmax) and p.op.axis in (-1, p.type.rank - 1)
+    summed = total.op if total is not None else None
+    over = isinstance(summed, ReduceSum) and summed.keepdims and summed.axes in ((-1,), (p.type.rank - 1,))
+    if not last or not over or _both(_operand(total, ReduceSum), Mul) != (dp, p):
+        return None
+    return c.b(CrossEntropyGradient(gradient.op.epsilon, through_softmax=True), *gradient.inputs)
+
+
+def _both(value: Value | None, op: type) -> tuple[Value, Value] | tuple[None, None]:
+    """The two operands of the node of class `op` that computes `value`, where one does."""
+    if value is None or value.producer is None or not isinstance(value.op, op):
+        return None, None
+    return value.producer.inputs[0], value.producer.inputs[1]
+
+
+RULES = (entropy_of_softmax, pool_before_relu, gradient_before_relu, sum_of_pool_gradient)
 
 
 def simplify_step(graph: Graph) -> Graph:

@@ -15,7 +15,7 @@ import numpy as np
 from kcompile.errors import ModelError
 from kcompile.frontend.training.eager import on_arrays
 from kcompile.ir.expression import Expression
-from kcompile.ir.ops import CumSum, Full, LogSoftmax, MatMul, Sigmoid, Softmax, Softplus
+from kcompile.ir.ops import CrossEntropy, CumSum, Full, LogSoftmax, MatMul, Sigmoid, Softmax, Softplus
 
 # `keras.config.epsilon()`.
 EPSILON = 1e-7
@@ -224,6 +224,9 @@ def sparse_categorical_crossentropy(
 
 
 def _sparse(labels: Expression, y_pred: Expression, from_logits: bool, axis: int) -> Expression:
+    last = axis in (-1, y_pred.type.rank - 1)
+    if last and not from_logits and labels.shape == y_pred.shape[:-1] and _classes(y_pred, axis):
+        return _shares(y_pred, axis).apply(CrossEntropy(EPSILON), labels)
     chosen = labels.one_hot(_classes(y_pred, axis), "bool", axis)
     return -_log_probabilities(y_pred, from_logits, axis).where(chosen, 0.0).sum((axis,))
 
