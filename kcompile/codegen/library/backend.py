@@ -24,6 +24,7 @@ from kcompile.codegen.library.stepping import Step, step_of
 from kcompile.codegen.parity import Report
 from kcompile.codegen.tvm.depth_first import Bands, depth_first
 from kcompile.codegen.tvm.library import Function, Library, Live, compile_library
+from kcompile.codegen.tvm.scalable_stack import vector_bits
 from kcompile.codegen.tvm.targets import Machine, host
 from kcompile.errors import TargetError
 from kcompile.ir import dims
@@ -220,6 +221,7 @@ class _Compilation:
             self._step if isinstance(self._step, str) else "",
             self._library.stack,
             self._bands,
+            vector_bits(machine),
         )
 
     def _embedded(self) -> int:
@@ -232,6 +234,7 @@ class _Compilation:
             "workspace_bytes": self._face.workspace,
             "workspace_alignment": self._face.alignment,
             "stack_bytes": self._library.stack,
+            **({"stack_vector_bits": bits} if (bits := vector_bits(self._machine)) else {}),
             "variable_bytes": self._sizes.variables,
             "needs": list(self._sizes.needs),
             **in_bands(self._bands),

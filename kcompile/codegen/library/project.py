@@ -28,6 +28,7 @@ class Facts:
         no_step: why a recurrent model has no step.
         stack: bytes of stack that a call takes; None where another compiler decides that.
         bands: how the first layers run in bands, if they do.
+        vector_bits: the length of vectors that the stack is counted for, where the machine decides it; else 0.
     """
 
     target: str
@@ -41,6 +42,7 @@ class Facts:
     no_step: str = ""
     stack: int | None = None
     bands: Bands | None = None
+    vector_bits: int = 0
 
     def library(self, name: str) -> str:
         """What a program is built with."""
@@ -117,7 +119,8 @@ def readme(face: Interface, facts: Facts) -> str:
     name, macro = face.name, face.macro
     code = "as compiled" if facts.code is None else f"{facts.code} bytes"
     needs = ", ".join(f"`{symbol}`" for symbol in facts.needs) or "nothing"
-    taken = "" if facts.stack is None else f", of which a call takes at most {facts.stack} bytes"
+    length = f" where vectors have {facts.vector_bits} bits" if facts.vector_bits else ""
+    taken = "" if facts.stack is None else f", of which a call takes at most {facts.stack} bytes{length}"
     takes = [f"| {kind} | `{comment(p.name)}` | `{p.field}` | `{p.type}` | {p.bytes} |" for kind, p in _all_ports(face)]
     call = [
         f'#include "{name}.h"',

@@ -50,8 +50,7 @@ class Library:
         weights: as the kernels read them; they are in `code`, too, unless they were asked to stay outside.
         workspace: bytes that a run needs.
         step_workspace: bytes that a step needs.
-        stack: the most bytes of stack that a function takes, without functions of others that it calls; None where the
-            machine decides it.
+        stack: the most bytes of stack that a function takes, without functions of others that it calls.
         stages: what the workspace holds, stage by stage.
     """
 
@@ -61,7 +60,7 @@ class Library:
     weights: bytes
     workspace: int
     step_workspace: int
-    stack: int | None
+    stack: int
     stages: tuple[Live, ...]
 
 
@@ -116,14 +115,9 @@ def compile_library(run: Function, step: Function | None, machine: Machine, exte
         together.blob() if together else made[0].lowered.weights,
         made[0].lowered.arena.bytes({}),
         made[-1].lowered.arena.bytes({}),
-        _most([part.object.stack for part in made]),
+        max(part.object.stack for part in made),
         live_stages(made[0].lowered),
     )
-
-
-def _most(stacks: Sequence[int | None]) -> int | None:
-    known = [stack for stack in stacks if stack is not None]
-    return max(known) if len(known) == len(stacks) else None
 
 
 def _made(function: Function, machine: Machine, together: Weights | None) -> _Made:

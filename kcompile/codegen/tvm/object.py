@@ -20,6 +20,7 @@ from typing import Any
 
 from kcompile.codegen.tvm.build import build_module
 from kcompile.codegen.tvm.compiler import load_text
+from kcompile.codegen.tvm.scalable_stack import scalable_frames, vector_bits
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.errors import TargetError
 
@@ -40,13 +41,10 @@ _RED_ZONE = 128
 
 @dataclass(frozen=True)
 class Object:
-    """An object file, and the most stack in bytes that its exported function takes, without functions of others.
-
-    The stack is None where the machine decides it.
-    """
+    """An object file, and the most stack in bytes that its exported function takes, without functions of others."""
 
     code: bytes
-    stack: int | None
+    stack: int
 
 
 def library_object(functions: Mapping[str, Any], machine: Machine, exported: str) -> Object:
@@ -63,6 +61,8 @@ def library_object(functions: Mapping[str, Any], machine: Machine, exported: str
         (folder / "model.ll").write_text(text)
         said = _clang(folder, machine) if small else _llvm(folder)
         frames = {name: int(size) for size, name in _FRAME.findall(said)}
+        for function, size in _scalable(folder, machine, small).items():
+            frames[function] = frames.get(function, 0) + size
         return Object((folder / "model.o").read_bytes(), _stack(text, frames, machine, exported))
 
 
@@ -73,14 +73,30 @@ def _llvm(folder: Path) -> str:
     return "".join(said)
 
 
-def _clang(folder: Path, machine: Machine) -> str:
-    """Makes model.o of model.ll, as small as can be; what clang says meanwhile."""
+def _scalable(folder: Path, machine: Machine, small: bool) -> dict[str, int]:
+    """By function, what its frame takes for vectors whose length the machine decides."""
+    bits = vector_bits(machine)
+    if not bits:
+        return {}
+    if small:
+        _clang(folder, machine, ("-S", "model.s"))
+    else:
+        load_text(str(folder / "model.ll")).write_to_file(str(folder / "model.s"), "s")
+    return scalable_frames((folder / "model.s").read_text(), bits)
+
+
+def _clang(folder: Path, machine: Machine, makes: tuple[str, str] = ("-c", "model.o")) -> str:
+    """Makes model.o, or what else is asked for, of model.ll, as small as can be; what clang says meanwhile."""
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", machine.zig, "-Oz", "-g0", "-fno-sanitize=all"]
     if "thumb" in machine.triple:
         compiler.append(f"-mcpu={machine.cpu.replace('-', '_')}")
     flags = ["-ffp-contract=fast", "-fPIC" if machine.emulation else "-fno-pic", "-Wno-override-module"]
     done = subprocess.run(
-        [*compiler, *flags, "-c", "model.ll", "-o", "model.o"], cwd=folder, capture_output=True, text=True, check=False
+        [*compiler, *flags, makes[0], "model.ll", "-o", makes[1]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise TargetError(f"clang makes no code for {machine.name}: {done.stderr.strip()[-1000:]}")
@@ -136,10 +152,8 @@ def _reached(functions: Mapping[str, str], start: str) -> set[str]:
     return found
 
 
-def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -> int | None:
+def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -> int:
     """The frames of the longest chain of calls, each with what the call and the alignment of the frame take."""
-    if "+v" in machine.features:
-        return None  # how much the vectors of RISC-V take depends on their length, which the machine decides
     functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
     wide = machine.architecture == "x86_64"
     x86 = wide or re.fullmatch(r"i[3-6]86", machine.architecture) is not None
