@@ -81,7 +81,8 @@ def _scalable(folder: Path, machine: Machine, small: bool) -> dict[str, int]:
     if small:
         _clang(folder, machine, ("-S", "model.s"))
     else:
-        load_text(str(folder / "model.ll")).write_to_file(str(folder / "model.s"), "s")
+        with _diagnostics():  # which the object gave already
+            load_text(str(folder / "model.ll")).write_to_file(str(folder / "model.s"), "s")
     return scalable_frames((folder / "model.s").read_text(), bits)
 
 

@@ -1,10 +1,17 @@
 """What frames take for vectors whose length the machine decides."""
 
+import json
+from pathlib import Path
+from zipfile import ZipFile
+
 import pytest
+
+import kcompile
 
 from kcompile.codegen.tvm.scalable_stack import scalable_frames, vector_bits
 from kcompile.codegen.tvm.targets import MACHINES, machine
 from kcompile.errors import TargetError
+from tests.edge.models import build
 
 ASSEMBLY = """\
 first:
@@ -41,3 +48,9 @@ def test_the_length_is_the_one_asked_for():
     assert vector_bits(MACHINES["riscv64-linux"]) == 0
     assert vector_bits(MACHINES["riscv64-linux-v"]) == 128
     assert vector_bits(machine("riscv64-linux-v", features=("+zvl256b",))) == 256
+
+
+def test_a_library_for_vectors_is_made_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    made = kcompile.compile(build("gru"), "tvm:riscv64-linux-v", tmp_path / "m.kcb")
+    assert json.loads(ZipFile(made.path).read("manifest.json"))["memory"]["stack_vector_bits"] == 128
+    assert capfd.readouterr().err == ""
