@@ -1,20 +1,19 @@
-"""What all models share: looking at them, tracing them to IR, running and saving them.
+"""What all models share: their layers, inputs and outputs, and how they are built, traced to IR and run.
 
 `Model(inputs, outputs)` makes a `Functional` model; `Sequential` is the other kind. A model is a layer, so models nest.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from kcompile.errors import ModelError
 from kcompile.frontend.inputs import BATCH, symbolic_shape
 from kcompile.frontend.layer import Layer, map_shapes
 from kcompile.frontend.naming import unique_name
+from kcompile.frontend.storable import Storable
 from kcompile.frontend.tracing import Call, KerasTensor, Trace, flatten, map_structure
 from kcompile.frontend.training.eager import as_array
 from kcompile.frontend.training.naming import snake_case
@@ -39,7 +38,7 @@ class Provenance:
     backend: str = ""
 
 
-class Model(Trainer, Layer):
+class Model(Trainer, Storable, Layer):
     """Base of models: ``Model(inputs, outputs)``, or a class with a `call` of its own.
 
         class Classifier(Model):
@@ -378,71 +377,6 @@ class Model(Trainer, Layer):
         """Outputs by name in the structure that Keras gives: an array, or a list or dict of them."""
         queue = iter([arrays[name] for name in self.output_names])
         return map_structure(lambda _: next(queue), self.output)
-
-    # -- printing and saving ----------------------------------------------------------------------------------------
-
-    def summary(
-        self,
-        line_length: int | None = None,
-        print_fn: Callable[[str], Any] | None = None,
-        expand_nested: bool = False,
-        show_trainable: bool = False,
-    ) -> None:
-        """Print a table of the layers: names, output shapes, numbers of parameters and, for a graph, connections.
-
-        Args:
-            expand_nested: list the layers of models inside too.
-            show_trainable: say of each layer with weights whether training changes them.
-        """
-        from kcompile.frontend.summary import summary_text
-
-        (print_fn or print)(summary_text(self, line_length, expand_nested, show_trainable))
-
-    def to_json(self, **options: Any) -> str:
-        """The config as JSON text; `options` are those of `json.dumps`."""
-        from kcompile.frontend.serialization import serialize_model
-
-        return json.dumps(serialize_model(self), **options)
-
-    def to_yaml(self, **options: Any) -> str:
-        """The config as YAML text; `options` are those of `yaml.safe_dump`.
-
-        Raises:
-            MissingExtra: PyYAML is not installed.
-        """
-        from kcompile.frontend.keras_file.yaml_config import yaml_text
-
-        return yaml_text(json.loads(self.to_json()), **options)
-
-    def save(self, path: str | Path, overwrite: bool = True) -> None:
-        """Write the model to a file that Keras reads: ``.keras``, or ``.h5`` (Keras's older format).
-
-        Raises:
-            ModelError: the suffix is another, or the file exists and `overwrite` is False.
-        """
-        from kcompile.frontend.keras_file.save import save_model
-
-        save_model(self, Path(path), overwrite)
-
-    def save_weights(self, path: str | Path, overwrite: bool = True) -> None:
-        """Write the weights alone to a ``.weights.h5`` file that Keras reads."""
-        from kcompile.frontend.keras_file.save import save_weights
-
-        save_weights(self, Path(path), overwrite)
-
-    def load_weights(self, path: str | Path, skip_mismatch: bool = False, by_name: bool = False) -> None:
-        """Take the weights from a file that Keras or kcompile wrote: ``.weights.h5``, ``.h5`` or ``.keras``.
-
-        Args:
-            skip_mismatch: leave layers alone whose weights have other shapes.
-            by_name: match layers by their names, and leave those alone that only one side has; for ``.h5`` files.
-
-        Raises:
-            ModelError: weights are missing, left over or of other shapes; all are named.
-        """
-        from kcompile.frontend.keras_file.reader import load_weights
-
-        load_weights(self, Path(path), by_name, skip_mismatch)
 
 
 def _input_type(x: Any) -> TensorType:
