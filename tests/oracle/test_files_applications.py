@@ -66,10 +66,11 @@ def randomised(model: keras.Model, rng: np.random.Generator) -> keras.Model:
 
 
 def build(name: str, size: int, classes: int = 10) -> keras.Model:
+    """The architecture up to its logits: with random weights, its probabilities are 0 and 1 to the last digits."""
     keras.utils.set_random_seed(1)
     keras.utils.clear_session()
     builder = getattr(keras.applications, name)
-    model = builder(weights=None, input_shape=(size, size, 3), classes=classes)
+    model = builder(weights=None, input_shape=(size, size, 3), classes=classes, classifier_activation=None)
     return randomised(model, np.random.default_rng(0))
 
 

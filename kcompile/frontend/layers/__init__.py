@@ -9,7 +9,7 @@ from kcompile.frontend.layers.activation import (
     Softmax,
     ThresholdedReLU,
 )
-from kcompile.frontend.layers.applications import LayerScale, StochasticDepth
+from kcompile.frontend.layers.applications import CustomScaleLayer, LayerScale, StochasticDepth
 from kcompile.frontend.layers.attention import GroupQueryAttention, MultiHeadAttention
 from kcompile.frontend.layers.attention_scores import AdditiveAttention, Attention
 from kcompile.frontend.layers.categories import CategoryEncoding, Discretization
@@ -174,6 +174,7 @@ __all__ = [
     "Cropping1D",
     "Cropping2D",
     "Cropping3D",
+    "CustomScaleLayer",
     "CutMix",
     "Dense",
     "DepthwiseConv1D",

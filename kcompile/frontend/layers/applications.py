@@ -6,11 +6,26 @@ from typing import Any
 from kcompile.frontend.initializers import Constant
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers.regularization import dropped
-from kcompile.frontend.tracing import Trace
+from kcompile.frontend.layers.writing import like
+from kcompile.frontend.tracing import Trace, flatten
 from kcompile.ir import ops
 from kcompile.ir.graph import Value
 
 _CONVNEXT = "keras.src.applications.convnext"
+
+
+@register_layer("keras>CustomScaleLayer")
+@dataclass(eq=False)
+class CustomScaleLayer(Layer):
+    """``x + scale * y`` for the list ``[x, y]``, the residual of Inception-ResNet; Szegedy et al. 2016."""
+
+    keras_module = "keras.src.applications.inception_resnet_v2"
+
+    scale: float
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        x, y = flatten(args)
+        return t(ops.Add(), x, t(ops.Mul(), y, like(t, y, self.scale)))
 
 
 @register_layer("keras>LayerScale")

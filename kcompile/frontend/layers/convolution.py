@@ -21,6 +21,7 @@ class _Convolution(Layer):
 
     rank: ClassVar[int]
     paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
+    strides_with_dilation: ClassVar[bool] = False
 
     kernel_size: Any
     strides: Any
@@ -39,7 +40,7 @@ class _Convolution(Layer):
         arguments.choice(self, "padding", self.paddings)
         self.data_format = arguments.data_format(self)
         self.activation = activations.get(self.activation, f"`activation` of layer `{self.name}`")
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+        if not self.strides_with_dilation and max(self.strides) > 1 and max(self.dilation_rate) > 1:
             received = f"strides={self.strides}, dilation_rate={self.dilation_rate}"
             raise ModelError(f"layer `{self.name}` takes strides or a dilation rate above 1, not both. {received}.")
 
@@ -163,6 +164,8 @@ def depthwise(t: Trace, layer: _Convolution, x: Value, kernel: Value, bias: list
 class _DepthwiseConv(_Convolution):
     """Each channel convolved with `depth_multiplier` filters of its own."""
 
+    strides_with_dilation = True
+
     kernel_size: Any
     strides: Any = 1
     padding: str = "valid"
@@ -218,6 +221,8 @@ class DepthwiseConv2D(_DepthwiseConv):
 @dataclass(eq=False)
 class _SeparableConv(_Convolution):
     """A depthwise convolution, then one with windows of 1 that mixes the channels."""
+
+    strides_with_dilation = True
 
     filters: int
     kernel_size: Any

@@ -9,7 +9,7 @@ import numpy as np
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.resampling import along_axis
-from kcompile.frontend.layers.writing import cast, expand_dims, in_channels_last, like
+from kcompile.frontend.layers.writing import cast, expand_dims, floating, in_channels_last, like
 from kcompile.frontend.tracing import Trace
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
@@ -66,6 +66,9 @@ class _AveragePooling(_Pooling):
     strides: Any = None
     padding: str = "valid"
     data_format: str | None = None
+
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        return super().call(t, floating(t, args[0]))
 
 
 @register_layer("keras>MaxPooling1D")
@@ -150,6 +153,9 @@ class _GlobalMax(_GlobalPooling):
 class _GlobalAverage(_GlobalPooling):
     op = ops.ReduceMean
 
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        return super().call(t, floating(t, args[0]))
+
 
 @register_layer("keras>GlobalMaxPooling1D")
 @dataclass(eq=False)
@@ -184,7 +190,7 @@ class GlobalAveragePooling1D(_GlobalAverage):
     supports_masking = True
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
-        x: Value = args[0]
+        x = floating(t, args[0])
         mask: Value | None = kwargs.get("mask", args[1] if len(args) > 1 else t.masks[0])
         if mask is None:
             return super().call(t, x)
@@ -250,6 +256,9 @@ def _windows(extent: Dim, count: int) -> list[tuple[Dim, Dim]]:
 
 
 class _AdaptiveAverage(_AdaptivePooling):
+    def call(self, t: Trace, *args: Any, **kwargs: Any) -> Value:
+        return super().call(t, floating(t, args[0]))
+
     def pool(self, t: Trace, x: Value, axis: int, windows: list[tuple[Dim, Dim]]) -> Value:
         known = [(start, stop) for start, stop in windows if isinstance(start, int) and isinstance(stop, int)]
         if len(known) < len(windows):

@@ -20,6 +20,11 @@ def cast(t: Trace, x: Value, dtype: str) -> Value:
     return x if x.type.dtype == dtype else t(ops.Cast(dtype), x)
 
 
+def floating(t: Trace, x: Value) -> Value:
+    """``x`` as it is if it holds floats, else as f32: of integers, Keras's means are that, whatever the policy."""
+    return x if x.type.is_float else cast(t, x, "float32")
+
+
 def reshape(t: Trace, x: Value, shape: Sequence[Dim]) -> Value:
     """`x` under another shape; itself if it has it."""
     return x if x.type.shape == tuple(shape) else t(ops.Reshape(tuple(shape)), x)

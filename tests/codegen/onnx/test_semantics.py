@@ -91,6 +91,14 @@ def test_same_padding_of_open_extents_is_that_of_known_ones(kind: type, rng: np.
             check(graph, {"x0": draw(f32(2, extent, extent + 1, 2), rng)})
 
 
+def test_zeros_around_a_max_pool_win_over_negative_elements() -> None:
+    b = Builder("zeros")
+    padded = b(ops.Pad((0, 1, 1, 0), (0, 1, 1, 0)), b.input("x0", f32("N", 5, 5, 2)))
+    model = emit(b.build([b(ops.MaxPool((3, 3), (2, 2)), padded)]), metadata={}).message()
+    (y,) = run(model, {"x0": np.full((2, 5, 5, 2), -1, np.float32)}).values()
+    np.testing.assert_array_equal(y.max((0, 3)), [[0, 0, 0], [0, -1, 0], [0, 0, 0]])
+
+
 def test_same_padding_of_open_convolutions_is_that_of_known_ones(rng: np.random.Generator) -> None:
     for window, stride, rate in ((1, 2, 1), (2, 2, 1), (2, 3, 1), (3, 2, 1), (4, 3, 1), (3, 1, 2), (2, 1, 3)):
         kernel = draw(f32(window, window, 2, 3), rng)

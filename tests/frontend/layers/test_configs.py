@@ -21,6 +21,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "Bidirectional": {"layer": layers.LSTM(3)},
     "CategoryEncoding": {"num_tokens": 4},
     "CenterCrop": {"height": 2, "width": 3},
+    "CustomScaleLayer": {"scale": 0.2},
     "Discretization": {"bin_boundaries": [0.0, 1.0]},
     "Dot": {"axes": 1},
     "EinsumDense": {"equation": "ab,bc->ac", "output_shape": 3},

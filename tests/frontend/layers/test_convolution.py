@@ -108,3 +108,10 @@ def test_output_padding_sets_the_length() -> None:
                 for padding, kept in (("valid", window), ("same", window % 2)):
                     cut, added = transposed_padding(padding, window, stride, 1, extra)
                     assert 4 * stride + window + added - sum(cut) == 4 * stride + kept + extra
+
+
+def test_a_depthwise_convolution_takes_strides_beside_a_dilation(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(2, 9, 1)).astype(np.float32)
+    layer = built(layers.DepthwiseConv1D(3, 2, depth_multiplier=4, dilation_rate=2), x, rng)
+    kernel, bias = layer.get_weights()
+    np.testing.assert_allclose(run(layer, x), conv1d_loop(x, kernel, 0, 2, 2, 3) + bias, rtol=1e-5, atol=1e-5)

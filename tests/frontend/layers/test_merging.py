@@ -95,3 +95,8 @@ def test_batch_normalization_uses_the_moving_statistics(rng: np.random.Generator
         gamma, beta, mean, variance = (w.reshape(shape) for w in layer.get_weights())
         expected = gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta
         np.testing.assert_allclose(run(layer, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_custom_scale_adds_a_scaled_residual(pair: list[np.ndarray]) -> None:
+    x, y = pair
+    np.testing.assert_allclose(run(layers.CustomScaleLayer(0.25), x, y), x + 0.25 * y, rtol=1e-6)

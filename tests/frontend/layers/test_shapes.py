@@ -143,6 +143,16 @@ def test_adaptive_windows_cover_every_element(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(run(layers.AdaptiveMaxPooling1D(count), x), highest)
 
 
+@pytest.mark.parametrize(
+    "layer", [layers.AveragePooling1D(2), layers.GlobalAveragePooling1D(), layers.AdaptiveAveragePooling1D(2)]
+)
+def test_means_of_integers_are_floats(layer: Any) -> None:
+    x = np.array([[[1], [2], [2], [6]]], np.int32)
+    received = run(layer, x)
+    assert received.dtype == np.float32
+    np.testing.assert_array_equal(received.ravel(), [2.75] if received.ndim == 2 else [1.5, 4.0])
+
+
 def test_dot_sums_over_the_named_axes(rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(2, 3, 4)).astype(np.float32), rng.normal(size=(2, 5, 3)).astype(np.float32)
     expected = np.einsum("nka,nbk->nab", x, y)
