@@ -64,6 +64,16 @@ def _cross_entropy(draw: Draw, cls: type[ops.CrossEntropy], dtype: str) -> OpCas
     return OpCase(cls(draw(st.sampled_from([0.25, 1e-2]))), (p, labels))
 
 
+@case_of(ops.WindowedConv)
+def _windowed_conv(draw: Draw, cls: type[ops.WindowedConv], dtype: str) -> OpCase:
+    channels, filters, *window = (draw(st.integers(1, 3)) for _ in range(4))
+    size = tuple(draw(st.integers(1, 2)) for _ in window)
+    x = floats(draw, (draw(st.integers(1, 3)), draw(st.integers(4, 7)), draw(st.integers(4, 7)), channels), dtype)
+    operands = x, floats(draw, (*window, channels, filters), dtype), floats(draw, (filters,), dtype)
+    of = ops.Conv((draw(st.integers(1, 2)), 1), draw(st.sampled_from(["valid", "same"])))
+    return OpCase(cls(of, size), operands[: draw(st.integers(2, 3))])
+
+
 @case_of(ops.RandomUniform, ops.RandomNormal)
 def _random(draw: Draw, cls: Any, dtype: str) -> OpCase:
     seed = np.asarray(draw(st.integers(-(2**31), 2**31 - 1)), draw(st.sampled_from(["int32", "int64"])))

@@ -29,9 +29,12 @@ BY_SAMPLE: dict[type[Op], int] = {
     ops.ConvInputGradient: 1,
     ops.MaxPool: 1,
     ops.MaxPoolGradient: 3,
+    ops.WindowedConv: 1,
 }
 
-# Those of them whose result is the sum over samples.
+REDUCTIONS = (ops.ReduceMax, ops.ReduceMean, ops.ReduceMin, ops.ReduceProd, ops.ReduceSum)
+
+# Those of `BY_SAMPLE` whose result is the sum over samples.
 _SUMS = frozenset[type[Op]]({ops.ConvFilterGradient})
 
 # Handing a part to another thread takes about 30 µs; work below these bounds takes about 200.
@@ -61,11 +64,18 @@ def slices(samples: int) -> list[slice]:
 def can_write_parts(node: Node) -> bool:
     """Whether the function that writes a node's result can write the rows of it apart."""
     products = isinstance(node.op, ops.Dense | ops.MatMul) and node.inputs[0].type.rank > 1
-    return products or isinstance(node.op, Elementwise) or type(node.op) in BY_SAMPLE
+    return products or isinstance(node.op, Elementwise) or type(node.op) in BY_SAMPLE or _reduces_rows(node)
+
+
+def _reduces_rows(node: Node) -> bool:
+    rank = node.inputs[0].type.rank if node.inputs else 0
+    return isinstance(node.op, REDUCTIONS) and rank > 1 and 0 not in {axis % rank for axis in node.op.axes}
 
 
 def _cut(node: Node) -> list[bool]:
     """Which operands are cut along their first axis."""
+    if isinstance(node.op, REDUCTIONS):
+        return [True]
     if type(node.op) in BY_SAMPLE:
         return [number < BY_SAMPLE[type(node.op)] for number in range(len(node.inputs))]
     if isinstance(node.op, ops.Dense | ops.MatMul) and node.inputs[1].type.rank == 2:

@@ -15,7 +15,7 @@ from kcompile.ir.types import type_of
 from tests.ir.test_plan import check
 from tests.strategies import OpCase, op_cases
 
-_KINDS = (Elementwise, ops.Dense, ops.MatMul)
+_KINDS = (Elementwise, *parts.REDUCTIONS, ops.Dense, ops.MatMul)
 CUT = {name: cls for name, cls in OPS.items() if cls in parts.BY_SAMPLE or issubclass(cls, _KINDS)}
 
 

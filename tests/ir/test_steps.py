@@ -12,6 +12,7 @@ from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.passes.grad import backward
 from kcompile.ir.passes.pipeline import training
+from kcompile.ir.plan import Plan
 from kcompile.ir.types import TensorType
 
 PADDINGS: list[Any] = ["valid", "same", ((1, 0), (0, 1))]
@@ -56,6 +57,36 @@ def test_what_follows_a_convolution_is_computed_on_what_its_pooling_leaves(op: t
     sums = [node for node in changed.nodes if isinstance(node.op, ops.ReduceSum)]
     assert [node.inputs[0].type.shape[1:3] for node in relus] == [(3, 4)]
     assert all(not isinstance(node.inputs[0].op, op) for node in sums)
+
+
+@given(st.tuples(st.integers(1, 3), st.integers(2, 3)), st.sampled_from(PADDINGS), st.booleans(), st.integers(0, 2**16))
+def test_convolutions_in_the_order_of_their_pooling_keep_gradients(
+    size: tuple[int, int], padding: Any, last: bool, seed: int
+) -> None:
+    b = Builder("step")
+    sizes = {"x": (2, 7, 6, 2), "first": (2, 3, 2, 3), "second": (1, 2, 3, 2), "bias": (3,)}
+    x, first, second, bias = (b.input(name, TensorType("float64", shape)) for name, shape in sizes.items())
+    y = b(ops.MaxPool(size, size), b(ops.Conv((1, 1), padding), x, first, bias))
+    y = y if last else b(ops.Conv((1, 1), "same"), y, second)
+    graph = stepped(b, y, [x, first, bias] if last else [first, second, bias])
+    changed = training(graph)
+    assert any(isinstance(node.op, ops.WindowedConv) for node in changed.nodes)
+    inputs = drawn(sizes, seed)
+    before, after = evaluate(graph, inputs), evaluate(changed, inputs)
+    planned = Plan(changed).run([inputs[value.name] for value in changed.inputs])
+    for (name, array), found in zip(before.items(), planned, strict=True):
+        np.testing.assert_allclose(after[name], array, rtol=1e-12, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(found, array, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_a_convolution_that_others_read_keeps_its_order() -> None:
+    b = Builder("step")
+    x, kernel = (b.input(n, TensorType("float64", shape)) for n, shape in (("x", (2, 6, 6, 1)), ("k", (3, 3, 1, 2))))
+    y = b(ops.Conv((1, 1), "same"), x, kernel)
+    pooled = b(ops.MaxPool((2, 2), (2, 2)), y)
+    both = b(ops.Concat(0), *(b(ops.Reshape((value.type.size,)), value) for value in (y, pooled)))
+    graph = stepped(b, both, [x, kernel])
+    assert not any(isinstance(node.op, ops.WindowedConv) for node in training(graph).nodes)
 
 
 @given(st.integers(2, 4), st.integers(1, 3), st.integers(0, 2**16))

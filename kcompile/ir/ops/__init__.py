@@ -116,6 +116,7 @@ from kcompile.ir.ops.text import (
     SplitText,
     StandardizeText,
 )
+from kcompile.ir.ops.windowed import WindowedConv
 
 # Ops that stand in training graphs alone.
 TRAINING = (
@@ -138,6 +139,7 @@ TRAINING = (
     SliceGradient,
     SortGradient,
     StopGradient,
+    WindowedConv,
 )
 
 # Ops that take or give texts.
@@ -259,4 +261,5 @@ __all__ = [
     "ToBfloat16",
     "Transpose",
     "Where",
+    "WindowedConv",
 ]

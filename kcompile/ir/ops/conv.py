@@ -103,12 +103,10 @@ def activation_shape(batch: Dim, spatial: list[Dim], channels: Dim, data_format:
     return [batch, *spatial, channels] if data_format == "channels_last" else [batch, channels, *spatial]
 
 
-def _correlate(
-    x: Array, kernel: Array, y: Array, strides: tuple[int, ...], dilation: tuple[int, ...], block_bytes: int
-) -> None:
-    """Cross-correlation without padding and groups into ``y``: products of patches with the kernel, a block each."""
-    matrix, view = kernel.reshape(-1, kernel.shape[-1]), windows_of(x, kernel.shape[:-2], strides, dilation)
-    for block in line_blocks(y, matrix.shape[0] * x.itemsize, block_bytes):
+def correlate(view: Array, kernel: Array, y: Array, block_bytes: int) -> None:
+    """Write products of patches, ``view: [*y.shape[:-1], *window, C]``, with the kernel to ``y``, a block each."""
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    for block in line_blocks(y, matrix.shape[0] * y.itemsize, block_bytes):
         patches = view[block].reshape(y[block].size // matrix.shape[1], matrix.shape[0])
         product_into(patches, matrix, y[block])
 
@@ -187,7 +185,8 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
             y[...] = _depthwise(x, kernel, self.strides, self.rates)
         else:
             for part, matrix, rows in zip(*(np.split(a, self.groups, -1) for a in (x, kernel, y)), strict=True):
-                _correlate(part, matrix, rows, self.strides, self.rates, block_bytes)
+                view = windows_of(part, matrix.shape[:-2], self.strides, self.rates)
+                correlate(view, matrix, rows, block_bytes)
         if len(args) > 2:
             add_along_rows(y, args[2])
 

@@ -16,10 +16,13 @@ from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.op import Arrays, Op, Types, bind_shape
 from kcompile.ir.ops.conv import AvgPool, Conv, MaxPool, activation_shape, channels_of, explicit_padding
 from kcompile.ir.ops.linear import product
+from kcompile.ir.ops.windowed import WindowedConv
 from kcompile.ir.ops.windows import (
     BLOCK_BYTES,
     Pairs,
+    by_window,
     empty_result,
+    from_windows,
     image_blocks,
     line_blocks,
     padded,
@@ -52,16 +55,21 @@ def _empty_padded(x: Array, pairs: Pairs) -> Array:
 
 @dataclass(frozen=True)
 class ConvInputGradient(Op, name="conv_input_gradient", operands=("dy", "kernel")):
-    """The gradient of the convolution `of` by its input, whose spatial extents are `spatial`."""
+    """The gradient of the convolution `of` by its input, whose spatial extents are `spatial`.
+
+    With `size`, ``dy`` is ordered as the results of a `WindowedConv`.
+    """
 
     of: Conv
     spatial: Shape
+    size: tuple[int, ...] = ()
 
     def infer(self, types: Types) -> Types:
         dy, kernel = types
         channels = dims.mul(kernel.shape[-2], self.of.groups)
         x = dy.with_shape(activation_shape(dy.shape[0], list(self.spatial), channels, self.of.data_format))
-        self.require(self.of.infer((x, kernel)) == (dy,), "dy must be what the convolution gives", types)
+        forward = WindowedConv(self.of, self.size) if self.size else self.of
+        self.require(forward.infer((x, kernel)) == (dy,), "dy must be what the convolution gives", types)
         return (x,)
 
     def kernel(self, args: Arrays) -> Arrays:
@@ -74,13 +82,14 @@ class ConvInputGradient(Op, name="conv_input_gradient", operands=("dy", "kernel"
         of, kernel = self.of, args[1]
         dy, dx = (to_channels_last(a, of.data_format) for a in (args[0], out))
         pairs = explicit_padding(of.padding, dx.shape[1:-1], kernel.shape[:-2], of.strides, of.rates)
-        per_image = (math.prod(dx.shape[1:]) + math.prod(dy.shape[1:])) * dy.itemsize
+        per_image = max(math.prod(dx.shape[1:]), math.prod(dy.shape[1:])) * dy.itemsize
         for block in image_blocks(dy.shape[0], per_image, block_bytes):
             total = _empty_padded(dx[block], pairs)
+            rows = from_windows(dy[block], self.size) if self.size else dy[block]
             if of.groups == dx.shape[-1] > 1:
-                self._add_depthwise(total, dy[block], kernel)
+                self._add_depthwise(total, rows, kernel)
             else:
-                for group in zip(*(np.split(a, of.groups, -1) for a in (total, dy[block], kernel)), strict=True):
+                for group in zip(*(np.split(a, of.groups, -1) for a in (total, rows, kernel)), strict=True):
                     self._add(*group)
             dx[block] = _unpadded(total, pairs)
 
@@ -109,10 +118,14 @@ class ConvInputGradient(Op, name="conv_input_gradient", operands=("dy", "kernel"
 
 @dataclass(frozen=True)
 class ConvFilterGradient(Op, name="conv_filter_gradient", operands=("x", "dy")):
-    """The gradient of the convolution `of` by its kernel, whose window is `window`."""
+    """The gradient of the convolution `of` by its kernel, whose window is `window`.
+
+    With `size`, ``dy`` is ordered as the results of a `WindowedConv`.
+    """
 
     of: Conv
     window: tuple[int, ...]
+    size: tuple[int, ...] = ()
 
     def infer(self, types: Types) -> Types:
         x, dy = types
@@ -120,7 +133,8 @@ class ConvFilterGradient(Op, name="conv_filter_gradient", operands=("x", "dy")):
         per_group = dims.exact_div(channels, self.of.groups)
         self.require(per_group is not None, "the channels must be divisible by `groups`", types)
         kernel = x.with_shape((*self.window, per_group or 0, filters))
-        self.require(self.of.infer((x, kernel)) == (dy,), "dy must be what the convolution gives", types)
+        forward = WindowedConv(self.of, self.size) if self.size else self.of
+        self.require(forward.infer((x, kernel)) == (dy,), "dy must be what the convolution gives", types)
         return (kernel,)
 
     def kernel(self, args: Arrays) -> Arrays:
@@ -142,6 +156,7 @@ class ConvFilterGradient(Op, name="conv_filter_gradient", operands=("x", "dy")):
     def _correlated(self, x: Array, dy: Array, block_bytes: int) -> Array:
         filters, width = dy.shape[-1], math.prod(self.window) * x.shape[-1]
         view = windows_of(x, self.window, self.of.strides, self.of.rates)
+        view = by_window(view, self.size) if self.size else view
         total = np.zeros((width, filters), x.dtype)
         for block in line_blocks(dy, width * x.itemsize, block_bytes):
             rows = dy[block].reshape(-1, filters)
@@ -210,8 +225,8 @@ class MaxPoolGradient(Op, name="max_pool_gradient", operands=("x", "y", "dy")):
             dx[...] = 0.0
         left = dy.copy()
         for reads in self._positions(y):
-            chosen = left * (x[reads] == y)
-            dx[reads] = chosen
+            chosen = dx[reads]
+            np.multiply(left, x[reads] == y, out=chosen)
             left -= chosen
 
     def _add(self, dx: Array, x: Array, y: Array, dy: Array) -> None:

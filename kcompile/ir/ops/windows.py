@@ -49,6 +49,25 @@ def windows_of(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dila
     return np.moveaxis(view[(slice(None), *steps, slice(None), *rates)], x.ndim - 1, -1)
 
 
+def by_window(view: Array, size: tuple[int, ...]) -> Array:
+    """``[N, *out, ...] -> [N, *size, *(out // size), ...]``, a view: results by their place in windows of `size`."""
+    rank = len(size)
+    extents = [(extent // step, step) for extent, step in zip(view.shape[1 : rank + 1], size, strict=True)]
+    whole = view[(slice(None), *(slice(count * step) for count, step in extents))]
+    split = whole.reshape(view.shape[0], *(n for pair in extents for n in pair), *view.shape[rank + 1 :])
+    places, windows = range(2, 2 * rank + 1, 2), range(1, 2 * rank, 2)
+    return split.transpose(0, *places, *windows, *range(2 * rank + 1, split.ndim))
+
+
+def from_windows(y: Array, size: tuple[int, ...]) -> Array:
+    """Back to ``[N, *(out // size * size), ...]`` from what `by_window` gives."""
+    rank = len(size)
+    axes = (axis for pair in zip(range(rank + 1, 2 * rank + 1), range(1, rank + 1), strict=True) for axis in pair)
+    extents = (count * step for count, step in zip(y.shape[rank + 1 : 2 * rank + 1], size, strict=True))
+    turned = y.transpose(0, *axes, *range(2 * rank + 1, y.ndim))
+    return turned.reshape(y.shape[0], *extents, *y.shape[2 * rank + 1 :])
+
+
 def image_blocks(images: int, bytes_per_image: int, block_bytes: int) -> Iterator[slice]:
     """So many images at a time that they fill a block, at least one."""
     size = max(block_bytes // max(bytes_per_image, 1), 1)

@@ -7,6 +7,7 @@ from kcompile.ir.passes.cse import share_common
 from kcompile.ir.passes.fusion import fusion_skips
 from kcompile.ir.passes.manager import Pass, run
 from kcompile.ir.passes.rewrite import Skip, skips
+from kcompile.ir.passes.windowed import pool_by_window
 
 INFERENCE = (
     Pass("simplify", simplify.simplify),
@@ -22,6 +23,7 @@ TRAINING = (
     Pass("simplify_step", steps.simplify_step),
     Pass("fold_constants", fold_constants),
     Pass("share_common", share_common),
+    Pass("pool_by_window", pool_by_window),
 )
 
 
