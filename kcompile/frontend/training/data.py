@@ -107,6 +107,13 @@ class Reader:
             {name: np.ascontiguousarray(array, np.float32) for name, array in batch.weights.items()},
         )
 
+    def leaves(self, batch: Batch) -> bool:
+        """Whether `cast` gives back any slice of these arrays as it is."""
+        none = Batch(*({name: array[:0] for name, array in group.items()} for group in batch.groups.values()))
+        pairs = zip(none.groups.values(), self.cast(none).groups.values(), strict=True)
+        same = all(cast[name] is array for given, cast in pairs for name, array in given.items())
+        return same and all(a.flags.c_contiguous for group in batch.groups.values() for a in group.values())
+
 
 def _label_dtype(name: str, array: Array) -> Any:
     if array.dtype.kind not in "biuf":
@@ -158,12 +165,16 @@ class ArrayBatches(Batches):
 
     def __iter__(self) -> Iterator[Batch]:
         order = initializers.shuffled(self.samples) if self._shuffle else None
+        groups, ready = self._data.groups.values(), self._reader.leaves(self._data)
         for start in range(0, max(self.samples, 1), self.batch_size):
-            stop = start + self.batch_size
-            chosen: Any = slice(start, stop) if order is None else order[start:stop]
-            groups = self._data.groups.values()
-            x, y, weights = ({name: array[chosen] for name, array in group.items()} for group in groups)
-            yield self._reader.cast(Batch(x, y, weights))
+            chosen = slice(start, start + self.batch_size)
+            x, y, weights = ({name: _rows(array, chosen, order) for name, array in group.items()} for group in groups)
+            yield Batch(x, y, weights) if ready else self._reader.cast(Batch(x, y, weights))
+
+
+def _rows(array: Array, chosen: slice, order: Array | None) -> Array:
+    """Rows of an array, in the order given."""
+    return array[chosen] if order is None else array.take(order[chosen], axis=0)
 
 
 class IterableBatches(Batches):

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from kcompile.errors import GraphError, InputError, ModelError
 from kcompile.frontend.training import losses, metrics
 from kcompile.frontend.training.losses import Loss
@@ -109,6 +111,9 @@ class ClassLabels:
         Raises:
             InputError: there are some.
         """
+        # A number below zero is a large one without its sign.
+        if labels.dtype == np.int32 and labels.size and labels.view(np.uint32).max() < self.count:
+            return
         whole = labels.dtype.kind in "iu" or not (labels % 1).any()
         if labels.size == 0 or (labels.min() >= 0 and labels.max() < self.count and whole):
             return
