@@ -7,7 +7,6 @@ bytes, so that weights are used where they lie: processes that load one bundle s
 """
 
 import hashlib
-import io
 import json
 import mmap
 import platform
@@ -18,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kcompile.errors import ArtifactError
 from kcompile.ir.types import Array
+from kcompile.runtime.archive_arrays import read_arrays
+from kcompile.runtime.manifest_form import check_form
 from kcompile.runtime.signature import Signature, as_count, as_dict, as_list, as_text
 from kcompile.runtime.signing import SEAL, check_seal
 
@@ -99,10 +98,10 @@ class Bundle:
         if content is None:
             raise _damaged(self.path, f"it has no member `{SAMPLES}`")
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                inputs = {name: archive[f"in{i}"] for i, name in enumerate(self.signature.inputs)}
-                outputs = {name: archive[f"out{i}"] for i, name in enumerate(self.signature.outputs)}
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(content)
+            inputs = {name: arrays[f"in{i}"] for i, name in enumerate(self.signature.inputs)}
+            outputs = {name: arrays[f"out{i}"] for i, name in enumerate(self.signature.outputs)}
+        except (ValueError, KeyError) as error:
             raise _damaged(self.path, f"member `{SAMPLES}` cannot be read ({error})") from None
         return inputs, outputs
 
@@ -146,6 +145,7 @@ def open_bundle(path: Path) -> Bundle:
     raw, seal = contents.pop(MANIFEST, None), contents.pop(SEAL, None)
     manifest = _manifest(path, raw)
     try:
+        check_form(manifest)
         _check_members(path, as_dict(manifest.get("members"), "members"), contents)
         manifest = _for_this_machine(manifest)
         return Bundle(

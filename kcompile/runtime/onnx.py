@@ -81,7 +81,8 @@ class OnnxSession(Session):
         if self._profile_prefix:
             options.enable_profiling = True
             options.profile_file_prefix = self._profile_prefix
-        return self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        # There is no other provider to fall back to, of which it would print a warning.
+        return self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
     def end_profile(self) -> Path:
         """The file of events that ONNX Runtime has written."""

@@ -41,7 +41,7 @@ def profile_onnx(model: Path | bytes, feeds: Mapping[str, Array], seconds: float
             raise InputError(f"a profile needs at least one row. Received: {dict(plan.bindings)}.")
         warm_up = 1 + _repeat(session, feeds, min(seconds, 0.1), 1, _MOST_EVENTS // 10)
         _repeat(session, feeds, seconds, _FEWEST, _MOST_EVENTS)
-        events: list[dict[str, Any]] = json.loads(session.end_profile().read_text())
+        events: list[dict[str, Any]] = json.loads(session.end_profile().read_text("utf-8", "replace"))
     whole = [event["dur"] for event in events if event.get("name") == "model_run"][warm_up:]
     stages = _stages(events, warm_up)
     return Profile(session.name, session.engine, plan.bindings, len(whole), typical(whole) * 1e-6, None, stages)

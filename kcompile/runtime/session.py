@@ -116,7 +116,12 @@ class Session(ABC):
         plan = self.signature.fit(arrays)
         if plan.is_empty:
             return [np.zeros(type.static_shape(), array_dtype(type.dtype)) for type in plan.outputs]
-        return self._execute([_plain(array) for array in arrays], plan)
+        try:
+            return self._execute([_plain(array) for array in arrays], plan)
+        except MemoryError:
+            sizes = ", ".join(f"`{name}`: {array.shape}" for name, array in zip(self.inputs, arrays, strict=True))
+            law = f"{self.name} needs more memory for this call than there is"
+            raise InputError(f"{law}. Received: {sizes}. Call predict with a smaller batch_size.") from None
 
     @abstractmethod
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
