@@ -7,7 +7,6 @@ from zipfile import ZipFile
 import pytest
 
 import kcompile
-
 from kcompile.codegen.tvm.scalable_stack import scalable_frames, vector_bits
 from kcompile.codegen.tvm.targets import MACHINES, machine
 from kcompile.errors import TargetError
