@@ -13,6 +13,7 @@ import pytest
 import kcompile
 from kcompile import layers
 from kcompile.cli.main import run
+from kcompile.runtime.bundle import open_bundle
 
 X = np.linspace(-1, 1, 3 * 20 * 2, dtype=np.float32).reshape(3, 20, 2)
 
@@ -352,3 +353,16 @@ def test_the_page_of_supported_layers_is_what_the_command_prints(kc: Callable[..
     page = Path(__file__).parents[2] / "docs" / "supported_layers.md"
     printed = kc("layers", "--markdown").out
     assert printed == page.read_text(encoding="utf-8"), "run: kcompile layers --markdown > docs/supported_layers.md"
+
+
+@pytest.mark.parametrize(("text", "rows"), [("8,1", (1, 8)), ("4", (4,))])
+def test_batch_takes_numbers_of_rows(kc: Callable[..., Result], folder: Path, text: str, rows: tuple[int, ...]):
+    assert kc("net.keras", "-t", "tvm", "-o", "rows.kcb", "--batch", text).code == 0
+    assert open_bundle(folder / "rows.kcb").batches == rows
+
+
+@pytest.mark.parametrize("text", ["0", "1,x", "", "1,,8", "-1"])
+def test_what_are_no_numbers_of_rows_is_a_wrong_command_line(kc: Callable[..., Result], text: str):
+    result = kc("net.keras", "-t", "tvm", "-o", "rows.kcb", "--batch", text)
+    assert result.code == 2
+    assert "is no list of numbers of rows. Write 1 or 1,8." in result.err
