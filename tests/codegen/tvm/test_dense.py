@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from kcompile.ir import ops
-from kcompile.ir.graph import Builder
+from kcompile.ir.evaluate import evaluate
+from kcompile.ir.graph import Builder, Value
+from kcompile.ir.op import Op
 from kcompile.ir.types import TensorType
 from tests.codegen.tvm.model import Model
 
@@ -68,3 +70,35 @@ def test_long_sums_of_many_rows_keep_their_digits():
     expected = x.astype(np.float64) @ kernel.astype(np.float64)
     # One sum after another would be off by 3e-6.
     np.testing.assert_allclose(model.run({"x": x})["y"], expected, rtol=1.2e-6)
+
+
+def test_rounding_errors_of_long_sums_are_those_of_short_ones():
+    """Whatever the kernel: one row, many rows, windows, Winograd's products, matrices that the model computes."""
+    rng = np.random.default_rng(0)
+    b = Builder()
+    graphs, terms = dict[str, Value](), dict[str, int]()
+
+    def case(name: str, op: Op, shape: tuple[int, ...], kernel: tuple[int, ...], length: int) -> None:
+        x = b.input(name, TensorType("float32", shape))
+        y = rng.random(kernel, np.float32) - 0.3
+        other = (
+            b(ops.Neg(), b.input(f"{name}_y", TensorType("float32", kernel))) if op == ops.MatMul() else b.constant(y)
+        )
+        graphs[name], terms[name] = b(op, x, other), length
+
+    case("row", ops.Dense(), (1, 4096), (4096, 72), 4096)
+    case("rows", ops.Dense(), (29, 2100), (2100, 40), 2100)
+    case("windows", ops.Conv((2, 2)), (1, 13, 13, 150), (3, 3, 150, 33), 1350)
+    case("winograd", ops.Conv((1, 1)), (1, 14, 14, 300), (3, 3, 300, 32), 2700)
+    case("matrices", ops.MatMul(), (2, 19, 1500), (2, 1500, 18), 1500)
+    model = Model(b.build(graphs))
+    inputs = {name: rng.random(t.static_shape(), np.float32) for name, t in model.graph.input_types.items()}
+    expected = evaluate(model.graph, inputs, precision="float64")
+    for name, y in model.run(inputs).items():
+        products = rng.random((1000, terms[name]), np.float32) * (rng.random(terms[name], np.float32) - 0.3)
+        one_by_one = np.add.accumulate(products, axis=1)[:, -1]
+        exact = products.sum(axis=1, dtype=np.float64)
+        error, other = (
+            np.sqrt(np.mean((a - c) ** 2) / np.mean(c**2)) for a, c in ((y, expected[name]), (one_by_one, exact))
+        )
+        assert error < 0.4 * other, f"{name}: {error / other}"

@@ -70,6 +70,9 @@ class ConvFunction:
         self._extents = [f.extent(p.extent) for p in spec.places] if spec.places else self._windows.out
         self._row = Row(f, self._windows, spec.windows, spec.tile[0])
         self._channels = spec.windows.channels // spec.groups
+        # Where code has to be small, only what is added at once is split.
+        taps = spec.windows.size if f.machine.threaded else spec.windows.size[-1:]
+        self._terms = self._channels * int(np.prod(taps))
         self._filters = spec.filters // spec.groups
         full, narrow = divmod(self._filters, spec.tile[1])
         self._panels = Panels(full, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
@@ -112,7 +115,7 @@ class ConvFunction:
         first = f.name_index(group * self._filters + panel * spec.tile[1])
         weights = self._panel_offset(group, panel)
         for piece in self._row.pieces(*part):
-            tile = Tile(f, piece.count, columns, spec.dtype)
+            tile = Tile(f, piece.count, columns, spec.dtype, self._terms, once=False)
             tile.start(self._bias, first)
             start = (piece.start * spec.windows.strides[-1] - windows.low[-1]) * spec.windows.channels
             with windows.taps(bounds) as (taps, offset):

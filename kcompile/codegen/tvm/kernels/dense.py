@@ -128,7 +128,7 @@ class _MatrixFunction:
         f, spec = self._f, self._spec
         row = f.name_index(outer * self._rows + start)
         first = panel * spec.tile[1]
-        tile = Tile(f, count, columns, spec.dtype)
+        tile = Tile(f, count, columns, spec.dtype, spec.length)
         tile.start(self._bias, first)
         tile.multiply(Rows(self._x, f.name_index(row * spec.length), spec.length), weights, spec.length)
 

@@ -47,7 +47,7 @@ class MatMul(Kernel, family="matmul"):
                 number = number * extent + i
             for start, count in row_pieces(f, tile, rows, size):
                 for column, part in f.tiles(columns, width):
-                    sums = Tile(f, count, block(part, f.machine.lanes), self.dtype)
+                    sums = Tile(f, count, block(part, f.machine.lanes), self.dtype, length)
                     sums.start(None, 0)
                     sums.multiply(
                         Rows(x, f.name_index(x_at + start * length), length),

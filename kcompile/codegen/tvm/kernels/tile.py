@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue
-from kcompile.codegen.tvm.expr import Expr, Index, constant, index
+from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Accumulators, Function, Pointer, split
 from kcompile.ir.types import Array
@@ -35,8 +35,10 @@ _LINES_AHEAD = 64
 # rows, which only gain by it if the weights do not stay in the second-level cache.
 _FETCHED = 32_768
 _STREAMED = 400_000
-# Terms of a sum of several rows that are added one after another.
-_CHUNK = 384
+# Terms of a sum that are added one after another, and from how many on sums are split; the former in compact code.
+_CHUNK = 96
+_LONG = 128
+_COMPACT_CHUNK = 384
 # Rows of a tile in the rest of an open extent.
 _REST_ROWS = 4
 
@@ -202,9 +204,13 @@ def streamed(size: int, count: int) -> bool:
 
 
 class Tile:
-    """Accumulators for `rows` rows of a block of columns."""
+    """Accumulators for `rows` rows of a block of columns.
 
-    def __init__(self, f: Function, rows: int, columns: Block, dtype: str) -> None:
+    Long sums, of `terms` terms, are made in chunks, whose sums are added up on the stack: rounding errors then grow
+    with the terms of a chunk and the number of chunks, not with their product. `once` says that one `multiply` adds all.
+    """
+
+    def __init__(self, f: Function, rows: int, columns: Block, dtype: str, terms: Index, *, once: bool = True) -> None:
         self._f = f
         self._rows = rows
         self._block = columns
@@ -215,54 +221,75 @@ class Tile:
         self._sums: list[Accumulators] = [
             f.accumulators(rows * self._chains, width, self._dtype) for width in columns.widths
         ]
+        self._chunk, least = (_CHUNK, _LONG) if f.machine.threaded else (_COMPACT_CHUNK, _COMPACT_CHUNK + 1)
+        self._chunk *= self._chains
+        known = isinstance(terms, int)
+        long = terms >= least * self._chains if known else f.machine.threaded
+        self._totals = f.stack(rows * columns.columns, self._dtype) if long and self._dtype != "int32" else None
+        # Of a known number of chunks, the last one's sums stay in registers; of two, no other totals are needed.
+        self._chunks = -(-terms // self._chunk) if known and once and f.machine.threaded else 0
 
     def start(self, bias: Pointer | None, offset: Index) -> None:
         """Set the sums to the bias, or to 0."""
+        parked = self._totals is not None and self._chunks != 2
         for sums, first, width in zip(self._sums, self._block.starts, self._block.widths, strict=True):
-            zero = constant(0, self._dtype)
+            zero = constant(0, self._dtype, width)
             value = bias.load(offset + first, width).cast(self._dtype) if bias else zero
             for row in range(self._rows):
+                if self._totals and parked:
+                    self._totals.store(row * self._block.columns + first, value)
                 for chain in range(self._chains):
-                    sums[row * self._chains + chain] = zero if chain else value
+                    sums[row * self._chains + chain] = zero if chain or parked else value
 
     def multiply(self, x: Rows, weights: Panel, length: Index, rows: Sequence[int] | None = None) -> None:
         """Add the products of the first `length` elements of `rows` of x with as many lines of the panel."""
         f, rows = self._f, range(self._rows) if rows is None else rows
-        if self._chains == 1 and isinstance(length, int) and length > _CHUNK and self._dtype != "int32":
-            self._multiply_in_chunks(x, weights, length, rows)
-            return
-        chains = min(self._chains, length) if isinstance(length, int) else self._chains
-        with f.loop(length // chains) as k:
-            for chain in range(chains):
-                self._step(x, weights, k * chains + chain, rows, chain)
-        done = f.name_index(length - length % chains)
-        with f.loop(length - done) as k:
-            self._step(x, weights, done + k, rows, 0)
+        if not self._totals:
+            self._add(x, weights, 0, length, rows)
+        elif self._chunks:
+            assert isinstance(length, int)
+            size = -(-length // self._chunks)
+            with f.loop(self._chunks - 1) as chunk:
+                self._add(x, weights, f.name_index(chunk * size), size, rows)
+                self._park(rows, first=self._chunks == 2)
+            self._add(x, weights, size * (self._chunks - 1), length - size * (self._chunks - 1), rows)
+        elif isinstance(length, int) and length:
+            fewest = -(-length // self._chunk)
+            # Chunks of one length are one loop, where that counts.
+            even = (n for n in range(fewest, 4 * fewest) if length % n == 0)
+            for begin, count in f.tiles(length, -(-length // (next(even, fewest) if f.machine.compact else fewest))):
+                self._add(x, weights, begin, count, rows)
+                self._park(rows)
+        else:
+            with f.loop((length + (self._chunk - 1)) // self._chunk) as chunk:
+                begin = f.name_index(chunk * self._chunk)
+                self._add(x, weights, begin, f.name_index(index_min(length - begin, self._chunk)), rows)
+                self._park(rows)
 
-    def _multiply_in_chunks(self, x: Rows, weights: Panel, length: int, rows: Sequence[int]) -> None:
-        """As `multiply`, for long sums: rounding errors grow with the terms of a chunk plus the number of chunks."""
-        f, columns = self._f, self._block.columns
-        totals = f.stack(self._rows * columns, self._dtype)
-        places = [
-            (sums, row, row * columns + first, width)
-            for sums, first, width in zip(self._sums, self._block.starts, self._block.widths, strict=True)
-            for row in rows
-        ]
-        for sums, row, place, _ in places:
-            totals.store(place, sums[row])
-        fewest = -(-length // _CHUNK)
-        # Chunks of one length are one loop, where that counts.
-        even = (n for n in range(fewest, 4 * fewest) if length % n == 0)
-        chunks = next(even, fewest) if f.machine.compact else fewest
-        for begin, count in f.tiles(length, -(-length // chunks)):
-            for sums, row, _, width in places:
-                sums[row] = constant(0, self._dtype, width)
-            with f.loop(count) as k:
-                self._step(x, weights, begin + k, rows, 0)
-            for sums, row, place, width in places:
-                totals.store(place, f.let(totals.load(place, width) + sums[row]))
-        for sums, row, place, width in places:
-            sums[row] = totals.load(place, width)
+    def _park(self, rows: Sequence[int], first: bool = False) -> None:
+        """Add the sums to the totals, which have nothing yet at `first`, and start anew."""
+        assert self._totals
+        for row in rows:
+            for total, place, width in zip(self._chained(row), self._places(row), self._block.widths, strict=True):
+                value = total if first else self._f.let(self._totals.load(place, width) + total)
+                self._totals.store(place, value)
+        for sums in self._sums:
+            for i in (row * self._chains + chain for row in rows for chain in range(self._chains)):
+                sums[i] = constant(0, self._dtype)
+
+    def _places(self, row: int) -> list[int]:
+        """Where the totals of each vector of a row lie."""
+        return [row * self._block.columns + first for first in self._block.starts]
+
+    def _add(self, x: Rows, weights: Panel, begin: Index, count: Index, rows: Sequence[int]) -> None:
+        """Add `count` products from number `begin` on to the sums."""
+        f, chains = self._f, min(self._chains, count) if isinstance(count, int) else self._chains
+        with f.loop(count // max(chains, 1)) as k:
+            for chain in range(chains):
+                self._step(x, weights, begin + k * chains + chain, rows, chain)
+        done = f.name_index(count - count % max(chains, 1))
+        with f.loop(count - done) as k:
+            self._step(x, weights, begin + done + k, rows, 0)
 
     def _step(self, x: Rows, weights: Panel, k: Index, rows: Sequence[int], chain: int) -> None:
         f, block = self._f, self._block
@@ -290,21 +317,30 @@ class Tile:
         """Store the sums, after the epilogue, at ``at + row * step``; `position` says where (row, column) stands."""
         if not epilogue.costly or self._rows == 1:
             for row in range(self._rows):
-                for total, first in zip(self._totals(row), self._block.starts, strict=True):
+                for total, first in zip(self._results(row), self._block.starts, strict=True):
                     y.store(at + row * step + first, epilogue(total, position(row, first)))
             return
         columns = self._block.columns
         parked = self._f.stack(self._rows * columns, self._dtype)
         for row in range(self._rows):
-            for total, first in zip(self._totals(row), self._block.starts, strict=True):
+            for total, first in zip(self._results(row), self._block.starts, strict=True):
                 parked.store(row * columns + first, total)
         with self._f.loop(self._rows) as row:
             for first, width in zip(self._block.starts, self._block.widths, strict=True):
                 value = parked.load(row * columns + first, width)
                 y.store(at + row * step + first, epilogue(value, position(row, first)))
 
-    def _totals(self, row: int) -> list[Expr]:
-        """The sum of each vector, its chains added in pairs."""
+    def _results(self, row: int) -> list[Expr]:
+        """The sum of each vector."""
+        sums = self._chained(row)
+        if not self._totals:
+            return sums
+        pairs = zip(self._places(row), self._block.widths, strict=True)
+        totals = [self._totals.load(place, width) for place, width in pairs]
+        return [self._f.let(x + y) for x, y in zip(totals, sums, strict=True)] if self._chunks else totals
+
+    def _chained(self, row: int) -> list[Expr]:
+        """What the registers hold of each vector, its chains added in pairs."""
         totals: list[Expr] = []
         for sums in self._sums:
             parts = [sums[row * self._chains + chain] for chain in range(self._chains)]

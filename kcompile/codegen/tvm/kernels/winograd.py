@@ -269,7 +269,7 @@ class WinogradFunction:
         with f.loop(self._places) as place, f.loop(-(-tiles // size)) as number:
             weights = f.name_index(panel * (self._places * channels * width) + place * (channels * columns.columns))
             for start, count in row_pieces(f, number, tiles, size):
-                tile = Tile(f, count, columns, "float32")
+                tile = Tile(f, count, columns, "float32", channels)
                 tile.start(None, 0)
                 begin = f.name_index(place * place_of(tiles, channels) + start * channels)
                 rows = Rows(self._inputs, begin, channels)
