@@ -207,7 +207,7 @@ class Tile:
     """Accumulators for `rows` rows of a block of columns.
 
     Long sums, of `terms` terms, are made in chunks, whose sums are added up on the stack: rounding errors then grow
-    with the terms of a chunk and the number of chunks, not with their product. `once` says that one `multiply` adds all.
+    with the terms of a chunk and their number, not with their product. `once` says that one `multiply` adds all.
     """
 
     def __init__(self, f: Function, rows: int, columns: Block, dtype: str, terms: Index, *, once: bool = True) -> None:
