@@ -122,10 +122,17 @@ def _attributes(draw: Draw, cls: type[Op]) -> dict[str, Any]:
     return dict(_ATTRIBUTES[cls](draw)) if cls in _ATTRIBUTES else {}
 
 
+def _bits(draw: Draw, *shapes: tuple[int, ...]) -> tuple[NDArray, ...]:
+    """Bools, or integers of one dtype."""
+    dtype = draw(st.sampled_from(["bool", "int32", "uint8"]))
+    low, high = {"bool": (0, 1), "int32": (-300, 300), "uint8": (0, 255)}[dtype]
+    return tuple(integers(draw, shape, low, high, dtype) for shape in shapes)
+
+
 def _unary(draw: Draw, cls: type[Op], dtype: str) -> OpCase:
     shape = draw(shapes(low=0))
     if cls in _LOGICAL:
-        return OpCase(cls(), (booleans(draw, shape),))
+        return OpCase(cls(), _bits(draw, shape))
     x = floats(draw, shape, dtype, low=0.1 if cls in _POSITIVE else -math.inf)
     return OpCase(cls(**_attributes(draw, cls)), (x,))
 
@@ -133,7 +140,7 @@ def _unary(draw: Draw, cls: type[Op], dtype: str) -> OpCase:
 def _binary(draw: Draw, cls: type[Op], dtype: str) -> OpCase:
     first, second = draw(st.permutations(partners(draw, 2)))
     if cls in _LOGICAL:
-        return OpCase(cls(), (booleans(draw, first), booleans(draw, second)))
+        return OpCase(cls(), _bits(draw, first, second))
     x = floats(draw, first, dtype, low=0.1 if cls is ops.Pow else -math.inf)
     y = floats(draw, second, dtype)
     if cls in (ops.Div, ops.FloorDiv, ops.Mod):

@@ -110,6 +110,44 @@ def test_an_operation_does_as_numpy(case: Case) -> None:
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
 
 
+BITS = np.array([0, 1, -1, 5, -77, 2**31 - 1, -(2**31), 123456789], np.int32)
+PLACES = np.array([0, 1, 2, 3, 15, 30, 31], np.int32)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "uint32"])
+def test_bits_are_those_of_numpy(dtype: str) -> None:
+    x, y = (a.ravel() for a in np.meshgrid(BITS.astype(dtype), BITS.astype(dtype)))
+    for name in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):
+        np.testing.assert_array_equal(computed(name, x, y), getattr(np, f"bitwise_{name[7:].lower()}")(x, y))
+    np.testing.assert_array_equal(computed("BitwiseNot", x), ~x)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "uint32"])
+def test_bits_move_and_leave(dtype: str) -> None:
+    width = np.dtype(dtype).itemsize * 8
+    x, places = (a.ravel() for a in np.meshgrid(BITS.astype(dtype), PLACES[width > PLACES].astype(dtype)))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(computed("LeftShift", x, places), np.left_shift(x, places))
+    np.testing.assert_array_equal(computed("RightShift", x, places), np.right_shift(x, places))
+    np.testing.assert_array_equal(computed("RightShift", x, 3), x >> 3)
+    np.testing.assert_array_equal(computed("LeftShift", x, width + 1), np.zeros_like(x))
+    np.testing.assert_array_equal(computed("RightShift", x, width + 1), np.where(x < 0, ~np.zeros_like(x), 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_segments_are_reduced_alone(dtype: str, rng: np.random.Generator) -> None:
+    data = (rng.normal(size=(7, 2, 3)) * 3).astype(dtype)
+    numbers = np.array([2, 0, 0, -1, 3, 2, 9], np.int32)
+    rows = [data[numbers == i] for i in range(5)]
+    for name in ("Sum", "Prod"):
+        expected = np.stack([getattr(part, name.lower())(0) for part in rows])
+        np.testing.assert_allclose(computed(f"Segment{name}", data, numbers, num_segments=5), expected, rtol=1e-5)
+    for name in ("Max", "Min"):
+        received = computed(f"Segment{name}", data, numbers, num_segments=5)
+        for i in (0, 2, 3):
+            np.testing.assert_array_equal(received[i], getattr(rows[i], name.lower())(0))
+
+
 def test_small_numbers_keep_their_digits() -> None:
     x = np.array([1e-6, -3e-7, 2e-5], np.float32)
     for name in ("Log1p", "Expm1", "Sinh", "Arcsinh", "Arctanh"):
@@ -144,6 +182,8 @@ def test_rearranged_axes_are_named() -> None:
         ("Einsum", [X], {"subscripts": "ij->i"}, r"must fit ranks \[3\]. Received: 'ij->i'"),
         ("OneHot", [WHOLE], {"num_classes": 3, "sparse": True}, "kcompile has dense tensors only"),
         ("Rearrange", [X], {"pattern": "a (b c) d -> a b"}, "`pattern` of an operation Rearrange must fit"),
+        ("BitwiseAnd", [X, Y], {}, "bits are those of integers or bools"),
+        ("SegmentSum", [X, WHOLE[:, 0, 0]], {}, "segments need `num_segments`"),
         ("Cross", [X, Y], {}, "takes vectors of 3 elements"),
     ],
 )

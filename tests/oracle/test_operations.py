@@ -36,6 +36,10 @@ def holes(x: Any) -> Any:
     return ops.where(x > 1, ops.log(-ops.relu(x)), ops.where(x < -1, 1 / ops.relu(x), x))
 
 
+def whole(x: Any) -> Any:
+    return ops.cast(x * 9, "int32")
+
+
 # Of a tensor f32[N, 4, 6].
 FAMILIES: dict[str, list[Function]] = {
     "elementary": [
@@ -94,6 +98,16 @@ FAMILIES: dict[str, list[Function]] = {
         lambda x: ops.one_hot(ops.cast(ops.abs(x), "int32"), 4, axis=1),
         lambda x: ops.multi_hot(ops.cast(ops.abs(x[:, 0]), "int32"), 4),
         lambda x: ops.in_top_k(ops.cast(ops.abs(x[:, 0, 0]), "int32"), x[:, 1], 2),
+    ],
+    "bits": [
+        lambda x: ops.bitwise_xor(whole(x), whole(x[:, ::-1])) + ops.bitwise_and(whole(x), whole(x[:, :1])),
+        lambda x: ops.bitwise_or(whole(x), whole(x[:, ::-1])) + ops.bitwise_not(whole(x)),
+        lambda x: ops.left_shift(whole(x), ops.abs(whole(x[:, ::-1]))),
+        lambda x: ops.right_shift(whole(x), 1) + ops.bitwise_right_shift(whole(x), 40),
+    ],
+    "segments": [
+        lambda x: ops.segment_sum(ops.transpose(x, (1, 0, 2)), np.array([2, 0, -1, 2]), num_segments=4),
+        lambda x: ops.segment_max(ops.transpose(x, (1, 0, 2)), np.array([2, 0, 1, 2]), num_segments=3),
     ],
     "products": [
         lambda x: ops.einsum("...ij,...kj->...ik", x, x),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from kcompile.ir import expression
-from kcompile.ir.op import Arrays, Binary, Elementwise, Gradients, Types, Unary, Values, broadcast_shapes
+from kcompile.ir.op import Arrays, Binary, Elementwise, Gradients, Op, Types, Unary, Values, broadcast_shapes
 from kcompile.ir.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -315,11 +315,16 @@ class Compare(Elementwise, name="compare", operands=("x", "y")):
         return None, None
 
 
+def _require_bits(op: Op, types: Types) -> None:
+    has_bits = all(not t.is_float and t.dtype != "string" for t in types)
+    op.require(has_bits, "operands must be bool or integers", types)
+
+
 class _Logical(Binary):
-    """Binary ops on bool."""
+    """Binary ops on bool, or on the bits of integers."""
 
     def infer(self, types: Types) -> Types:
-        self.require(all(t.dtype == "bool" for t in types), "operands must be bool", types)
+        _require_bits(self, types)
         return super().infer(types)
 
     def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
@@ -328,30 +333,30 @@ class _Logical(Binary):
 
 @dataclass(frozen=True)
 class And(_Logical, name="and"):
-    """Both."""
+    """Both, bit by bit where the operands are integers."""
 
     def kernel(self, args: Arrays) -> Arrays:
-        return (np.logical_and(args[0], args[1]),)
+        return (np.bitwise_and(args[0], args[1]),)
 
 
 @dataclass(frozen=True)
 class Or(_Logical, name="or"):
-    """Either."""
+    """Either, bit by bit where the operands are integers."""
 
     def kernel(self, args: Arrays) -> Arrays:
-        return (np.logical_or(args[0], args[1]),)
+        return (np.bitwise_or(args[0], args[1]),)
 
 
 @dataclass(frozen=True)
 class Not(Unary, name="not"):
-    """The opposite, on bool."""
+    """The opposite, bit by bit of an integer."""
 
     def infer(self, types: Types) -> Types:
-        self.require(types[0].dtype == "bool", "operand must be bool", types)
+        _require_bits(self, types)
         return types
 
     def kernel(self, args: Arrays) -> Arrays:
-        return (np.logical_not(args[0]),)
+        return (np.bitwise_not(args[0]),)
 
     def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
         return (None,)

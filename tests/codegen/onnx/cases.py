@@ -65,10 +65,11 @@ def casts() -> Iterator[Case]:
 
 
 def logic() -> Iterator[Case]:
-    """Ops on bool."""
-    for op in (ops.And(), ops.Or()):
-        yield op, (of("bool", "N", 3), of("bool", 3))
-    yield ops.Not(), (of("bool", "N", 3),)
+    """Ops on bool, and on bits."""
+    for dtype in ("bool", *INTEGERS):
+        for op in (ops.And(), ops.Or()):
+            yield op, (of(dtype, "N", 3), of(dtype, 3))
+        yield ops.Not(), (of(dtype, "N", 3),)
     for relation in RELATIONS:
         yield ops.Compare(relation), (of("bool", "N", 3), of("bool", 3))
     yield ops.Where(), (of("bool", "N", 3), of("bool", 3), of("bool", "N", 1))

@@ -107,8 +107,10 @@ def integers() -> Model:
     outputs = {}
     for dtype in ("int32", "int64", "uint8"):
         x, y = (b.input(f"{name}_{dtype}", TensorType(dtype, ("N",))) for name in "xy")
-        for op in (ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum(), ops.Minimum(), ops.FloorDiv(), ops.Mod(), ops.Div()):
+        arithmetic = (ops.Add(), ops.Sub(), ops.Mul(), ops.FloorDiv(), ops.Mod(), ops.Div())
+        for op in (*arithmetic, ops.Maximum(), ops.Minimum(), ops.And(), ops.Or()):
             outputs[f"{op.op_name}_{dtype}"] = b(op, x, y)
+        outputs[f"not_{dtype}"] = b(ops.Not(), x)
         for relation in ("==", "!=", "<", "<=", ">", ">="):
             outputs[f"{relation}_{dtype}"] = b(ops.Compare(relation), x, y)
         for target in ("float32", "int32", "bool", "float64", "int8"):

@@ -24,10 +24,8 @@ SAME_MEANING: dict[type[Op], str] = {
     ops.Round: "Round",
     ops.Sin: "Sin",
     ops.Cos: "Cos",
-    ops.And: "And",
-    ops.Or: "Or",
-    ops.Not: "Not",
 }
+_LOGICAL: dict[type[Op], str] = {ops.And: "And", ops.Or: "Or", ops.Not: "Not"}
 
 
 def same_meaning(op_type: str) -> Lowering:
@@ -39,8 +37,19 @@ def same_meaning(op_type: str) -> Lowering:
     return lower
 
 
+def _logical(op_type: str) -> Lowering:
+    """The lowering to an operator on bool, or to its like on the bits of integers."""
+
+    def lower(e: Emitter, op: Op, node: Node) -> str:
+        return e.node(op_type if node.inputs[0].type.dtype == "bool" else f"Bitwise{op_type}", *e.inputs(node))
+
+    return lower
+
+
 for _class, _op_type in SAME_MEANING.items():
     ONNX.register(_class)(same_meaning(_op_type))
+for _class, _op_type in _LOGICAL.items():
+    ONNX.register(_class)(_logical(_op_type))
 
 
 @ONNX.register(ops.Add)
