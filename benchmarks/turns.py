@@ -20,10 +20,10 @@ Runner: TypeAlias = Callable[[], Sequence[np.ndarray]]
 # Seconds: until threads that wait for work have gone to sleep, of the warm-up at least, and of the timed calls.
 _PAUSE, _WARM_UP, _TIMED = 0.02, 1e-3, 2e-3
 _FEWEST_CALLS, _FEWEST_TURNS = 3, 5
-# Calls this long fill the caches themselves, and are timed one by one.
-_LONG = 0.03
-# Engines this many times slower than the fastest take no more turns than they must.
-_FAR_BEHIND = 8
+# Calls this long fill the caches themselves, and are timed one by one; some are too long to be made for a guess.
+_LONG, _VERY_LONG = 0.03, 0.5
+# Engines this many times slower than the fastest take so few turns.
+_FAR_BEHIND, _TURNS_BEHIND = 8, 2
 
 
 class Engine(Protocol):
@@ -65,15 +65,22 @@ def per_call(run: Callable[[], object], threads: int, warm_up: int, calls: int) 
 
 def turns(engines: Sequence[Engine], seconds: float, threads: int) -> list[list[float]]:
     """Seconds per call in each turn of each engine; they begin turns for about `seconds`."""
-    first = [_turn(engine, 1, 1, threads) for engine in engines]
-    about = [_turn(engine, *_counts(guess), threads) for engine, guess in zip(engines, first, strict=True)]
+    guesses = [_guess(engine, threads) for engine in engines]
     times: list[list[float]] = [[] for _ in engines]
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or min(map(len, times)) < _FEWEST_TURNS:
-        for engine, guess, own in zip(engines, about, times, strict=True):
-            if len(own) < _FEWEST_TURNS or guess < _FAR_BEHIND * min(about):
+    while time.perf_counter() < end or max(map(len, times)) < _FEWEST_TURNS:
+        for engine, guess, own in zip(engines, guesses, times, strict=True):
+            if len(own) < _TURNS_BEHIND or guess < _FAR_BEHIND * min(guesses):
                 own.append(_turn(engine, *_counts(guess), threads))
     return times
+
+
+def _guess(engine: Engine, threads: int) -> float:
+    """About how long a call takes, by as few calls as will do."""
+    guess = _turn(engine, 0, 1, threads)
+    if guess < _VERY_LONG:
+        guess = min(guess, _turn(engine, 0, 1, threads))
+    return guess if guess > _LONG else _turn(engine, *_counts(guess), threads)
 
 
 def _turn(engine: Engine, warm_up: int, calls: int, threads: int) -> float:
