@@ -8,6 +8,7 @@ arrays of its own.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +17,6 @@ import numpy as np
 from kcompile.ir.evaluate import computed
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.instructions import IN_PLACE, INTO, SCALAR, VIEWS, Function, may_alias
-from kcompile.ir.op import Arrays
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.ops.fused import Fused
 from kcompile.ir.ops.shape import Concat, Reshape
@@ -24,7 +24,7 @@ from kcompile.ir.parts import can_write_parts, into_in_parts, is_large, one_thre
 from kcompile.ir.types import Array, TensorType, array_dtype
 
 Registers: TypeAlias = list[Any]
-Instruction: TypeAlias = Callable[[Registers], None]
+Instruction: TypeAlias = Callable[[], Any]
 Kind: TypeAlias = Literal["constant", "scalar", "into", "kernel"]
 
 
@@ -63,6 +63,7 @@ class Plan:
         self.workspace = writer.workspace
         self._in_parts = writer.in_parts
         self._registers, self._instructions = writer.registers, writer.instructions
+        self._initial = tuple(writer.registers)
         passed = [value for value in graph.inputs if value.name not in arrays]
         self._inputs = [(writer.numbers[value], not value.type.rank) for value in passed]
         kept = {each.output: each.array for each in held}
@@ -77,20 +78,26 @@ class Plan:
 
     def run(self, arguments: Sequence[Array]) -> list[Array]:
         """The outputs that are no state, for one array per input that is none."""
-        registers = self._registers.copy()
+        registers = self._registers
         for (number, scalar), array in zip(self._inputs, arguments, strict=True):
             registers[number] = np.asarray(array)[()] if scalar else array
-        with np.errstate(all="ignore"), one_thread_products() if self._in_parts else nullcontext():
-            for instruction in self._instructions:
-                instruction(registers)
-        results = [
-            np.array(registers[number], dtype) if borrowed else np.asarray(registers[number], dtype)
-            for number, borrowed, dtype in self._outputs
-        ]
-        # One may be a part of another's old value: all are read before any is written.
-        for (_, array), value in [(each, np.array(registers[each[0]])) for each in self._writes_at_end]:
-            array[...] = value
+        try:
+            with np.errstate(all="ignore"), one_thread_products() if self._in_parts else nullcontext():
+                for instruction in self._instructions:
+                    instruction()
+            results = [
+                np.array(registers[number], dtype) if borrowed else np.asarray(registers[number], dtype)
+                for number, borrowed, dtype in self._outputs
+            ]
+            self._write_at_end()
+        finally:
+            registers[:] = self._initial
         return results
+
+    def _write_at_end(self) -> None:
+        # One may be a part of another's old value: all are read before any is written.
+        for (_, array), value in [(each, np.array(self._registers[each[0]])) for each in self._writes_at_end]:
+            array[...] = value
 
 
 def _replacing(graph: Graph, held: Sequence[Held]) -> dict[Value, Value]:
@@ -245,7 +252,6 @@ class _Writer:
 
     def _into(self, node: Node) -> None:
         result = node.outputs[0]
-        inputs = [self.numbers[value] for value in node.inputs]
         if self._can_replace(node):
             self.replaced.add(result)
             number = self._fix(result, self.registers[self.numbers[self.lives.replacing[result]]])
@@ -256,7 +262,15 @@ class _Writer:
         into = INTO[type(node.op)](node)
         if can_write_parts(node) and is_large(node):
             into, self.in_parts = into_in_parts(into, node), True
-        self.instructions.append(_writing(into, inputs, number))
+        self._write(into, node.inputs, number)
+
+    def _write(self, into: Function, operands: Sequence[Value], result: int) -> None:
+        """Write an instruction that computes to an array from operands; known ones are bound once and for all."""
+        inputs, registers = [self.numbers[value] for value in operands], self.registers
+        if self._fixed.issuperset(operands):
+            self.instructions.append(partial(into, *(registers[number] for number in (*inputs, result))))
+        else:
+            self.instructions.append(_writing(registers, into, inputs, result))
 
     def _array_for(self, node: Node) -> Array:
         result = node.outputs[0]
@@ -285,7 +299,7 @@ class _Writer:
             place = self._places.get(_reshaped(value))
             if place != _Place(node.outputs[0], start):
                 self.registers.append(part)
-                self.instructions.append(_writing(_copy, [self.numbers[value]], len(self.registers) - 1))
+                self._write(_copy, [value], len(self.registers) - 1)
             start += int(value.type.size)
         return True
 
@@ -317,53 +331,51 @@ class _Writer:
 
     def _compute(self, node: Node, function: Function) -> None:
         inputs = [self.numbers[value] for value in node.inputs]
-        self.instructions.append(_calling(function, inputs, self._register(node.outputs[0])))
+        self.instructions.append(_calling(self.registers, function, inputs, self._register(node.outputs[0])))
 
     def _kernel(self, node: Node) -> None:
         inputs = [self.numbers[value] for value in node.inputs]
         results = [self._register(value) for value in node.outputs]
-        self.instructions.append(_running(node, node.op.kernel, inputs, results))
+        self.instructions.append(_running(self.registers, node, inputs, results))
 
 
 def _copy(x: Array, out: Array) -> None:
     np.copyto(out, x)
 
 
-def _writing(into: Function, inputs: Sequence[int], result: int) -> Instruction:
+def _writing(registers: Registers, into: Function, inputs: Sequence[int], result: int) -> Instruction:
     if len(inputs) == 1:
         (x,) = inputs
-        return lambda registers: into(registers[x], registers[result])
+        return lambda: into(registers[x], registers[result])
     if len(inputs) == 2:
         x, y = inputs
-        return lambda registers: into(registers[x], registers[y], registers[result])
-    return lambda registers: into(*[registers[number] for number in inputs], registers[result])
+        return lambda: into(registers[x], registers[y], registers[result])
+    return lambda: into(*[registers[number] for number in inputs], registers[result])
 
 
-def _calling(function: Function, inputs: Sequence[int], result: int) -> Instruction:
+def _calling(registers: Registers, function: Function, inputs: Sequence[int], result: int) -> Instruction:
     if len(inputs) == 2:
         x, y = inputs
 
-        def binary(registers: Registers) -> None:
+        def binary() -> None:
             registers[result] = function(registers[x], registers[y])
 
         return binary
 
-    def any_number(registers: Registers) -> None:
+    def any_number() -> None:
         registers[result] = function(*[registers[number] for number in inputs])
 
     return any_number
 
 
-def _running(
-    node: Node, kernel: Callable[[Arrays], Arrays], inputs: Sequence[int], results: Sequence[int]
-) -> Instruction:
+def _running(registers: Registers, node: Node, inputs: Sequence[int], results: Sequence[int]) -> Instruction:
     op = node.op
     scalars = [not value.type.rank for value in node.outputs]
     halves = not isinstance(op, Fused) and any(value.type.dtype == "float16" for value in (*node.inputs, *node.outputs))
 
-    def run(registers: Registers) -> None:
+    def run() -> None:
         arrays = tuple(np.asarray(registers[number]) for number in inputs)
-        found = computed(op, arrays) if halves else kernel(arrays)
+        found = computed(op, arrays) if halves else op.kernel(arrays)
         for number, scalar, array in zip(results, scalars, found, strict=True):
             registers[number] = np.asarray(array)[()] if scalar else array
 
