@@ -119,7 +119,9 @@ class NarrowTile(Tile):
     """A `Tile` whose steps take words."""
 
     def __init__(self, f: Function, rows: int, columns: Block, factors: Factors) -> None:
-        super().__init__(f, rows, Block(columns.columns, tuple(map(factors.lanes, columns.widths))), factors.sum)
+        # Rounding is not what errors come from, so sums are not split, however many their terms.
+        widths = tuple(map(factors.lanes, columns.widths))
+        super().__init__(f, rows, Block(columns.columns, widths), factors.sum, terms=0)
         self._factors = factors
         # Sums are kept in the lanes that the instructions have, of which only the columns' are stored.
         self._lanes = self._block.widths
@@ -174,8 +176,8 @@ class NarrowTile(Tile):
                 i = row * self._chains + chain
                 sums[i] = product_sum(f, factors, sums[i], word, weight)
 
-    def _totals(self, row: int) -> list[Expr]:
-        totals = zip(super()._totals(row), self._block.widths, strict=True)
+    def _results(self, row: int) -> list[Expr]:
+        totals = zip(super()._results(row), self._block.widths, strict=True)
         return [total if total.lanes == width else self._f.let(total.slice(0, width)) for total, width in totals]
 
 
