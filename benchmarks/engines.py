@@ -66,7 +66,7 @@ def compare(name: str, batch: int, threads: int, seconds: float, names: Sequence
             _check(row, each, engines[each].results()[0], engines)
         except Exception as error:  # noqa: BLE001 -- whatever an engine raises is its result
             engines.pop(each, None)
-            row.notes[each] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+            row.notes[each] = _said(error)
     if engines:
         times = turns(list(engines.values()), seconds, threads)
         row.turns = max(map(len, times))
@@ -92,6 +92,12 @@ def inputs(name: str, batch: int) -> np.ndarray:
         return np.resize(recorded, (batch, *recorded.shape[1:]))
     (shape,) = (type.shape for type in kcompile.load_model(keras_file(name)).trace().input_types.values())
     return np.random.default_rng(0).random((batch, *map(int, shape[1:])), np.float32)
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error, without the folder that files are in."""
+    text = str(error).replace(f"{FILES}{os.sep}", "").partition("\n")[0]
+    return f"{type(error).__name__}: {text[:240]}"
 
 
 def _check(row: Row, name: str, result: np.ndarray, engines: dict[str, Engine]) -> None:
