@@ -11,6 +11,7 @@ from kcompile.frontend.training.losses import Loss
 from kcompile.frontend.training.metrics import Metric
 from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.optimizers.schedules import SCHEDULES
+from kcompile.frontend.training.paths import weight_paths
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
@@ -91,7 +92,7 @@ def compile_from(model: "Model", config: Mapping[str, Any]) -> None:
         raise ModelError(f"the arguments of `compile` are damaged ({error}).") from None
     loss, loss_weights, listed, weighted = (arguments[name] for name in _ARGUMENTS)
     model.compile(optimizer, loss, loss_weights, listed, weighted)
-    optimizer.build(model.trainable_weights)
+    optimizer.build(model.trainable_weights, weight_paths(model))
 
 
 def _mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:

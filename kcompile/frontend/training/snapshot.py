@@ -18,6 +18,7 @@ from kcompile.errors import ModelError
 from kcompile.frontend import initializers
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.loop import Sources
+from kcompile.frontend.training.paths import weight_paths
 from kcompile.frontend.weight import Weight
 from kcompile.ir.types import Array
 
@@ -153,7 +154,7 @@ def restore_data(snapshot: Snapshot, model: "Model", within: bool) -> None:
 
 def _build(model: "Model", compiled: Compiled) -> None:
     assert compiled.optimizer is not None
-    compiled.optimizer.build(model.trainable_weights)
+    compiled.optimizer.build(model.trainable_weights, weight_paths(model))
 
 
 def _made_for(model: "Model", compiled: Compiled) -> list[str]:

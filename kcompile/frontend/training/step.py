@@ -16,6 +16,7 @@ from kcompile.frontend.training.effects import Effects
 from kcompile.frontend.training.objectives import Objectives, Target
 from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.optimizers.apply import apply_gradients, packs
+from kcompile.frontend.training.paths import weight_paths
 from kcompile.frontend.training.state import Pack, State
 from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
@@ -70,7 +71,7 @@ def write_step(
     state, trainable = State(b), model.trainable_weights
     pack = None
     if mode == "train" and optimizer is not None:
-        optimizer.build(trainable)
+        optimizer.build(trainable, weight_paths(model))
         pack = state.pack(trainable) if packs(optimizer) else None
     effects = Effects(state, b.input(SEED, TensorType("int64", ())), mode == "train")
     t = Trace(b, state.read, effects)

@@ -22,7 +22,7 @@ class _Variable:
     key: Weight | Pack
     gradient: Expression
     slots: dict[str, Weight | Pack]
-    decays: bool
+    decay: float | None
 
 
 def packs(optimizer: Optimizer) -> bool:
@@ -67,12 +67,16 @@ def _variables(
 ) -> list[_Variable]:
     if pack is None:
         pairs = zip(optimizer.weights, gradients, strict=True)
-        return [_Variable(w, g, dict(optimizer.slots_of(w)), optimizer.decays(w)) for w, g in pairs]
+        return [_Variable(w, g, dict(optimizer.slots_of(w)), _decay(optimizer, w)) for w, g in pairs]
     flat = Expression(state.b, state.packed([gradient.value for gradient in gradients]))
     slots: dict[str, Weight | Pack] = {
         name: state.pack(list(by_weight.values())) for name, by_weight in optimizer.slots.items()
     }
-    return [_Variable(pack, flat, slots, optimizer.decays(optimizer.weights[0]))]
+    return [_Variable(pack, flat, slots, _decay(optimizer, optimizer.weights[0]))]
+
+
+def _decay(optimizer: Optimizer, weight: Weight) -> float | None:
+    return optimizer.decay_of(weight) if optimizer.decays(weight) else None
 
 
 def _accumulate(state: State, variable: _Variable, now: Expression, every: int) -> None:
@@ -114,8 +118,8 @@ def _update(
         moment.shared[name] = value
     for variable in variables:
         w = state.expression(variable.key)
-        if optimizer.weight_decay is not None and variable.decays:
-            w = w - w * optimizer.weight_decay * rate
+        if variable.decay is not None:
+            w = w - w * variable.decay * rate
         slots = {name: state.expression(slot) for name, slot in variable.slots.items()}
         after, changed = optimizer.update(w, variable.gradient, slots, moment)
         _write(state, variable.key, after, now)

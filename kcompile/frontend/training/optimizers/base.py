@@ -56,6 +56,8 @@ class Optimizer(ABC):
     arguments: ClassVar[tuple[str, ...]] = ()
     # Whether elements are updated independently of one another, so that weights can be packed into one vector.
     elementwise: ClassVar[bool] = True
+    # Whether an integer stands among the variables in the place of a slot that a weight lacks.
+    fills_slots: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Optimizer(ABC):
         rate = 0.0 if self.schedule else learning_rate
         self.rate = Weight("learning_rate", np.asarray(rate, np.float32), trainable=False)
         self.weights: list[Weight] = []
+        self.paths: Mapping[Weight, str] = {}
         self.slots: dict[str, dict[Weight, Weight]] = {}
         self.shared: dict[str, Weight] = {}
         self._undecayed: set[Weight] = set()
@@ -122,6 +125,15 @@ class Optimizer(ABC):
         del slot
         return shape
 
+    def has_slot(self, slot: str, weight: Weight) -> bool:
+        """Whether a weight has a slot of the groups."""
+        return self.slot_shape(slot, weight.shape) is not None
+
+    def decay_of(self, weight: Weight) -> float | None:
+        """What share of the learning rate each step takes off a weight, where it decays."""
+        del weight
+        return self.weight_decay
+
     def prepare(self, state: State, moment: Moment) -> dict[str, tuple[Weight, Expression]]:
         """What the updates of a step share: weights with their new values, by name."""
         del state, moment
@@ -147,11 +159,11 @@ class Optimizer(ABC):
         """How many steps were made; of accumulated gradients, how often weights changed."""
         return int(self.iteration.value) // (self.gradient_accumulation_steps or 1)
 
-    def build(self, weights: Sequence[Weight]) -> None:
-        """Create the slots of `weights`; nothing for weights that have theirs."""
+    def build(self, weights: Sequence[Weight], paths: Mapping[Weight, str] | None = None) -> None:
+        """Create the slots of `weights`, which lie in layers by these `paths`; nothing for weights that have theirs."""
         if self.weights == list(weights):
             return
-        self.weights, self.slots = list(weights), {}
+        self.weights, self.slots, self.paths = list(weights), {}, paths or {}
         for group in self._groups():
             self.slots.update({name: {} for name in group})
             for weight in self.weights:
@@ -166,7 +178,7 @@ class Optimizer(ABC):
     def _add_slot(self, name: str, weight: Weight) -> None:
         own = name in ("average", "gradient_accumulator")
         shape = weight.shape if own else self.slot_shape(name, weight.shape)
-        if shape is not None:
+        if shape is not None and (own or self.has_slot(name, weight)):
             value = np.full(shape, 0.0 if own else self.initial(name), weight.value.dtype)
             self.slots[name][weight] = Weight(f"{weight.name}_{name}", value, trainable=False)
 
@@ -183,7 +195,9 @@ class Optimizer(ABC):
         found = [self.iteration, *([] if self.schedule else [self.rate])]
         for group in self._groups():
             for weight in self.weights:
-                found += [self.slots[name].get(weight, _placeholder(weight)) for name in group]
+                slots = [self.slots[name].get(weight) for name in group]
+                filler = [_placeholder(weight)] if self.fills_slots else []
+                found += [kept for slot in slots for kept in (filler if slot is None else [slot])]
         return [*found, *self.shared.values()]
 
     def finalize(self) -> None:
