@@ -80,10 +80,9 @@ def pad(e: Emitter, op: ops.Pad, node: Node) -> str:
     nearest = e.nearest("Pad", dtype)
     value = e.scalar(op.value, nearest) if op.mode == "constant" and op.value else ""
     # The axes are named because ONNX Runtime (1.31) takes zeros around a `MaxPool` without them for the padding of the
-    # `MaxPool`, which never wins. Those around a convolution are part of it already.
-    axes = [axis for axis, amounts in enumerate(zip(op.low, op.high, strict=True)) if any(amounts)]
-    pads = e.ints(*(op.low[axis] for axis in axes), *(op.high[axis] for axis in axes))
-    operands = pads, value, e.ints(*axes)
+    # `MaxPool`, which never wins. Those around a convolution are part of it already. All are named: where it moves a
+    # transpose across, it takes the pads for those of all axes.
+    operands = e.ints(*op.low, *op.high), value, e.ints(*range(len(op.low)))
     if nearest == dtype:
         return e.node("Pad", x, *operands, mode=op.mode)
     return e.cast(e.node("Pad", e.cast(x, nearest), *operands, mode=op.mode), dtype)
