@@ -69,7 +69,8 @@ class Storable:
         """Take the weights from a file that Keras or kcompile wrote: ``.weights.h5``, ``.h5`` or ``.keras``.
 
         Args:
-            skip_mismatch: leave layers alone whose weights have other shapes.
+            skip_mismatch: leave alone what has other shapes: as Keras does, single weights of ``.h5`` files, whole
+                layers of others, and layers with another number of weights.
             by_name: match layers by their names, and leave those alone that only one side has; for ``.h5`` files.
 
         Raises:

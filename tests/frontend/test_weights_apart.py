@@ -135,17 +135,39 @@ def test_layers_with_other_names_are_matched_by_order_and_by_name_left_alone(
     np.testing.assert_array_equal(partly.layers[1].get_weights()[0], before[0])
 
 
-def test_layers_of_other_shapes_are_skipped_whole(weights: Path, groups: dict[str, dict[str, np.ndarray]]) -> None:
+def test_what_has_other_shapes_is_skipped_as_keras_skips_it(
+    tmp_path: Path, weights: Path, groups: dict[str, dict[str, np.ndarray]]
+) -> None:
     model = in_python(units=5)
     before = [array.copy() for array in model.get_weights()]
     assert "`a`: `a/kernel:0` must have shape (4, 5). Received: (4, 3)." in error_of(
         ModelError, lambda: model.load_weights(weights, by_name=True)
     )
+    # Of a file that lists weights by layer the last bias is taken, which fits by itself ...
     model.load_weights(weights, skip_mismatch=True)
-    for array, old in zip(model.get_weights()[:3], before, strict=False):
+    for array, old in zip(model.get_weights(), [*before[:3], groups["b"]["b/bias:0"]], strict=True):
         np.testing.assert_array_equal(array, old)
-    # The last bias fits by itself; its layer's kernel does not.
-    np.testing.assert_array_equal(model.get_weights()[3], before[3])
+    # ... and of one that lists them by place it is not, for its layer's kernel does not fit.
+    other = in_python()
+    other.save_weights(tmp_path / "m.weights.h5")
+    model.set_weights(before)
+    model.load_weights(tmp_path / "m.weights.h5", skip_mismatch=True)
+    for array, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_layers_with_another_number_of_weights_are_skipped(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    stored = in_python()
+    (stored.save if suffix == ".h5" else stored.save_weights)(path)
+    first = layers.Dense(3, use_bias=False, name="a")
+    model = Sequential([Input((4,)), first, layers.Dense(2, name="b")])
+    before = first.get_weights()[0].copy()
+    assert "a" in error_of(ModelError, lambda: model.load_weights(path))
+    model.load_weights(path, skip_mismatch=True)
+    np.testing.assert_array_equal(first.get_weights()[0], before)
+    np.testing.assert_array_equal(model.get_weights()[1], stored.get_weights()[2])
 
 
 def test_names_need_a_file_that_lists_layers(tmp_path: Path) -> None:

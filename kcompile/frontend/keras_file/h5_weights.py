@@ -21,7 +21,7 @@ class Matching:
         in_order: layers whose names the file does not hold are matched by their order, as Keras does for files of
             weights alone.
         by_name: layers are matched by name alone, and those that only one side has are left as they are.
-        skip_mismatch: layers whose weights have other shapes are left as they are.
+        skip_mismatch: weights of other shapes are left as they are, and layers with another number of them.
     """
 
     in_order: bool = False
@@ -65,7 +65,7 @@ def assign_stored(
     pairs = [(wanted[name], found) for name, found in stored.items() if name in wanted]
     problems = [] if matching.by_name else [*_alone(wanted, stored)]
     for layer, found in pairs:
-        wrong = list(_assign_layer(layer, found, version))
+        wrong = list(_assign_layer(layer, found, version, matching.skip_mismatch))
         problems += [] if matching.skip_mismatch else wrong
     return problems
 
@@ -108,7 +108,8 @@ def _stored(group: hdf5.Group, path: str, where: str) -> Stored:
     return Stored(path, shape, lambda: hdf5.array(array, shape or (), f"`{path}` in {where}"))
 
 
-def _assign_layer(layer: Layer, stored: Sequence[Stored], version: KerasVersion) -> Iterator[str]:
+def _assign_layer(layer: Layer, stored: Sequence[Stored], version: KerasVersion, skips: bool) -> Iterator[str]:
+    """Give a layer its arrays; where some do not fit, none, or with `skips` the others."""
     weights = owned_weights(layer)
     stored = merged_updates(weights, stored)
     entries = joined_gates(legacy_order(weights), stored) if version.is_1 else stored
@@ -121,11 +122,13 @@ def _assign_layer(layer: Layer, stored: Sequence[Stored], version: KerasVersion)
     for (owned, entry), change in zip(pairs, changes, strict=True):
         if change is None:
             yield f"`{layer.name}`: `{entry.path}` must have shape {owned.weight.shape}. Received: {entry.shape}."
-    if None in changes:
+    if None in changes and not skips:
         return
     cudnn = {id(owned.owner) for owned, entry in pairs if is_cudnn_bias(owned, entry.shape)}
     for (owned, entry), change in zip(pairs, changes, strict=True):
-        array = change(entry.read()) if change else entry.read()
+        if change is None:
+            continue
+        array = change(entry.read())
         owned.weight.assign(from_cudnn(owned, array) if id(owned.owner) in cudnn else array)
 
 

@@ -69,7 +69,8 @@ def load_weights(model: Model, path: Path, by_name: bool = False, skip_mismatch:
     Args:
         by_name: match layers by their names, and leave those alone that only the model or only the file has; for files
             that list weights by layer (``.h5``).
-        skip_mismatch: leave layers alone whose weights have other shapes.
+        skip_mismatch: leave alone what has other shapes: as Keras does, single weights of ``.h5`` files, whole layers
+            of others, and layers with another number of weights.
 
     Raises:
         ModelError: weights are missing, left over or of other shapes; all are named.

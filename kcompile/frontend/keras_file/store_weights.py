@@ -9,6 +9,7 @@ from kcompile.frontend.keras_file.int8_layers import INT8_LAYERS, QuantizedLayer
 from kcompile.frontend.keras_file.layout import Place, by_class, joined, places, stored_name, stored_weights
 from kcompile.frontend.layer import Layer
 from kcompile.frontend.model import Model
+from kcompile.frontend.weight import Weight
 
 # Where Keras 2.13 put the layers of a model.
 _CONTAINER_2_13 = "_layer_checkpoint_dependencies"
@@ -41,20 +42,32 @@ def assign(model: Model, root: hdf5.Group, where: str) -> list[str]:
     for place in places(model, naming, container):
         used |= _assign_tables(place, root, where)
         _quantize(place, root, where)
-        for number, weight in enumerate(stored_weights(place.layer)):
-            path, dataset = _find(root, place.path, number, where)
-            used.add(path)
-            if place.again:
-                continue
-            name = f"`{joined(place.source, weight.name)}`"
-            if dataset is None:
-                problems.append(f"{name}: the file holds no `{path}`.")
-            elif (received := hdf5.shape_of(dataset)) != weight.shape:
-                problems.append(f"{name} must have shape {weight.shape}. Received: {received} at `{path}`.")
-            else:
-                weight.assign(hdf5.array(dataset, weight.shape, f"{name} in {where}"))
+        weights = stored_weights(place.layer)
+        found = [_find(root, place.path, number, where) for number in range(len(weights))]
+        used |= {path for path, _ in found}
+        if not place.again:
+            problems += _assign_own(place, weights, found, root, where)
     extra = [path for path in _arrays(root, container) if path not in used]
     return [*problems, *(f"`{path}` of the file: the model has no such weight." for path in extra)]
+
+
+def _assign_own(
+    place: Place, weights: Sequence[Weight], found: Sequence[tuple[str, Any]], root: hdf5.Group, where: str
+) -> list[str]:
+    """Give a layer its own weights, all or, where there are problems, none."""
+    problems: list[str] = []
+    for weight, (path, dataset) in zip(weights, found, strict=True):
+        name = f"`{joined(place.source, weight.name)}`"
+        if dataset is None:
+            problems.append(f"{name}: the file holds no `{path}`.")
+        elif (received := hdf5.shape_of(dataset)) != weight.shape:
+            problems.append(f"{name} must have shape {weight.shape}. Received: {received} at `{path}`.")
+    too_many = _find(root, place.path, len(weights), where)[1] is not None
+    for weight, (_, dataset) in zip(weights, found, strict=True):
+        if not problems and not too_many:
+            name = f"`{joined(place.source, weight.name)}`"
+            weight.assign(hdf5.array(dataset, weight.shape, f"{name} in {where}"))
+    return problems
 
 
 def _quantize(place: Place, root: hdf5.Group, where: str) -> None:
