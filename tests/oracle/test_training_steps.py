@@ -24,6 +24,16 @@ def test_optimizers(name: str, arguments: dict[str, Any], rng: np.random.Generat
     compare_training(mlp, compile_with, classes_data(rng), tmp_path)
 
 
+@pytest.mark.parametrize("scale", [2.0**10, 2.0**127], ids=["grows", "overflows at first"])
+def test_a_loss_scale_that_finds_itself(scale: float, rng: np.random.Generator, tmp_path: Path) -> None:
+    def compile_with(module: Any) -> dict[str, Any]:
+        inner = module.optimizers.Adam(0.01, global_clipnorm=1.0)
+        optimizer = module.optimizers.LossScaleOptimizer(inner, initial_scale=scale, dynamic_growth_steps=4)
+        return {"optimizer": optimizer, "loss": "sparse_categorical_crossentropy"}
+
+    compare_training(mlp, compile_with, classes_data(rng), tmp_path)
+
+
 SCHEDULES: list[tuple[str, dict[str, Any]]] = [
     ("ExponentialDecay", {"initial_learning_rate": 0.1, "decay_steps": 5, "decay_rate": 0.5}),
     ("ExponentialDecay", {"initial_learning_rate": 0.1, "decay_steps": 5, "decay_rate": 0.5, "staircase": True}),

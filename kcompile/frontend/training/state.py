@@ -77,7 +77,7 @@ class State:
             self._first.setdefault(weight, self.current[weight])
         return self.current[weight]
 
-    def original(self, weight: Weight) -> Value:
+    def original(self, weight: Weight | Pack) -> Value:
         """The value of a weight before anything was written to it."""
         self.read(weight)
         return self._first[weight]

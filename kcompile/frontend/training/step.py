@@ -72,7 +72,7 @@ def write_step(
     pack = None
     if mode == "train" and optimizer is not None:
         optimizer.build(trainable, weight_paths(model))
-        pack = state.pack(trainable) if packs(optimizer) else None
+        pack = state.pack(trainable) if packs(optimizer.inner) else None
     effects = Effects(state, b.input(SEED, TensorType("int64", ())), mode == "train")
     t = Trace(b, state.read, effects)
     t.trainable = model.trainable
@@ -113,13 +113,14 @@ def _flat_masks(masks: Any) -> list[Any]:
 
 
 def _minimize(model: "Model", state: State, optimizer: Optimizer, loss: Expression, pack: Pack | None) -> None:
-    scaled = loss * optimizer.loss_scale_factor if optimizer.loss_scale_factor else loss
-    found = backward(state.b, scaled.value, [state.original(weight) for weight in optimizer.weights])
+    found = backward(
+        state.b, optimizer.scaled(state, loss).value, [state.original(weight) for weight in optimizer.weights]
+    )
     gradients = [Expression(state.b, dw) for dw in found]
     pairs = {weight: weight.constraint or _option(layer, weight, "constraint") for layer, weight in owners(model)}
     limits = {weight: constraints.get(given) for weight, given in pairs.items()}
     kept = {weight: limit for weight, limit in limits.items() if limit is not None}
-    apply_gradients(optimizer, state, gradients, pack, kept)
+    optimizer.guarded(state, gradients, lambda given: apply_gradients(optimizer.inner, state, given, pack, kept))
 
 
 def _weight_penalties(model: "Model", state: State, trainable: Sequence[Weight]) -> list[Expression]:

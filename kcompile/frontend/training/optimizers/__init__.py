@@ -10,11 +10,27 @@ from kcompile.frontend.training.optimizers.adafactor import Adafactor
 from kcompile.frontend.training.optimizers.adam import Adam, Adamax, AdamW, Lamb, Nadam
 from kcompile.frontend.training.optimizers.base import Optimizer
 from kcompile.frontend.training.optimizers.gradient import SGD, Adadelta, Adagrad, Ftrl, Lion, RMSprop
+from kcompile.frontend.training.optimizers.loss_scale import LossScaleOptimizer
 from kcompile.frontend.training.optimizers.muon import Muon
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     cls.__name__: cls
-    for cls in (SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Ftrl, Lamb, Lion, Muon, Nadam, RMSprop)
+    for cls in (
+        SGD,
+        Adadelta,
+        Adafactor,
+        Adagrad,
+        Adam,
+        AdamW,
+        Adamax,
+        Ftrl,
+        Lamb,
+        Lion,
+        LossScaleOptimizer,
+        Muon,
+        Nadam,
+        RMSprop,
+    )
 }
 
 
@@ -61,6 +77,7 @@ __all__ = [
     "Ftrl",
     "Lamb",
     "Lion",
+    "LossScaleOptimizer",
     "Muon",
     "Nadam",
     "Optimizer",

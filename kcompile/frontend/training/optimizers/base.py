@@ -6,7 +6,7 @@ file of each optimizer).
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -138,6 +138,21 @@ class Optimizer(ABC):
         """What the updates of a step share: weights with their new values, by name."""
         del state, moment
         return {}
+
+    @property
+    def inner(self) -> "Optimizer":
+        """The optimizer that makes the steps: this one, or the one that it wraps."""
+        return self
+
+    def scaled(self, state: State, loss: Expression) -> Expression:
+        """The loss whose gradients are taken."""
+        del state
+        return loss * self.loss_scale_factor if self.loss_scale_factor else loss
+
+    def guarded(self, state: State, gradients: Sequence[Expression], write: Callable[[list[Expression]], None]) -> None:
+        """Write a step by the gradients of what `scaled` gives, by a function that writes one by gradients."""
+        del state
+        write(list(gradients))
 
     # -- variables ----------------------------------------------------------------------------------------------------
 
