@@ -11,7 +11,7 @@ that are still in the cache, and with the outputs that were complete first: the 
 still computes the activations of the panel before.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, select
@@ -23,6 +23,8 @@ from kcompile.ir.op import Op
 
 # Cells of one row up to which the code of their activations is repeated for each.
 _WRITTEN_OUT = 2
+# Gates whose activations take no more code one by one than in a loop.
+_FEW_GATES = 2
 
 
 @dataclass(frozen=True)
@@ -297,18 +299,18 @@ class _Step:
     def _lstm(self, row: Index, vector: Index, gates: list[Expr]) -> None:
         at = self.loop.at(row, 2, vector)
         before = self.loop.scratch.load(at, self.lanes)
-        i, forget, o = (self._gate(gates[g]) for g in (0, 1, 3))
+        i, forget, o = self._gates([gates[g] for g in (0, 1, 3)])
         c = self.f.let((forget * before).value + (i * self._activation(gates[2])).value)
         self.loop.scratch.store(at, select(self._is_seen(row), c, before) if self.seen else c)
         self._finish(row, vector, (o * self._activation(c)).value)
 
     def _gru(self, row: Index, vector: Index, gates: list[Expr]) -> None:
-        z, r = (self._gate(gate) for gate in gates[:2])
+        z, r = self._gates(gates[:2])
         candidate = self._activation(self._projected(row, vector, 2) + (r * gates[2]).value)
         self._mix(row, vector, z, candidate.value)
 
     def _reset(self, row: Index, vector: Index, gates: list[Expr]) -> None:
-        z, r = (self._gate(gate) for gate in gates)
+        z, r = self._gates(gates)
         self.loop.scratch.store(self.loop.at(row, 2, vector), z.value)
         self.loop.scratch.store(self.loop.at(row, 3, vector), (r * self._before(row, vector)).value)
 
@@ -325,6 +327,19 @@ class _Step:
 
     def _gate(self, x: Expr) -> Quotient:
         return activated(self.f, self.k.recurrent_activation, x)
+
+    def _gates(self, values: Sequence[Expr]) -> list[Quotient]:
+        """The gates; of many, compact code has the activation once, in a loop over sums in memory."""
+        f, lanes = self.f, self.lanes
+        if not f.machine.compact or len(values) <= _FEW_GATES:
+            return [self._gate(x) for x in values]
+        kept = f.stack(len(values) * lanes)
+        for number, x in enumerate(values):
+            kept.store(number * lanes, x)
+        with f.loop(len(values)) as number:
+            at = f.name_index(number * lanes)
+            kept.store(at, self._gate(kept.load(at, lanes)).value)
+        return [Quotient(f, kept.load(number * lanes, lanes)) for number in range(len(values))]
 
     def _activation(self, x: Expr) -> Quotient:
         return activated(self.f, self.k.activation, x)
