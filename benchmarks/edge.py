@@ -3,9 +3,13 @@
 Everything is compiled by ``arm-none-eabi-gcc``, linked and run on QEMU's MPS2 board AN500, which counts instructions
 (``-icount``): the figures are the same on every machine. Flash is what linking one call adds to an empty program, with
 the weights and what it needs of libm. The peers are emx-onnx-cgen (where it is installed), from kcompile's own ONNX
-file, and LiteRT for Microcontrollers, whose model file is converted in the peers' environment and whose interpreter is
-taken at the size that its documentation states for the core, without kernels: 16 KB
-(https://www.tensorflow.org/lite/microcontrollers).
+file, whose RAM is that of its variables and stack; and LiteRT for Microcontrollers, whose model file is converted in
+the peers' environment and whose interpreter is taken at the size that its documentation states for the core, without
+kernels: 16 KB (https://www.tensorflow.org/lite/microcontrollers); it converts no recurrent layers.
+
+Two more cannot be installed from a package. onnx2c has none on PyPI, npm or in Debian. keras2c 2.0 of PyPI lacks the C
+files that its output includes, and needs pydantic 1 without saying so. With TensorFlow 2.21 it converts the GRU, knows
+neither depthwise convolutions nor attention, and did not come to an end within a minute on the others.
 """
 
 import json
@@ -114,9 +118,18 @@ def emx(model: str, folder: Path) -> Iterator[Figure]:
     names = [re.match(r"\w+ (\w+)", parameter)[1] for parameter in parameters]  # type: ignore[index]
     declarations = [f"void model({found[1].replace('restrict ', '')});", *(f"static {p};" for p in parameters)]
     for level in ("-Os", "-O3"):
-        subprocess.run([*COMPILER, level, "-c", "m.c", "-o", "m.o"], cwd=folder, check=True)
+        subprocess.run([*COMPILER, level, "-fstack-usage", "-c", "m.c", "-o", "m.o"], cwd=folder, check=True)
         flash, instructions = measured(folder, declarations, f"model({', '.join(names)});", ["m.o"], ["-O2"])
-        yield Figure(model, f"emx-onnx-cgen, gcc {level}", flash, None, instructions)
+        yield Figure(model, f"emx-onnx-cgen, gcc {level}", flash, _variables_and_stack(folder), instructions)
+
+
+def _variables_and_stack(folder: Path) -> int:
+    """What m.o takes in variables, and its function's frame with the largest of those that it calls."""
+    sizes = subprocess.run(["arm-none-eabi-size", "m.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    _, data, zero, *_ = sizes.splitlines()[1].split()
+    lines = [line.split("\t") for line in (folder / "m.su").read_text().splitlines()]
+    frames = {name.rpartition(":")[2]: int(frame) for name, frame, *_ in lines}
+    return int(data) + int(zero) + frames.pop("model") + max(frames.values(), default=0)
 
 
 def litert(model: str, folder: Path) -> Iterator[Figure]:
@@ -180,7 +193,11 @@ def figures(model: str) -> Iterator[Figure]:
 
 def main() -> None:
     """Measure, and write the results."""
-    found = [figure for model in sys.argv[1:] or MODELS for figure in figures(model)]
+    write([figure for model in sys.argv[1:] or MODELS for figure in figures(model)])
+
+
+def write(found: list[Figure]) -> None:
+    """The results as JSON and as a table."""
     (RESULTS / "edge.json").write_text(json.dumps([asdict(figure) for figure in found], indent=2) + "\n")
     rows = [f"| {f.model} | {f.engine} | {f.flash:,} | {_number(f.ram)} | {_number(f.instructions)} |" for f in found]
     head = ["| model | engine | flash, bytes | workspace and stack, bytes | instructions |", "|---|---|---|---|---|"]
