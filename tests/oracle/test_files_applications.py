@@ -58,7 +58,7 @@ def randomised(model: keras.Model, rng: np.random.Generator) -> keras.Model:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             arrays = [rng.normal(0, 0.3, weight.shape) for weight in layer.weights]
-            arrays = [np.abs(array) + 0.6 for array in arrays[:1]] + arrays[1:-1] + [np.abs(arrays[-1]) + 0.6]
+            arrays = [np.abs(array) / 2 + 0.3 for array in arrays[:1]] + arrays[1:-1] + [np.abs(arrays[-1]) + 0.6]
             layer.set_weights(arrays)
         elif type(layer).__name__ == "LayerScale":
             layer.set_weights([rng.uniform(0.1, 0.5, weight.shape) for weight in layer.weights])
