@@ -1,6 +1,6 @@
 """Where a graph starts: `Input` and the layer behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +15,9 @@ from kcompile.ir.types import TensorType
 OpenShape = Sequence[int | None]
 
 BATCH = "N"
+
+# A model is tried once per way to group its inputs: 15 ways for 4.
+_GROUPED = 4
 
 
 @register_layer("keras>InputLayer")
@@ -118,3 +121,32 @@ def symbolic_shape(shape: OpenShape, suffix: str = "") -> Shape:
     names = iter(known.get(open_count, [f"X{i}_" for i in range(open_count)]))
     rest: list[Dim] = [extent if extent is not None else f"{next(names)}{suffix}" for extent in shape[1:]]
     return (BATCH if shape[0] is None else shape[0], *rest)
+
+
+def sharings(shapes: Sequence[OpenShape]) -> list[tuple[str, ...]]:
+    """Suffixes that keep symbols of inputs apart: first each input's from all others', last no input's from another's.
+
+    Between are the ways in which some inputs share theirs, for up to `_GROUPED` inputs with open extents.
+    """
+    opened = [i for i, shape in enumerate(shapes) if None in shape[1:]]
+    count = len(opened)
+    groupings = _groupings(count) if count <= _GROUPED else [tuple(range(count)), (0,) * count]
+    return [_suffixes(len(shapes), dict(zip(opened, groups, strict=True))) for groups in groupings]
+
+
+def _groupings(count: int) -> list[tuple[int, ...]]:
+    """All ways to put `count` things into groups, as the number of each thing's group; many groups come first."""
+    found: list[tuple[int, ...]] = [()]
+    for _ in range(count):
+        found = [(*groups, group) for groups in found for group in range(max(groups, default=-1) + 2)]
+    return sorted(found, key=lambda groups: -max(groups, default=0))
+
+
+def _suffixes(count: int, groups: Mapping[int, int]) -> tuple[str, ...]:
+    """The number of the first input of each one's group, from 1 on; none where there is one group."""
+    if len(set(groups.values())) < 2:
+        return ("",) * count
+    first: dict[int, int] = {}
+    for i, group in groups.items():
+        first.setdefault(group, i + 1)
+    return tuple(str(first[groups[i]]) if i in groups else "" for i in range(count))

@@ -4,13 +4,13 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from kcompile.errors import ModelError
-from kcompile.frontend.inputs import BATCH, symbolic_shape
+from kcompile.frontend.inputs import BATCH, sharings, symbolic_shape
 from kcompile.frontend.layer import Layer, map_shapes
 from kcompile.frontend.naming import unique_name
 from kcompile.frontend.storable import Storable
@@ -27,6 +27,8 @@ from kcompile.runtime.signature import Signature, Structure
 
 if TYPE_CHECKING:
     from kcompile.frontend.topology import Topology
+
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
@@ -320,21 +322,27 @@ class Model(Trainer, Storable, Layer):
         Raises:
             ModelError: a layer does not accept its inputs.
         """
-        open_inputs = sum(None in tensor.shape[1:] for tensor in self.inputs)
-        if open_inputs < 2:
-            return self._trace(False, shapes or {})
-        try:
-            return self._trace(True, shapes or {})
-        except ModelError:
-            return self._trace(False, shapes or {})
+        return self.for_input_types(lambda types: self._trace(types, shapes or {}))
 
-    def input_types(self, apart: bool) -> dict[str, TensorType]:
-        """The inputs' types by name; open extents of several inputs have symbols of their own where `apart`."""
-        suffixes = (str(i + 1) if apart else "" for i in range(len(self.inputs)))
+    def for_input_types(self, write: Callable[[dict[str, TensorType]], Written]) -> Written:
+        """What `write` makes of the inputs' types by name, with as many symbols for open extents as it accepts.
+
+        Raises:
+            ModelError: `write` accepts none.
+        """
+        *finer, coarsest = sharings([tensor.shape for tensor in self.inputs])
+        for suffixes in finer:
+            try:
+                return write(self._input_types(suffixes))
+            except ModelError:
+                continue
+        return write(self._input_types(coarsest))
+
+    def _input_types(self, suffixes: Sequence[str]) -> dict[str, TensorType]:
         pairs = zip(self.inputs, suffixes, strict=True)
         return {t.name: TensorType(t.dtype, symbolic_shape(t.shape, suffix)) for t, suffix in pairs}
 
-    def _trace(self, apart: bool, shapes: Mapping[str, Sequence[int | None]]) -> Graph:
+    def _trace(self, types: Mapping[str, TensorType], shapes: Mapping[str, Sequence[int | None]]) -> Graph:
         b = Builder(self.name)
         constants: dict[int, Value] = {}
 
@@ -343,7 +351,6 @@ class Model(Trainer, Storable, Layer):
                 constants[id(weight)] = b.constant(weight.numpy() if weight.trained else weight.value, path)
             return constants[id(weight)]
 
-        types = self.input_types(apart)
         given = [pair for name, shape in shapes.items() for pair in zip(types[name].shape, shape, strict=False)]
         fixed = {dim: extent for dim, extent in given if isinstance(dim, str) and extent is not None}
         values = [b.input(name, type.bind(fixed)) for name, type in types.items()]

@@ -112,6 +112,12 @@ def test_open_extents_share_a_symbol_where_the_model_needs_it() -> None:
     assert [str(t) for t in graph.input_types.values()] == ["f32[N, T, 3]", "f32[N, T, 3]"]
 
 
+def test_only_those_inputs_share_a_symbol_that_must() -> None:
+    query, value, key = (Input((None, 3), name=name) for name in ("q", "v", "k"))
+    graph = Model([query, value, key], layers.Attention()([query, value, key])).trace()
+    assert [str(t) for t in graph.input_types.values()] == ["f32[N, T1, 3]", "f32[N, T2, 3]", "f32[N, T2, 3]"]
+
+
 def test_symbols_name_what_the_axes_mean() -> None:
     shapes = {(None, 4): "N, T, 4", (None, None, 3): "N, H, W, 3", (None, None, None, 1): "N, D, H, W, 1"}
     for shape, text in shapes.items():

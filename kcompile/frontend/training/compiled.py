@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kcompile.errors import ModelError
 from kcompile.frontend.training.data import Batch, Named
 from kcompile.frontend.training.memory import keep_memory
 from kcompile.frontend.training.objectives import Objectives
@@ -80,10 +79,7 @@ class Runner:
 
 def _prediction(model: "Model") -> Step:
     """The step that predicts, for inputs of any extents that the model takes."""
-    try:
-        return write_step(model, "predict", BatchTypes(model.input_types(apart=True)))
-    except ModelError:
-        return write_step(model, "predict", BatchTypes(model.input_types(apart=False)))
+    return model.for_input_types(lambda types: write_step(model, "predict", BatchTypes(types)))
 
 
 def _types(model: "Model", batch: Batch) -> BatchTypes:
