@@ -28,7 +28,15 @@ def quantized_config(activations: bool) -> dict[str, Any]:
     return {"module": "keras.quantizers", "class_name": "Int8QuantizationConfig", "config": config}
 
 
-def write(path: Path, class_name: str, shape: list[Any], arrays: list[np.ndarray], mode: str, **config: Any) -> Path:
+def write(
+    path: Path,
+    class_name: str,
+    shape: list[Any],
+    arrays: list[np.ndarray],
+    mode: str,
+    version: str = "3.15.1",
+    **config: Any,
+) -> Path:
     """A Sequential model of one layer whose dtype policy is quantised."""
     policy = {"class_name": "QuantizedDTypePolicy", "config": {"mode": mode, "source_name": "float32"}}
     entry = {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": shape, "name": "x"}}
@@ -43,7 +51,7 @@ def write(path: Path, class_name: str, shape: list[Any], arrays: list[np.ndarray
             group.create_dataset(f"vars/{number}", data=array)
     with zipfile.ZipFile(path, "w") as zipped:
         zipped.writestr("config.json", json.dumps(spec))
-        zipped.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
+        zipped.writestr("metadata.json", json.dumps({"keras_version": version}))
         zipped.writestr("model.weights.h5", weights.getvalue())
     return path
 
@@ -118,6 +126,18 @@ def test_dense_of_4_bits_in_groups(target: str, tmp_path: Path, rng: np.random.G
     artifact = tmp_path / ("m.onnx" if target == "onnx" else "m.kcb")
     kcompile.compile(model, target=target, output=artifact)
     np.testing.assert_allclose(kcompile.load(artifact).predict(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("inputs", [6, 7])
+def test_dense_of_4_bits_before_3_15_has_its_inputs_in_pairs(
+    inputs: int, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    kernel, scale = rng.integers(-8, 8, (inputs, 3)), rng.uniform(5, 9, 3).astype(np.float32)
+    arrays = [packed(kernel, 0).view(np.int8), np.ones(3, np.float32), scale]
+    path = write(tmp_path / "m.keras", "Dense", [None, inputs], arrays, "int4", "3.12.0", units=3)
+    x = rng.normal(size=(4, inputs)).astype(np.float32)
+    q, s = rows(x.astype(np.float64), (1,))
+    np.testing.assert_allclose(load_model(path).predict(x), q @ kernel / (scale * s) + 1, rtol=1e-5, atol=1e-6)
 
 
 def test_dense_of_gptq_has_its_outputs_in_rows(tmp_path: Path, rng: np.random.Generator) -> None:

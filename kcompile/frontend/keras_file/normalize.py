@@ -22,7 +22,7 @@ from kcompile.frontend.keras_file.old_spellings import (
     modern_class,
     quantization,
 )
-from kcompile.frontend.keras_file.packed_layers import PACKED_LAYERS
+from kcompile.frontend.keras_file.packed_layers import PACKED_LAYERS, RowPackedDense
 from kcompile.frontend.keras_file.theano_padding import theano_layer
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
@@ -103,6 +103,8 @@ class _Normalizer:
         if mode == "int8":
             return INT8_LAYERS.get(class_name, cls)
         found = PACKED_LAYERS.get(mode.partition("/")[0], {}).get(class_name)
+        if mode == "int4" and class_name == "Dense" and self.version.packs_rows:
+            found = RowPackedDense
         if found is None:
             law = f"layer `{here}` ({class_name}) is quantised to {mode}, which kcompile does not read"
             self.problems.append(f"{law}.")

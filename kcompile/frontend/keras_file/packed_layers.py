@@ -13,7 +13,7 @@ from typing import Any
 
 from kcompile.errors import ModelError
 from kcompile.frontend import activations
-from kcompile.frontend.keras_file.int8_layers import QuantizedLayer, beside
+from kcompile.frontend.keras_file.int8_layers import InputQuantizer, QuantizedLayer, beside
 from kcompile.frontend.layer import Layer, register_layer
 from kcompile.frontend.layers.core import Dense, Embedding
 from kcompile.frontend.layers.einsum import EinsumDense, einsum
@@ -131,6 +131,26 @@ class PackedDense(_Packed, Dense):
         y = t(ops.Div(), y, scale) if scale is not None else y
         y = t(ops.Add(), y, t.weight("bias")) if self.use_bias else y
         return activations.apply(t, self.activation, y)
+
+
+@register_layer("kcompile.packed_rows>Dense")
+@dataclass(eq=False)
+class RowPackedDense(PackedDense):
+    """`Dense` as Keras before 3.15 packed it: pairs along the inputs, which are quantised, and no groups."""
+
+    default_quantizer = InputQuantizer()
+
+    def build(self, *input_shapes: Any) -> None:
+        self.rows = int(input_shapes[0][-1])
+        self.keep("kernel", (-(-self.rows // 2), self.units), "int8")
+        if self.use_bias:
+            self.keep("bias", (self.units,), self.variable_dtype)
+        self.keep("kernel_scale", (self.units,), self.variable_dtype)
+
+    def matrix(self, t: Trace, columns: int) -> Value:
+        """The matrix as floats: ``T[rows, columns]``."""
+        kernel, scale = lift(t.b, t.weight("kernel"), t.weight("kernel_scale"))
+        return (unpacked(kernel, 0, self.rows, signed=True) / scale).cast(self.compute_dtype).value
 
 
 @register_layer("kcompile.packed>EinsumDense")

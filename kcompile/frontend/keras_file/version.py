@@ -35,6 +35,11 @@ class KerasVersion:
         return self.major, self.minor, self.patch
 
     @property
+    def packs_rows(self) -> bool:
+        """Whether bytes of two weights of 4 bits hold those of two inputs instead of two outputs."""
+        return self.numbers < (3, 15, 0)
+
+    @property
     def is_1(self) -> bool:
         """Whether it is before Keras 2."""
         return self.major < 2
