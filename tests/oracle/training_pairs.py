@@ -43,6 +43,8 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("Muon", {"learning_rate": 0.01}),
     ("Muon", {"nesterov": False, "rms_rate": None, "adam_weight_decay": None, "exclude_layers": ["kernel"]}),
     ("Muon", {"nesterov": False, "rms_rate": None, "weight_decay": None, "ns_steps": 2, "adam_lr_ratio": 0.5}),
+    ("ScheduleFreeAdamW", {"learning_rate": 0.01}),
+    ("ScheduleFreeAdamW", {"learning_rate": 0.02, "warmup_steps": 6, "weight_decay": 0.05, "beta_1": 0.8}),
     ("Adam", {"clipnorm": 0.1}),
     ("Adam", {"global_clipnorm": 0.1}),
     ("Adam", {"clipvalue": 0.01}),

@@ -12,6 +12,7 @@ from kcompile.frontend.training.optimizers.base import Optimizer
 from kcompile.frontend.training.optimizers.gradient import SGD, Adadelta, Adagrad, Ftrl, Lion, RMSprop
 from kcompile.frontend.training.optimizers.loss_scale import LossScaleOptimizer
 from kcompile.frontend.training.optimizers.muon import Muon
+from kcompile.frontend.training.optimizers.schedule_free import ScheduleFreeAdamW
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     cls.__name__: cls
@@ -30,6 +31,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
         Muon,
         Nadam,
         RMSprop,
+        ScheduleFreeAdamW,
     )
 }
 
@@ -82,6 +84,7 @@ __all__ = [
     "Nadam",
     "Optimizer",
     "RMSprop",
+    "ScheduleFreeAdamW",
     "get",
     "schedules",
     "serialize",

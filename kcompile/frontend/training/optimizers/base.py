@@ -18,6 +18,7 @@ from kcompile.frontend.training.optimizers.schedules import LearningRateSchedule
 from kcompile.frontend.training.state import State
 from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
+from kcompile.ir.types import Array
 
 Slots = Mapping[str, Expression]
 
@@ -125,6 +126,10 @@ class Optimizer(ABC):
         del slot
         return shape
 
+    def first(self, slot: str, weight: Weight) -> Array:
+        """What a slot that a weight has holds at first."""
+        return np.full(self.slot_shape(slot, weight.shape) or (), self.initial(slot), weight.value.dtype)
+
     def has_slot(self, slot: str, weight: Weight) -> bool:
         """Whether a weight has a slot of the groups."""
         return self.slot_shape(slot, weight.shape) is not None
@@ -192,9 +197,8 @@ class Optimizer(ABC):
 
     def _add_slot(self, name: str, weight: Weight) -> None:
         own = name in ("average", "gradient_accumulator")
-        shape = weight.shape if own else self.slot_shape(name, weight.shape)
-        if shape is not None and (own or self.has_slot(name, weight)):
-            value = np.full(shape, 0.0 if own else self.initial(name), weight.value.dtype)
+        if own or self.has_slot(name, weight):
+            value = np.zeros(weight.shape, weight.value.dtype) if own else self.first(name, weight)
             self.slots[name][weight] = Weight(f"{weight.name}_{name}", value, trainable=False)
 
     def slots_of(self, weight: Weight) -> dict[str, Weight]:

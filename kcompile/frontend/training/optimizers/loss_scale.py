@@ -75,10 +75,13 @@ class LossScaleOptimizer(Optimizer):
         )
 
     @property
-    def inner_optimizer(self) -> Optimizer:
+    def inner(self) -> Optimizer:
         return self._inner
 
-    inner = inner_optimizer
+    @property
+    def inner_optimizer(self) -> Optimizer:
+        """The optimizer that makes the steps."""
+        return self._inner
 
     def update(self, w: Expression, g: Expression, slots: Slots, moment: Moment) -> tuple[Expression, Slots]:
         return self._inner.update(w, g, slots, moment)
