@@ -20,8 +20,10 @@ from kcompile.ir.passes.layout import to_channels_last
 # Bands are made where the workspace falls to this share, and by enough bytes to be worth their code.
 _SHARE = 0.6
 _WORTH = 16 << 10
-# The most multiply-accumulates beyond those of the model, as a share of them, and how they count against bytes.
+# The most multiply-accumulates beyond those of the model, as a share of them: in general, and to stay within a limit;
+# and how they count against bytes.
 _EXTRA = 0.5
+_EXTRA_TO_FIT = 3.0
 _PRICE = 2.0
 # Numbers of bands that are tried, and how many of the estimates are planned in full.
 _COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
@@ -61,7 +63,7 @@ def depth_first(graph: Graph, machine: Machine, limit: int | None = None) -> tup
         return graph, None
     total = max(_macs(graph.nodes), 1)
     made: list[tuple[int, int, _Candidate, Graph]] = []
-    for candidate in _candidates(graph, whole, total):
+    for candidate in _candidates(graph, whole, total, limit if short else None):
         found = bands(candidate.region, candidate.height)
         if found:
             banded = in_bands(graph, candidate.region, found)
@@ -76,15 +78,15 @@ def depth_first(graph: Graph, machine: Machine, limit: int | None = None) -> tup
 
 def _chosen(made: Sequence[tuple[int, int]], whole: int, total: int, limit: int | None) -> int | None:
     """The number of the best of (bytes, further multiply-accumulates); None where none is worth it."""
-    fitting = [i for i, (size, _) in enumerate(made) if limit is not None and size <= limit]
-    if fitting:
-        return min(fitting, key=lambda i: (made[i][1], made[i][0]))
+    if limit is not None:
+        return min(range(len(made)), key=lambda i: (max(made[i][0] - limit, 0), made[i][1]), default=None)
     enough = [i for i, (size, _) in enumerate(made) if size <= _SHARE * whole and whole - size >= _WORTH]
     return min(enough, key=lambda i: made[i][0] * (1 + _PRICE * made[i][1] / total), default=None)
 
 
-def _candidates(graph: Graph, whole: int, total: int) -> list[_Candidate]:
-    """The most promising ones, by estimate."""
+def _candidates(graph: Graph, whole: int, total: int, limit: int | None) -> list[_Candidate]:
+    """The most promising ones, by estimate: the cheapest within the limit, or the smallest."""
+    most = _EXTRA if limit is None else _EXTRA_TO_FIT
     found: list[_Candidate] = []
     for region in regions(graph):
         if _continued(graph, region.result):
@@ -97,9 +99,15 @@ def _candidates(graph: Graph, whole: int, total: int) -> list[_Candidate]:
             size = max(rest, _bytes(region.result) + _inside(region, middle))
             count = -(-region.height // height)
             extra = (_band_macs(middle) * count - _macs(region.nodes)) / total
-            if size < whole and extra <= _EXTRA:
+            if size < whole and extra <= most:
                 found.append(_Candidate(region, height, size, max(extra, 0.0)))
-    return sorted(found, key=lambda c: (c.bytes * (1 + _PRICE * c.extra), c.height))[:_PLANNED]
+
+    def badness(c: _Candidate) -> tuple[float, float, int]:
+        if limit is None:
+            return c.bytes * (1 + _PRICE * c.extra), 0, c.height
+        return max(c.bytes - limit, 0), c.extra, c.height
+
+    return sorted(found, key=badness)[:_PLANNED]
 
 
 def _middle(region: Region, height: int) -> Band | None:

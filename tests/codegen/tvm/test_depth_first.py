@@ -74,3 +74,17 @@ def test_a_limit_asks_for_bands_where_they_save_less():
 def test_an_unneeded_limit_changes_nothing():
     graph = graph_of("mobilenet_block")
     assert depth_first(graph, M7, 1 << 20) == (graph, None)
+
+
+def test_where_no_bands_fit_a_limit_the_smallest_are_made():
+    graph = graph_of("vgg")
+    sizes = [workspace(fuse(depth_first(graph, M7, limit)[0]), M7) for limit in (None, 8192)]
+    assert sizes[1] <= sizes[0]
+
+
+def test_within_a_limit_the_fewest_rows_are_computed_twice():
+    graph = graph_of("vgg")
+    wide, narrow = (depth_first(graph, M7, limit)[1] for limit in (40_000, 37_000))
+    assert wide
+    assert narrow
+    assert wide.extra_macs < narrow.extra_macs
