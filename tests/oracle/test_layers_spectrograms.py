@@ -54,6 +54,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"window": "hamming", "min_freq": 0.0, "max_freq": 3000},
     {"window": None, "ref_power": 3.0, "top_db": 20.0},
     {"num_mel_bins": 60},
+    {"window": None, "sequence_length": 40},
 ]
 
 

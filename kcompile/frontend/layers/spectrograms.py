@@ -192,7 +192,7 @@ class MelSpectrogram(Layer):
 
     def _power(self, t: Trace, x: Value) -> Value:
         """The magnitudes of all frames to the power of `mag_exp`: ``x: T[M, time, 1] -> T[M, time', F]``."""
-        frame, half = int(self.sequence_length or 0), self.fft_length // 2
+        frame, half = self._frame(), self.fft_length // 2
         before = (self.fft_length - frame) // 2
         padded = _mirrored(t, x, half)
         stop = dims.sub(padded.type.shape[1], self.fft_length - frame - before)
@@ -205,9 +205,13 @@ class MelSpectrogram(Layer):
         magnitude = t(ops.Sqrt(), power)
         return magnitude if self.mag_exp == 1 else t(ops.Pow(), magnitude, like(t, power, self.mag_exp))
 
+    def _frame(self) -> int:
+        """The points that count of each `fft_length`; in all of Keras's backends, without a window all do."""
+        return int(self.sequence_length or 0) if self.window is not None else self.fft_length
+
     def _kernel(self, before: int) -> Array:
         """Cosines and sines for the window in the middle of `fft_length` points: ``f64[window, 1, 2 * F]``."""
-        frame = int(self.sequence_length or 0)
+        frame = self._frame()
         # Whole turns are dropped, so that the angles of long frames are exact.
         turns = np.outer(np.arange(frame) + before, np.arange(self.fft_length // 2 + 1)) % self.fft_length
         angles = turns * (-2 * np.pi / self.fft_length)

@@ -87,6 +87,12 @@ def test_mel_spectrogram_sums_triangles_of_power(mag_exp: float, rng: np.random.
     np.testing.assert_allclose(run(decibels, x), levels, rtol=1e-4, atol=1e-4)
 
 
+def test_a_mel_spectrogram_without_a_window_takes_all_points(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 100)).astype(np.float32)
+    short, whole = (layers.MelSpectrogram(16, 5, length, None, num_mel_bins=4) for length in (12, 16))
+    np.testing.assert_array_equal(run(short, x), run(whole, x))
+
+
 @pytest.mark.parametrize("name", WINDOWS)
 @pytest.mark.parametrize("length", [1, 2, 9, 16])
 def test_windows_are_symmetric_and_peak_in_the_middle(name: str, length: int) -> None:
