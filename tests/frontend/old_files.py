@@ -12,11 +12,11 @@ import numpy as np
 Groups = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def write_h5(path: Path, spec: Any, groups: Groups, version: str = "2.4.0") -> Path:
+def write_h5(path: Path, spec: Any, groups: Groups, version: str = "2.4.0", backend: str = "tensorflow") -> Path:
     """A whole model: its config and its weights."""
     with h5py.File(path, "w") as root:
         root.attrs["keras_version"] = version.encode()
-        root.attrs["backend"] = b"tensorflow"
+        root.attrs["backend"] = backend.encode()
         root.attrs["model_config"] = json.dumps(spec).encode()
         write_groups(root.create_group("model_weights"), groups)
     return path

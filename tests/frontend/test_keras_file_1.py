@@ -15,7 +15,7 @@ import pytest
 from kcompile.errors import ModelError, UnsupportedLayer
 from kcompile.frontend import Model, load_model
 from tests.frontend.errors import error_of
-from tests.frontend.old_files import Groups, layer, write_groups, write_h5
+from tests.frontend.old_files import Groups, layer, sequential, write_groups, write_h5
 
 
 def old_h5(path: Path, layers: list[dict[str, Any]], groups: Groups, version: str = "1.2.2") -> Path:
@@ -339,6 +339,31 @@ def test_padding_same_of_theano_puts_half_of_each_window_before(
     padded = np.pad(x, ((0, 0), (0, 0), (1, 0), (1, 1)))
     expected = correlated(padded, w[:, :, ::-1, ::-1])[:, :, ::strides, ::strides] + b[:, None, None]
     assert_close(model.predict(x), expected)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (5, 2), (3, 4), (1, 2)])
+def test_padding_same_of_transposed_convolutions_on_theano_is_that_of_the_gradient(
+    window: int, stride: int, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    w, x = normal(rng, window, window, 2, 3), normal(rng, 2, 4, 3, 3)
+    config = {"filters": 2, "kernel_size": [window] * 2, "strides": [stride] * 2, "padding": "same", "use_bias": False}
+    entry = layer("Conv2DTranspose", name="d", batch_input_shape=[None, 4, 3, 3], **config)
+    path = write_h5(tmp_path / "m.h5", sequential(entry), {"d": {"d/kernel": w}}, "2.2.4", backend="theano")
+    expected = np.zeros((2, 4 * stride, 3 * stride, 2), np.float32)
+    # Output o of a convolution with half a window before the axis reads inputs from o * stride - window // 2 on.
+    for row, column, i, j in np.ndindex(4, 3, window, window):
+        y, z = row * stride + i - window // 2, column * stride + j - window // 2
+        if 0 <= y < 4 * stride and 0 <= z < 3 * stride:
+            expected[:, y, z] += x[:, row, column] @ w[window - 1 - i, window - 1 - j].T
+    assert_close(load_model(path).predict(x), expected)
+
+
+def test_transposed_convolutions_with_even_windows_padded_same_on_theano_are_refused(tmp_path: Path) -> None:
+    config = {"filters": 1, "kernel_size": [2, 2], "strides": [2, 2], "padding": "same", "use_bias": False}
+    entry = layer("Conv2DTranspose", name="d", batch_input_shape=[None, 4, 3, 3], **config)
+    arrays = {"d": {"d/kernel": np.ones((2, 2, 1, 3), np.float32)}}
+    path = write_h5(tmp_path / "m.h5", sequential(entry), arrays, "2.2.4", backend="theano")
+    assert 'must not pad "same" with even or strided windows' in error_of(ModelError, lambda: load_model(path))
 
 
 def test_padding_same_of_pooling_on_theano(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -61,7 +61,7 @@ def modern(old_name: str, class_name: str, config: Config, version: KerasVersion
         ModelError: it computes something that kcompile's layer does not.
     """
     made = {key: _activation(key, value, version) for key, value in {**_ALWAYS.get(old_name, {}), **config}.items()}
-    if version.is_theano and made.get("padding") == "same" and class_name not in THEANO_NAMES:
+    if version.is_theano and made.get("padding") == "same":
         _check_theano_padding(class_name, made)
     if "dtype" in made:
         made = _dtype(made, keep=class_name == "InputLayer" or not version.dtype_is_the_inputs)
@@ -70,12 +70,15 @@ def modern(old_name: str, class_name: str, config: Config, version: KerasVersion
 
 
 def _check_theano_padding(class_name: str, config: Config) -> None:
-    """Refuse padding "same" where Theano put the zeros elsewhere: at even windows, and with strides."""
+    """Refuse padding "same" where Theano put the zeros elsewhere or, of transposed convolutions, refused it itself."""
+    if class_name in THEANO_NAMES and class_name != "Conv2DTranspose":
+        return
     window = config.get("kernel_size", config.get("pool_size", 1))
     strides = config.get("strides", config.get("pool_size", 1))
     windows, steps = ([each] if isinstance(each, int) else list(each or window) for each in (window, strides))
     # Pooling in Theano takes the border from its own rule, which agrees for windows of 1 and 3 alone.
-    alike = all(w in (1, 3) if "pool_size" in config else w % 2 for w in windows) and set(steps) <= {1}
+    odd = all(w in (1, 3) if "pool_size" in config else w % 2 for w in windows)
+    alike = odd and (class_name == "Conv2DTranspose" or set(steps) <= {1})
     if not alike:
         law = f'layer `{config.get("name")}` ({class_name}) must not pad "same" with even or strided windows on Theano'
         hint = "Theano pads them at other places than every other backend"

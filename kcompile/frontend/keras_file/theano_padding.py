@@ -1,6 +1,7 @@
 """Padding "same" as Theano put it: half a window at the start, whatever the strides, where others put less.
 
-Sources: `conv2d`, `_postprocess_conv2d_output` and `pool2d` in keras/backend/theano_backend.py of 1.2.2 and 2.2.4.
+Sources: `conv2d`, `deconv2d`, `_postprocess_conv2d_output` and `pool2d` in keras/backend/theano_backend.py of 1.2.2 and
+2.2.4 (`conv2d_transpose` there).
 """
 
 from functools import cache
@@ -11,6 +12,7 @@ from kcompile.frontend.layer import Layer
 from kcompile.frontend.layers import convolution, pooling
 from kcompile.frontend.layers.writing import in_channels_last
 from kcompile.frontend.tracing import Trace
+from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Value
 from kcompile.ir.ops.conv import Padding
 
@@ -55,10 +57,36 @@ class _WidePadded(Layer):
         return _unsaved(self)
 
 
+class _HalfCut(_HalfPadded):
+    """A transposed convolution: the gradient of one with half of each window, which must be odd, before the axis."""
+
+    strides: Any
+    declared_shape: Any
+    data_format: str | None
+
+    def _cuts(self, shape: Shape) -> list[tuple[tuple[int, int], int]]:
+        """What is cut and added at the ends of each axis, for results ``extent * stride`` long, or as declared."""
+        first = 1 if self.data_format == "channels_last" else 2
+        declared = (self.declared_shape or (None,) * 4)[first : first + 2]
+        reaches = [(w - 1) * rate + 1 for w, rate in zip(self.kernel_size, self.dilation_rate, strict=True)]
+        axes = zip(shape[first : first + 2], declared, reaches, self.strides, strict=True)
+        return [_cut(*axis) for axis in axes]
+
+
+def _cut(extent: Dim, wanted: int | None, reach: int, stride: int) -> tuple[tuple[int, int], int]:
+    """The cut of one axis."""
+    surplus = reach - stride
+    if wanted is not None and isinstance(extent, int):
+        surplus = (extent - 1) * stride + reach - wanted
+    after = surplus - reach // 2
+    return (reach // 2, max(after, 0)), max(-after, 0)
+
+
 _MIXINS: dict[type[Layer], type[Layer]] = {
     convolution.Conv1D: _HalfPadded,
     convolution.Conv2D: _HalfPadded,
     convolution.Conv3D: _HalfPadded,
+    convolution.Conv2DTranspose: _HalfCut,
     convolution.DepthwiseConv2D: _HalfPadded,
     convolution.SeparableConv1D: _HalfPadded,
     convolution.SeparableConv2D: _HalfPadded,
