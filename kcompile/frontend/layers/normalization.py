@@ -327,4 +327,5 @@ class SpectralNormalization(Layer):
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
         if t.training:
             raise ModelError(f"layer `{self.name}` (SpectralNormalization) cannot be trained. Take it off its layer.")
-        return t.run(self.layer, *args, **kwargs)
+        # Keras gives the result the input's dtype, even that of indices.
+        return cast(t, t.run(self.layer, *args, **kwargs), args[0].type.dtype)

@@ -100,3 +100,12 @@ def test_batch_normalization_uses_the_moving_statistics(rng: np.random.Generator
 def test_a_custom_scale_adds_a_scaled_residual(pair: list[np.ndarray]) -> None:
     x, y = pair
     np.testing.assert_allclose(run(layers.CustomScaleLayer(0.25), x, y), x + 0.25 * y, rtol=1e-6)
+
+
+def test_spectral_normalization_keeps_the_dtype_of_its_input() -> None:
+    layer = layers.SpectralNormalization(layers.Embedding(3, 2))
+    layer(Input((2,), dtype="int32"))
+    layer.set_weights([np.array([[0, 1], [2.7, -3.2], [4, 5]], np.float32), np.ones((1, 2), np.float32)])
+    received = run(layer, np.array([[1, 2]], np.int32))
+    assert received.dtype == np.int32
+    np.testing.assert_array_equal(received, [[[2, -3], [4, 5]]])
