@@ -161,7 +161,7 @@ def _show_bundle(bundle: Bundle) -> None:
                 ("code", size(memory["code_bytes"]) if "code_bytes" in memory else ""),
                 ("workspace", size(memory["workspace_bytes"]) if "workspace_bytes" in memory else ""),
                 ("bands", _bands(memory["bands"]) if "bands" in memory else ""),
-                ("stack", size(memory["stack_bytes"]) if memory.get("stack_bytes") is not None else ""),
+                ("stack", _stack(memory)),
                 ("calls", needs),
                 ("step", _step(manifest.get("program", {}))),
                 ("arena", size(arena) if isinstance(arena, int) else f"{arena} bytes" if arena else ""),
@@ -188,6 +188,14 @@ def _step(program: Mapping[str, Any]) -> str:
     if step:
         return f"{step['steps']} make a run; workspace {size(step['workspace_bytes'])}"
     return f"none: {program['no_step']}" if "no_step" in program else ""
+
+
+def _stack(memory: Mapping[str, Any]) -> str:
+    """The stack of a C library, and the length of vectors that it holds for where the machine decides that."""
+    if memory.get("stack_bytes") is None:
+        return ""
+    length = f" where vectors have {memory['stack_vector_bits']} bits" if "stack_vector_bits" in memory else ""
+    return size(memory["stack_bytes"]) + length
 
 
 def _bands(bands: Mapping[str, Any]) -> str:
