@@ -63,9 +63,14 @@ def _compiled(
 ) -> tuple[Program, NativeProgram]:
     """A program for calls with `rows` rows or, with an open batch, with any number."""
     from kcompile.codegen.tuning import NOTE, Model, tuned
+    from kcompile.codegen.tvm.lower import compile_graph
 
-    model = Model(fuse(native_products(inference(graph))), signature, machine, options.fast_math, rows)
-    compiled, why = tuned(model) if options.tune else (model.compiled({}), "")
+    why = ""
+    if options.tune:
+        optimized = fuse(native_products(inference(graph)))
+        compiled, why = tuned(Model(optimized, signature, machine, options.fast_math, rows))
+    else:  # no name holds the graph, whose weights are let go as soon as they are stored
+        compiled = compile_graph(fuse(native_products(inference(graph))), machine, options.fast_math)
     library, weights = f"{name}.so", "weights.bin" if name == "model" else f"{name}.weights.bin"
     program = NativeProgram(compiled.library, compiled.weights, compiled.symbols, work(graph))
     stages = [

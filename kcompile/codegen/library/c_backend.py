@@ -118,7 +118,7 @@ class _Source:
         run, following = functions(graph, step, name)
         self.run = lower(run.graph, machine, run.prefix, blob)
         self.step = lower(following.graph, machine, following.prefix, blob, following.outputs) if following else None
-        self.weights = blob.blob()
+        self.weights = bytes(blob.blob())
         parts = [part for part in (self.run, self.step) if part]
         self._functions = {name: made for part in parts for name, made in part.functions.items()}
         self._ends = sorted(

@@ -5,6 +5,8 @@ library: the few symbols that it needs of the C library (`memcpy`, `memset`, `pt
 process that loads it, whichever C library that process runs on.
 """
 
+import ctypes
+import gc
 import importlib.util
 import os
 import shutil
@@ -39,6 +41,17 @@ def compile_object(functions: Mapping[str, Any], machine: Machine) -> bytes:
         path = Path(folder) / "model.o"
         build_module(functions, machine).write_to_file(str(path), "o")
         return path.read_bytes()
+
+
+def release_memory() -> None:
+    """Give memory that nothing uses any more back to the system, as far as the C library knows how to.
+
+    Nodes of a graph and their values refer to each other, so only the garbage collector lets them go.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def build_module(functions: Mapping[str, Any], machine: Machine, level: int | None = None) -> Any:

@@ -112,7 +112,7 @@ def compile_library(run: Function, step: Function | None, machine: Machine, exte
         made[0].object.code,
         made[1].object.code if step else None,
         shared,
-        together.blob() if together else made[0].lowered.weights,
+        bytes(together.blob() if together else made[0].lowered.weights),
         made[0].lowered.arena.bytes({}),
         made[-1].lowered.arena.bytes({}),
         max(part.object.stack for part in made),
@@ -123,7 +123,9 @@ def compile_library(run: Function, step: Function | None, machine: Machine, exte
 def _made(function: Function, machine: Machine, together: Weights | None) -> _Made:
     """One function; its weights go into the blob, if there is one."""
     lowered = lower(function.graph, machine, function.prefix, together, function.outputs)
-    text = _weights_text(lowered.weights, function.name, Weights(machine).alignment) if together is None else None
+    text = (
+        _weights_text(bytes(lowered.weights), function.name, Weights(machine).alignment) if together is None else None
+    )
     functions = dict(lowered.functions)
     functions[function.name] = entry.library_run(
         machine, lowered.calls, function.inputs, function.outputs, text, function.states

@@ -1,5 +1,6 @@
 """A graph to a shared library: kernels, memory plan, weights, entry."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -9,11 +10,11 @@ import numpy as np
 from kcompile.codegen.tvm import entry
 from kcompile.codegen.tvm.arena import Arena, Interval, Place
 from kcompile.codegen.tvm.arena import plan as plan_arena
-from kcompile.codegen.tvm.build import compile_object, link_library
+from kcompile.codegen.tvm.build import compile_object, link_library, release_memory
 from kcompile.codegen.tvm.dtypes import native_dtypes
 from kcompile.codegen.tvm.kernels.copy import Copy
 from kcompile.codegen.tvm.order import frugal_order
-from kcompile.codegen.tvm.plan import Argument, Plan, Stage, Temporary, Upcoming
+from kcompile.codegen.tvm.plan import Argument, Packed, Plan, Stage, Temporary, Upcoming
 from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.sharing import ALL, CHOICES, Sharing
 from kcompile.codegen.tvm.targets import Machine
@@ -28,6 +29,7 @@ from kcompile.ir.passes.layout import to_channels_last
 from kcompile.ir.rows import batch_of
 from kcompile.ir.types import Array, TensorType
 from kcompile.runtime.extents import equalities
+from kcompile.runtime.memory import aligned_empty
 
 EXPORTS = (
     "kc_arena_bytes",
@@ -77,7 +79,7 @@ class Compiled:
     """
 
     library: bytes
-    weights: bytes
+    weights: memoryview
     symbols: tuple[str, ...]
     arena: Arena
     calls: tuple[KernelCall, ...]
@@ -96,9 +98,12 @@ def compile_graph(graph: Graph, machine: Machine, fast_math: bool = False, varia
     objects = dict(lowered.functions)
     objects["kc_measure"] = entry.arena_bytes(machine, symbols, arena, lowered.types, equalities(graph))
     interface = [[value.type for value in values] for values in (graph.inputs, graph.outputs)]
+    del graph  # its weights are in the blob, and LLVM takes memory, too
+    release_memory()
     objects["kc_main"] = entry.main(machine, symbols, arena, lowered.calls, *interface)
     objects["kc_peak"] = entry.peak(machine)
     code = compile_object(objects, machine)
+    release_memory()
     return Compiled(link_library([code], EXPORTS, machine), lowered.weights, symbols, arena, lowered.table)
 
 
@@ -119,7 +124,7 @@ class Lowered:
     functions: Mapping[str, object]
     calls: tuple[entry.Call, ...]
     table: tuple[KernelCall, ...]
-    weights: bytes
+    weights: memoryview
     arena: Arena
     lives: tuple[Interval, ...]
     types: tuple[TensorType, ...]
@@ -229,8 +234,8 @@ Key: TypeAlias = tuple[Kernel, frozenset[int], tuple[int, int] | None]
 
 def key(stage: Stage) -> Key:
     """What decides a stage's function."""
-    arrays = ((i, _weights_of(argument)) for i, argument in enumerate(stage.arguments))
-    halves = frozenset(i for i, array in arrays if array is not None and array.dtype == np.float16)
+    arrays = ((i, argument) for i, argument in enumerate(stage.arguments) if isinstance(argument, np.ndarray))
+    halves = frozenset(i for i, array in arrays if array.dtype == np.float16)
     return stage.kernel, halves, stage.in_place
 
 
@@ -255,6 +260,8 @@ def _halved(argument: Argument) -> Argument:
 def _weights_of(argument: Argument) -> Array | None:
     if isinstance(argument, Value):
         return argument.constant
+    if isinstance(argument, Packed):
+        return argument.make()
     return argument if isinstance(argument, np.ndarray) else None
 
 
@@ -280,24 +287,40 @@ def _functions(plan: Plan, machine: Machine, prefix: str) -> _Functions:
     return result
 
 
+def _weight_bytes(argument: Argument) -> int:
+    if isinstance(argument, Packed):
+        return argument.type.itemsize * int(argument.type.size)
+    array = _weights_of(argument)
+    return 0 if array is None else array.nbytes
+
+
 class Weights:
     """The blob: every array once, aligned for vectors and cache lines, or for its elements where there are none."""
 
     def __init__(self, machine: Machine) -> None:
         self.alignment = ALIGNMENT if machine.lanes > 1 else 8
         self._offsets: dict[tuple[str, bytes], int] = {}
-        self._parts: list[bytes] = []
+        self._buffer = aligned_empty(0)
         self._size = 0
+
+    def reserve(self, size: int) -> None:
+        """Make room for `size` more bytes; what is not used of it takes no memory."""
+        buffer = aligned_empty(self._size + size)
+        buffer[: self._size] = self._buffer[: self._size]
+        self._buffer = buffer
 
     def offset(self, array: Array) -> int:
         """Where `array` lies in the blob."""
-        content = np.ascontiguousarray(array).tobytes()
-        key = (array.dtype.str, content)
+        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = (array.dtype.str, hashlib.sha256(content.data).digest())
         if key not in self._offsets:
-            self._offsets[key] = self._size
-            padded = content + bytes(-len(content) % self.alignment)
-            self._parts.append(padded)
-            self._size += len(padded)
+            self._offsets[key], end = self._size, self._size + content.size
+            padded = end + -end % self.alignment
+            if padded > self._buffer.size:
+                self.reserve(self._size + padded)
+            self._buffer[self._size : end] = content
+            self._buffer[end:padded] = 0
+            self._size = padded
         return self._offsets[key]
 
     @property
@@ -305,8 +328,9 @@ class Weights:
         """The bytes so far."""
         return self._size
 
-    def blob(self) -> bytes:
-        return b"".join(self._parts)
+    def blob(self) -> memoryview:
+        """All of them, at an aligned address."""
+        return self._buffer[: self._size].data.toreadonly()
 
 
 class _Memory:
@@ -358,6 +382,7 @@ class _Memory:
 
     def locations(self, stages: Sequence[Stage]) -> list[tuple[entry.Location, ...]]:
         """Where the arguments of each stage lie; the blob holds the weights in the order of their first use."""
+        self.weights.reserve(sum(_weight_bytes(a) + ALIGNMENT for stage in stages for a in stage.arguments))
         known: list[list[entry.Location]] = []
         ends: list[int] = []
         for stage in stages:
@@ -375,12 +400,13 @@ class _Memory:
                     fetched += size
         return [tuple(places) for places in known]
 
-    def locate(self, argument: Value | Temporary | Array) -> entry.Location:
+    def locate(self, argument: Value | Temporary | Array | Packed) -> entry.Location:
         """Where `argument` lies."""
         if isinstance(argument, Temporary):
             return entry.Location("arena", 0, self._places[argument], self._per_thread(argument))
         if not isinstance(argument, Value):
-            return entry.Location("weights", self.weights.offset(argument))
+            made = argument.make() if isinstance(argument, Packed) else argument
+            return entry.Location("weights", self.weights.offset(made))
         value, offset = self.plan.root(argument)
         if value in self._outputs:
             return entry.Location("output", self._outputs[value], offset=offset)

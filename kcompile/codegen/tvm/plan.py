@@ -47,7 +47,15 @@ class Upcoming:
     lines: int
 
 
-Argument: TypeAlias = Value | Temporary | Array | Upcoming
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Weights as their kernel reads them, made when they are stored: one at a time is in memory beside the model."""
+
+    type: TensorType
+    make: Callable[[], Array]
+
+
+Argument: TypeAlias = Value | Temporary | Array | Packed | Upcoming
 
 
 @dataclass(frozen=True, eq=False)

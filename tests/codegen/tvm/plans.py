@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from kcompile.codegen.tvm.plan import Argument, Plan, Temporary
+from kcompile.codegen.tvm.plan import Argument, Packed, Plan, Temporary
 from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine, host
 from kcompile.ir.evaluate import evaluate
@@ -48,12 +48,14 @@ class Planned:
         def home(argument: Argument) -> object:
             while isinstance(argument, Value) and argument in plan.aliases:
                 argument = plan.aliases[argument]
-            return None if isinstance(argument, np.ndarray) else argument
+            return None if isinstance(argument, np.ndarray | Packed) else argument
 
         def known(argument: Argument) -> Array | None:
             place = home(argument)
             if isinstance(place, Value) and place.constant is not None:
                 return place.constant
+            if isinstance(argument, Packed):
+                return argument.make()
             return argument if isinstance(argument, np.ndarray) else memory.get(place)
 
         for stage in plan.stages:

@@ -12,11 +12,11 @@ from kcompile.codegen.tvm.kernels.pooling import kind_of
 from kcompile.codegen.tvm.kernels.tile import choose, pack
 from kcompile.codegen.tvm.kernels.winograd import Winograd
 from kcompile.codegen.tvm.kernels.winograd_form import step_for, transformed, unit_of
-from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Temporary, Upcoming
+from kcompile.codegen.tvm.plan import TVM, Packed, Plan, Tail, Temporary, Upcoming
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
 from kcompile.ir.graph import Node, Value
-from kcompile.ir.types import Array
+from kcompile.ir.types import Array, TensorType, dtype_of
 
 # Weights of at most this many bytes stay in the second-level cache, so that each row may run through all of them.
 _SMALL_WEIGHTS = 64_000
@@ -70,7 +70,8 @@ def emit_conv(
     tile = choose(plan.machine, rows, per_group, row_bytes, weights.size // filters, variant.tile)
     grid = (weights.nbytes > _SMALL_WEIGHTS) != variant.turned
     fields = (x.type.dtype, windows, groups, filters, tile, grid, bias is not None, tail.chain, places)
-    operands = [x, _packed(weights, groups, tile[1]), *([bias] if bias else []), *tail.operands]
+    packed = Packed(TensorType(dtype_of(weights), (weights.size,)), lambda: _packed(weights, groups, tile[1]))
+    operands = [x, packed, *([bias] if bias else []), *tail.operands]
     if not pool:
         plan.emit(Conv(*fields), *operands, tail.result)
         return
@@ -98,7 +99,8 @@ def _emit_winograd(
     free = plan.machine.registers - (_FACTORS if step > 2 else 0)
     tile = choose(replace(plan.machine, registers=free), rows * draft.tiles[1], filters, rank=variant.tile)
     spec = replace(draft, tile=tile, rows=rows, parts=parts, fetches=plan.fetches)
-    operands = [x, transformed(weights, step, tile[1]), *([bias] if bias else []), *tail.operands]
+    type = TensorType("float32", (spec.form.places * windows.channels * filters,))
+    operands = [x, Packed(type, lambda: transformed(weights, step, tile[1])), *([bias] if bias else []), *tail.operands]
     scratch = Temporary(spec.scratch, per_thread=True)
     upcoming = [Upcoming(spec.blocks * spec.products * windows.channels)] if plan.fetches else []
     plan.emit(spec, *operands, scratch, pool.outputs[0] if pool else tail.result, *upcoming)

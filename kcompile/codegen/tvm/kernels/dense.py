@@ -21,7 +21,7 @@ from kcompile.codegen.tvm.kernels.tile import (
     row_pieces,
     streamed,
 )
-from kcompile.codegen.tvm.plan import TVM, Plan, Tail, Upcoming
+from kcompile.codegen.tvm.plan import TVM, Packed, Plan, Tail, Upcoming
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.errors import UnsupportedOp
@@ -29,7 +29,7 @@ from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.passes.matching import constant_array
-from kcompile.ir.types import Array
+from kcompile.ir.types import Array, TensorType, dtype_of
 
 # Weights of at most this many bytes stay in the second-level cache, so that each row tile may run through all of them.
 _SMALL_WEIGHTS = 64_000
@@ -204,7 +204,8 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
     if known and known > 1 and plan.fetches and length * columns * x.type.itemsize <= _BUSY_WEIGHTS:
         fetched = -(-known // tile[0]) * -(-columns // tile[1]) * length
     kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain, fetched)
-    weights = [pack(matrix, tile[1]), *([bias] if bias else [])]
+    packed = Packed(TensorType(dtype_of(matrix), (matrix.size,)), lambda: pack(matrix, tile[1]))
+    weights = [packed, *([bias] if bias else [])]
     upcoming = [Upcoming(fetched)] if fetched else []
     plan.emit(kernel, x, *weights, *tail.operands, tail.result, *upcoming)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kcompile.codegen.tvm.expr import Expr
-from kcompile.codegen.tvm.kernels.tile import pack
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function
 from kcompile.codegen.tvm.windows import Windows
@@ -151,4 +150,5 @@ def unit_of(tiles: tuple[int, int], step: int = 2) -> tuple[int, int]:
 
 def transformed(weights: Array, step: int, columns: int) -> Array:
     """``[3, 3, C, F]`` as panels of `columns` filters, each ``[places, C, columns]``."""
-    return pack(FORMS[step].transformed(weights).reshape(-1, weights.shape[-1]), columns)
+    panels = (weights[..., first : first + columns] for first in range(0, weights.shape[-1], columns))
+    return np.concatenate([FORMS[step].transformed(panel).ravel() for panel in panels])
