@@ -234,8 +234,9 @@ Key: TypeAlias = tuple[Kernel, frozenset[int], tuple[int, int] | None]
 
 def key(stage: Stage) -> Key:
     """What decides a stage's function."""
-    arrays = ((i, argument) for i, argument in enumerate(stage.arguments) if isinstance(argument, np.ndarray))
-    halves = frozenset(i for i, array in arrays if array.dtype == np.float16)
+    stored = ((i, a) for i, a in enumerate(stage.arguments) if not isinstance(a, Packed))  # in float32, if not made yet
+    arrays = ((i, _weights_of(argument)) for i, argument in stored)
+    halves = frozenset(i for i, array in arrays if array is not None and array.dtype == np.float16)
     return stage.kernel, halves, stage.in_place
 
 
