@@ -50,7 +50,7 @@ class Artifact:
         report: what the verification saw.
         seconds: what each stage took.
         precision: what few bits cost, where they were asked for.
-        choice: why the artifact is what it is, for target "auto" and with `tune`.
+        choice: why the artifact is what it is, for target "auto".
     """
 
     path: Path
@@ -138,11 +138,10 @@ def compile(
         options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's names). For this machine,
             `cpu` may be "native", "baseline" for any CPU of its kind, or "all" for code of each level, of which `load`
             takes the best that runs; `fast_math` (3 x 3 convolutions by larger tiles, up to 1.4 times as fast, with
-            results that may be off by ten times as much as float32 makes them), `batch`, numbers of rows such as
-            ``(1, 8)`` to make code of their own for, beside that for any, and `tune` (a search by measurement for
-            faster kernels, remembered; a minute or more). For C libraries `name` (of the function), `weights`
-            ("embedded" or "external"), `weights_dtype` ("f32" or "f16"), `optimize` ("speed" or "size") and `max_ram`
-            (bytes of the workspace).
+            results that may be off by ten times as much as float32 makes them), and `batch`, numbers of rows such as
+            ``(1, 8)`` to make code of their own for, beside that for any. For C libraries `name` (of the
+            function), `weights` ("embedded" or "external"), `weights_dtype` ("f32" or "f16"), `optimize` ("speed" or
+            "size") and `max_ram` (bytes of the workspace).
 
     Raises:
         ModelError: the model cannot be read.

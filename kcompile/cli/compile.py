@@ -97,12 +97,6 @@ def _rows(ctx: click.Context, parameter: click.Parameter, text: str | None) -> t
     metavar="ROWS",
     help="Numbers of rows that target tvm makes code of their own for, beside that for any: 1,8.",
 )
-@click.option(
-    "--tune",
-    is_flag=True,
-    default=None,
-    help="Let target tvm search for faster kernels by measuring them here, which takes some ten times as long.",
-)
 @precision_options
 @options.seed
 @options.as_json

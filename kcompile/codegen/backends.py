@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TARGETS = ("onnx", "tvm", "c", "auto")
 
 _LAW = '`target` must be "onnx", "tvm", "tvm:<machine>", "c" or "auto"'
-_NATIVE_OPTIONS = ("fast_math", "batch", "tune")
+_NATIVE_OPTIONS = ("fast_math", "batch")
 _LIBRARY_OPTIONS = ("name", "weights", "weights_dtype", "max_ram", "optimize")
 
 
@@ -198,13 +198,12 @@ def _native_backend(
     machines: Sequence["Machine"],
     fast_math: bool = False,
     batch: int | Sequence[int] | None = None,
-    tune: bool = False,
 ) -> Backend:
     """The back end of programs for several CPUs of one kind, the best first."""
     from kcompile.codegen.batches import check_batches, check_rows
-    from kcompile.codegen.native import Options, check_runs_here, native_program
+    from kcompile.codegen.native import check_runs_here, native_program
 
-    options = Options(fast_math, check_batches(batch), tune)
+    batches = check_batches(batch)
 
     for machine in machines:
         check_runs_here(machine)
@@ -212,8 +211,10 @@ def _native_backend(
     def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
         del notes
         names = [f"model.{machine.name}" if len(machines) > 1 else "model" for machine in machines]
+        # Parts of a model, which are compiled to find a fault, may have no rows.
+        rows = batches if signature.batch else ()
         *better, least = (
-            native_program(graph, signature, machine, options, name)
+            native_program(graph, signature, machine, fast_math, name, rows)
             for machine, name in zip(machines, names, strict=True)
         )
         members = {name: content for program in (*better, least) for name, content in program.members.items()}
@@ -221,4 +222,4 @@ def _native_backend(
 
     bfloat16 = all("+avx512bf16" in machine.features for machine in machines)
     precisions = ("int8", *(("bf16",) if bfloat16 else ()))
-    return Backend(target, (".kcb",), compile, check_rows if options.batches else lambda graph: graph, precisions)
+    return Backend(target, (".kcb",), compile, check_rows if batches else lambda graph: graph, precisions)

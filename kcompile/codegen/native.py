@@ -1,6 +1,6 @@
 """Programs for `kcompile.load`: a shared library for one CPU, and the weights as its kernels read them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from kcompile.codegen.backends import Program, describe, extra, work
@@ -30,47 +30,33 @@ def check_runs_here(machine: Machine) -> None:
         raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")
 
 
-@dataclass(frozen=True)
-class Options:
-    """How programs are made.
+def native_program(
+    graph: Graph, signature: Signature, machine: Machine, fast_math: bool, name: str, batches: Sequence[int]
+) -> Program:
+    """`graph` compiled for `machine`, with code of their own for the numbers of rows in `batches`.
 
-    Attributes:
-        fast_math: whether a digit may be lost for speed.
-        batches: numbers of rows to make code of their own for.
-        tune: whether to search by measurement among what kernels may do otherwise.
+    Args:
+        name: what the names of its files begin with.
     """
-
-    fast_math: bool = False
-    batches: tuple[int, ...] = ()
-    tune: bool = False
-
-
-def native_program(graph: Graph, signature: Signature, machine: Machine, options: Options, name: str) -> Program:
-    """`graph` compiled for `machine`; the names of its files begin with `name`."""
-    general, native = _compiled(graph, signature, machine, options, name)
-    # Parts of a model, which are compiled to find a fault, may have no rows.
-    if not options.batches or signature.batch is None:
+    general, native = _compiled(graph, signature, machine, fast_math, name)
+    if not batches:
         return general
-    special: dict[int, tuple[Program, NativeProgram]] = {}
-    for rows in options.batches:
-        fixed = bind_graph(graph, {signature.batch: rows})
-        special[rows] = _compiled(fixed, signature, machine, options, f"{name}.batch{rows}", rows)
+    special = {
+        rows: _compiled(
+            bind_graph(graph, {str(signature.batch): rows}), signature, machine, fast_math, f"{name}.batch{rows}"
+        )
+        for rows in batches
+    }
     return with_batches(general, native, signature, special)
 
 
 def _compiled(
-    graph: Graph, signature: Signature, machine: Machine, options: Options, name: str, rows: int = 1
+    graph: Graph, signature: Signature, machine: Machine, fast_math: bool, name: str
 ) -> tuple[Program, NativeProgram]:
-    """A program for calls with `rows` rows or, with an open batch, with any number."""
-    from kcompile.codegen.tuning import NOTE, Model, tuned
     from kcompile.codegen.tvm.lower import compile_graph
 
-    why = ""
-    if options.tune:
-        optimized = fuse(native_products(inference(graph)))
-        compiled, why = tuned(Model(optimized, signature, machine, options.fast_math, rows))
-    else:  # no name holds the graph, whose weights are let go as soon as they are stored
-        compiled = compile_graph(fuse(native_products(inference(graph))), machine, options.fast_math)
+    # No name holds the graph, whose weights are let go as soon as they are stored.
+    compiled = compile_graph(fuse(native_products(inference(graph))), machine, fast_math)
     library, weights = f"{name}.so", "weights.bin" if name == "model" else f"{name}.weights.bin"
     program = NativeProgram(compiled.library, compiled.weights, compiled.symbols, work(graph))
     stages = [
@@ -86,6 +72,5 @@ def _compiled(
         {"apache-tvm": version("apache-tvm")},
         lambda threads: NativeSession(signature, program, threads, signature.name),
         {"symbols": list(program.symbols), "work": program.work, "stages": stages},
-        notes={NOTE: why} if why else {},
     )
     return whole, program

@@ -21,7 +21,6 @@ import numpy as np
 from kcompile.codegen.lowering import LoweringTable
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Kernel
-from kcompile.codegen.tvm.variants import Variant, Variants, analytic
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
@@ -63,7 +62,7 @@ class Stage:
     """One call of a kernel. `source` is the path of the Keras layer that it comes from.
 
     `macs` are the multiply-accumulates of the node, which stand at the last of its stages. `in_place` holds the numbers
-    of two arguments, an operand and the result, that are one array. `number` counts the stages as they are emitted.
+    of two arguments, an operand and the result, that are one array.
     """
 
     kernel: Kernel
@@ -71,7 +70,6 @@ class Stage:
     source: str
     macs: Dim = 0
     in_place: tuple[int, int] | None = None
-    number: int = -1
 
     def bytes(self) -> Dim:
         """Of the arrays that it reads or writes, each counted once and whole."""
@@ -95,14 +93,13 @@ class Plan:
     """The stages of a graph for `machine`.
 
     `unused` are results that nothing reads, which a kernel may leave out; with `fast_math`, one may lose a digit for
-    speed; `fetches` says whether kernels may take `Upcoming`, `variants` how stages depart from the models of costs.
+    speed; `fetches` says whether kernels may take `Upcoming`.
     """
 
     machine: Machine
     unused: frozenset[Value] = frozenset()
     fast_math: bool = False
     fetches: bool = False
-    variants: Variants = analytic
     stages: list[Stage] = field(default_factory=list[Stage])
     aliases: dict[Value, Value] = field(default_factory=dict[Value, Value])
     offsets: dict[Value, int] = field(default_factory=dict[Value, int])
@@ -112,12 +109,7 @@ class Plan:
 
     def emit(self, kernel: Kernel, *arguments: Argument) -> None:
         """Run `kernel` next."""
-        self.stages.append(Stage(kernel, arguments, self.source, number=len(self.stages)))
-
-    @property
-    def variant(self) -> Variant:
-        """Of the stage that comes next."""
-        return self.variants(len(self.stages))
+        self.stages.append(Stage(kernel, arguments, self.source))
 
     def alias(self, new: Value, old: Value, offset: int = 0) -> None:
         """`new` is `old` under another shape, or the part of it from `offset` bytes on; nothing is computed."""
