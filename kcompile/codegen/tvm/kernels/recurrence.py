@@ -1,4 +1,4 @@
-"""The time loop of recurrent layers, for projected inputs.
+"""The time loop of recurrent layers, as a rule for inputs that are projected already.
 
 Hidden units are cut into vectors, and the elements of all gates of one vector of units stand side by side ("cells"), in
 the projected inputs and in the packed weights. One step multiplies the last output with a panel of a few cells at a
@@ -31,7 +31,8 @@ _FEW_GATES = 2
 class Recurrence(Kernel, family="recurrence"):
     """All steps of a recurrent layer.
 
-    Arguments: the projected inputs ``[batch, steps, vectors, gates, lanes]`` with biases, the packed recurrent weights
+    Arguments: the projected inputs ``[batch, steps, vectors, gates, lanes]`` with biases or, where `inputs` is not 0,
+    the inputs ``[1, steps, inputs]``, their weights ``[inputs, vectors, gates, lanes]`` and biases; the packed weights
     of each phase, the candidate's recurrent bias ``[padded]`` of a "gru", the initial states ``[batch, hidden]``, the
     mask ``bool[batch, steps]``; then the outputs ``[batch, steps, hidden]`` if `sequence`, the last states
     ``[batch, hidden]`` that `last` asks for, and the scratch array of `scratch_size` elements per thread.
@@ -49,6 +50,7 @@ class Recurrence(Kernel, family="recurrence"):
     zero_masked_output: bool
     sequence: bool
     last: tuple[bool, ...]
+    inputs: int = 0
 
     @property
     def gates(self) -> int:
@@ -88,6 +90,7 @@ class _TimeLoop:
         self.tiling = kernel.tiling
         self.steps = f.extent(kernel.steps)
         self.x = f.pointer("x")
+        self.input_weights = [f.pointer(name) for name in ("kernel", "input_bias")] if kernel.inputs else []
         self.weights = [f.pointer(f"w{phase}") for phase in range(len(PHASES[kernel.cell]))]
         self.bias = f.pointer("bias") if kernel.cell == "gru" else None
         states = ("h", "c") if kernel.cell == "lstm" else ("h",)
@@ -103,6 +106,7 @@ class _TimeLoop:
         """All steps for `tiles` tiles of `rows` rows of the batch; `number` says which."""
         f, padded, most = self.f, self.tiling.padded, rows * self.tiling.tiles
         numbers, seen_before = f.stack(most, "int32"), f.stack(most, "int32")
+        projected = f.stack(self.k.gates * padded) if self.k.inputs else None
         count = f.name_index(tiles * rows)
         with f.loop(count) as row:
             numbers.store(row, index(number(row)))
@@ -113,7 +117,9 @@ class _TimeLoop:
             places = f.stack(most, "int32")
             with f.loop(count) as row:
                 places.store(row, numbers.load(row) * self.steps + t)
-            batch = _Rows(rows, tiles, most, count, places, seen_before)
+            if projected:
+                self._project(t, projected)
+            batch = _Rows(rows, tiles, most, count, places, seen_before, projected)
             odd = index(f.name_index(step % 2))
             if f.machine.compact:
                 _Step(self, batch, True, f.name_index(odd * padded)).write()
@@ -127,6 +133,23 @@ class _TimeLoop:
             for state, pointer in enumerate(self.last):
                 if pointer:
                     self._copy(self.scratch, self.at(row, 2, 0) if state else self.at(row, 0, 0, end), pointer, target)
+
+    def _project(self, t: Index, projected: Pointer) -> None:
+        """The inputs of step `t` of the one row, times their weights."""
+        f, gates, lanes, width = self.f, self.k.gates, self.tiling.lanes, self.k.gates * self.tiling.padded
+        weights, bias = self.input_weights
+        first = f.name_index(t * self.k.inputs)
+        with f.loop(self.tiling.vectors) as vector:
+            places = [f.name_index((vector * gates + gate) * lanes) for gate in range(gates)]
+            sums = f.accumulators(gates, lanes)
+            for gate, place in enumerate(places):
+                sums[gate] = bias.load(place, lanes)
+            with f.loop(self.k.inputs) as i:
+                x, line = self.x.load(first + i), f.name_index(i * width)
+                for gate, place in enumerate(places):
+                    sums.add(gate, weights.load(line + place, lanes) * x)
+            for gate, place in enumerate(places):
+                projected.store(place, sums[gate])
 
     def _start(self, row: Index, source: Index) -> None:
         """The states before the first step."""
@@ -157,6 +180,7 @@ class _Rows:
         most, count: rows of all tiles, at most and now.
         places: the number of the step of each row among all steps of the batch.
         seen_before: for each row, 1 once a step was not masked.
+        projected: the inputs of the step of the one row, where they are projected step by step.
     """
 
     rows: int
@@ -165,6 +189,7 @@ class _Rows:
     count: Index
     places: Pointer
     seen_before: Pointer
+    projected: Pointer | None = None
 
 
 class _Step:
@@ -288,6 +313,8 @@ class _Step:
         return self._projected(row, vector, gate)
 
     def _projected(self, row: Index, vector: Index, gate: int) -> Expr:
+        if self.batch.projected:
+            return self.batch.projected.load((vector * self.k.gates + gate) * self.lanes, self.lanes)
         line = self.f.name_index(self.batch.places.load(row) * (self.k.gates * self.k.tiling.padded))
         return self.loop.x.load(line + (vector * self.k.gates + gate) * self.lanes, self.lanes)
 

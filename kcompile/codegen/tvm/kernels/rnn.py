@@ -1,4 +1,7 @@
-"""Recurrent layers: the inputs of all steps are projected by one product of matrices, then the time loop runs."""
+"""Recurrent layers: the inputs of all steps are projected by one product of matrices, then the time loop runs.
+
+Where code and memory are scarce, the time loop projects the inputs of each step itself.
+"""
 
 import numpy as np
 
@@ -10,13 +13,13 @@ from kcompile.codegen.tvm.plan import TVM, Argument, Plan, Temporary
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import dims, ops
-from kcompile.ir.graph import Node
+from kcompile.ir.graph import Node, Value
 from kcompile.ir.types import Array, TensorType
 
 
 @TVM.register(ops.Lstm, ops.Gru, ops.SimpleRnn)
 def recurrent(plan: Plan, node: Node) -> None:
-    """Two stages; results that nothing reads are not stored."""
+    """Two stages, or one where memory is scarce; results that nothing reads are not stored."""
     op, x = node.op, node.inputs[0]
     assert isinstance(op, ops.Lstm | ops.Gru | ops.SimpleRnn)
     if x.type.dtype != "float32":
@@ -38,14 +41,17 @@ def recurrent(plan: Plan, node: Node) -> None:
         op.zero_masked_output,
         node.outputs[0] not in plan.unused,
         tuple(state not in plan.unused for state in node.outputs[1:]),
+        len(kernel) if plan.machine.compact and x.type.shape[0] == 1 else 0,
     )
-    projected = _project(plan, node, layer, kernel, _input_bias(cell, biases, hidden))
+    matrix = _cells(kernel, layer.tiling, layer.gates).reshape(len(kernel), -1)
+    bias = _cells(_input_bias(cell, biases, hidden), layer.tiling, layer.gates).reshape(-1)
+    inputs = [x, matrix.reshape(-1), bias] if layer.inputs else [_project(plan, x, matrix, bias)]
     constants = [_panels(layer, recurrent_kernel, phase) for phase in range(len(PHASES[cell]))]
     if cell == "gru":
         constants.append(_cells(biases[1][2 * hidden :], layer.tiling, 1).reshape(-1))
     wanted = [value for value in node.outputs if value not in plan.unused]
     scratch = Temporary(TensorType("float32", (layer.scratch_size,)), per_thread=True)
-    plan.emit(layer, projected, *constants, *node.inputs[3 + op.biases :], *wanted, scratch)
+    plan.emit(layer, *inputs, *constants, *node.inputs[3 + op.biases :], *wanted, scratch)
 
 
 def _cell(op: ops.Lstm | ops.Gru | ops.SimpleRnn) -> Cell:
@@ -66,16 +72,15 @@ def _input_bias(cell: Cell, biases: list[Array], hidden: int) -> Array:
     return total
 
 
-def _project(plan: Plan, node: Node, layer: Recurrence, kernel: Array, bias: Array) -> Argument:
-    """``x @ kernel + bias`` for all steps at once, in the order of cells."""
-    x, (batch, steps) = node.inputs[0], node.inputs[0].type.shape[:2]
-    matrix = _cells(kernel, layer.tiling, layer.gates).reshape(len(kernel), -1)
-    columns, rows = matrix.shape[1], dims.mul(batch, steps)
+def _project(plan: Plan, x: Value, matrix: Array, bias: Array) -> Argument:
+    """``x @ matrix + bias`` for all steps at once."""
+    (batch, steps), (width, columns) = x.type.shape[:2], matrix.shape
+    rows = dims.mul(batch, steps)
     tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns)
     result = TensorType("float32", (1, rows, columns))
-    projection = Matrix("float32", 1, rows, len(kernel), columns, tile, True, True, Chain((result,), result))
+    projection = Matrix("float32", 1, rows, width, columns, tile, True, True, Chain((result,), result))
     projected = Temporary(TensorType("float32", (batch, steps, columns)))
-    plan.emit(projection, x, pack(matrix, tile[1]), _cells(bias, layer.tiling, layer.gates).reshape(-1), projected)
+    plan.emit(projection, x, pack(matrix, tile[1]), bias, projected)
     return projected
 
 
