@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 from kcompile.ir import ops
 from kcompile.ir.graph import Node
-from kcompile.ir.op import Elementwise, Op
+from kcompile.ir.op import Arrays, Elementwise, Op
 from kcompile.ir.types import Array, TensorType
 
 # Ops whose `write` takes and gives samples along the first axis; operands beyond these many are whole.
@@ -96,6 +96,20 @@ def into_in_parts(into: Callable[..., Any], node: Node) -> Callable[..., Any]:
             into(*(a[rows] if has_rows else a for a, has_rows in zip(arrays, cut, strict=False)), arrays[-1][rows])
 
         in_parallel(part, chosen)
+
+    return compute
+
+
+def recurrent_gradient_in_parts(op: ops.RecurrentGradient) -> Callable[[Arrays], Arrays]:
+    """The op's kernel on all cores; of its results those by the weights, numbered as these, are sums over samples."""
+    weights = range(1, 3 + op.of.biases)
+
+    def compute(args: Arrays) -> Arrays:
+        def part(rows: slice) -> Arrays:
+            return op.kernel(tuple(a if number in weights else a[rows] for number, a in enumerate(args)))
+
+        found = zip(*in_parallel(part, slices(len(args[0]))), strict=True)
+        return tuple(np.sum(a, axis=0) if number in weights else np.concatenate(a) for number, a in enumerate(found))
 
     return compute
 

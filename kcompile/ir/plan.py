@@ -17,10 +17,18 @@ import numpy as np
 from kcompile.ir.evaluate import computed
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.instructions import IN_PLACE, INTO, SCALAR, VIEWS, Function, may_alias
+from kcompile.ir.op import Arrays
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.ops.fused import Fused
+from kcompile.ir.ops.gradients_recurrent import RecurrentGradient
 from kcompile.ir.ops.shape import Concat, Reshape
-from kcompile.ir.parts import can_write_parts, into_in_parts, is_large, one_thread_products
+from kcompile.ir.parts import (
+    can_write_parts,
+    into_in_parts,
+    is_large,
+    one_thread_products,
+    recurrent_gradient_in_parts,
+)
 from kcompile.ir.types import Array, TensorType, array_dtype
 
 Registers: TypeAlias = list[Any]
@@ -336,7 +344,10 @@ class _Writer:
     def _kernel(self, node: Node) -> None:
         inputs = [self.numbers[value] for value in node.inputs]
         results = [self._register(value) for value in node.outputs]
-        self.instructions.append(_running(self.registers, node, inputs, results))
+        kernel = node.op.kernel
+        if isinstance(node.op, RecurrentGradient) and is_large(node):
+            kernel, self.in_parts = recurrent_gradient_in_parts(node.op), True
+        self.instructions.append(_running(self.registers, node, kernel, inputs, results))
 
 
 def _copy(x: Array, out: Array) -> None:
@@ -368,14 +379,16 @@ def _calling(registers: Registers, function: Function, inputs: Sequence[int], re
     return any_number
 
 
-def _running(registers: Registers, node: Node, inputs: Sequence[int], results: Sequence[int]) -> Instruction:
+def _running(
+    registers: Registers, node: Node, kernel: Callable[[Arrays], Arrays], inputs: Sequence[int], results: Sequence[int]
+) -> Instruction:
     op = node.op
     scalars = [not value.type.rank for value in node.outputs]
     halves = not isinstance(op, Fused) and any(value.type.dtype == "float16" for value in (*node.inputs, *node.outputs))
 
     def run() -> None:
         arrays = tuple(np.asarray(registers[number]) for number in inputs)
-        found = computed(op, arrays) if halves else op.kernel(arrays)
+        found = computed(op, arrays) if halves else kernel(arrays)
         for number, scalar, array in zip(results, scalars, found, strict=True):
             registers[number] = np.asarray(array)[()] if scalar else array
 

@@ -71,7 +71,7 @@ def test_dense_quantises_each_row_of_its_input(
     tmp_path: Path, rng: np.random.Generator, activations: bool | None
 ) -> None:
     kernel, bias, scale = integers(rng, 6, 3), rng.normal(size=3), rng.uniform(50, 200, 3)
-    config = {} if activations is None else {"quantization_config": quantized_config(activations)}
+    config: dict[str, Any] = {} if activations is None else {"quantization_config": quantized_config(activations)}
     arrays = [kernel, bias.astype(np.float32), scale.astype(np.float32)]
     path = write(tmp_path / "m.keras", "Dense", [None, 6], arrays, "int8", units=3, activation="tanh", **config)
     x = (rng.normal(size=(5, 6)) * np.array([[0.01], [1], [3], [100], [0]])).astype(np.float32)

@@ -43,6 +43,22 @@ def test_parts_of_nodes_together_are_the_whole(cls: type[Op]) -> None:
     each()
 
 
+@pytest.mark.usefixtures("three_cores")
+@pytest.mark.parametrize("of", [ops.Lstm(reverse=True), ops.Gru(has_initial_state=True), ops.SimpleRnn(has_mask=True)])
+def test_parts_of_recurrent_gradients_together_are_the_whole(
+    of: ops.Lstm | ops.Gru | ops.SimpleRnn, rng: np.random.Generator
+) -> None:
+    wide = 4 * of.gates
+    shapes = [(5, 3, 2), (2, wide), (4, wide), *[(wide,)] * of.biases, *[(5, 4)] * of.has_initial_state]
+    operands = [rng.normal(size=shape) for shape in shapes]
+    operands += [rng.random((5, 3)) < 0.7] if of.has_mask else []
+    results = of.kernel(tuple(operands))
+    args = (*operands, results[0], *(rng.normal(size=y.shape) for y in results))
+    op = ops.RecurrentGradient(of)
+    for part, whole in zip(parts.recurrent_gradient_in_parts(op)(args), op.kernel(args), strict=True):
+        np.testing.assert_allclose(part, whole, rtol=1e-12, atol=1e-12)
+
+
 @given(st.integers(1, 40), st.integers(1, 9))
 def test_each_sample_is_in_one_part(samples: int, cores: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

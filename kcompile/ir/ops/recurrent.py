@@ -19,6 +19,7 @@ from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim
 from kcompile.ir.op import Arrays, Elementwise, Gradients, Op, Types, Values
 from kcompile.ir.ops.activation import Sigmoid, Tanh
+from kcompile.ir.ops.linear import product
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ class _Recurrent(Op):
     def kernel(self, args: Arrays) -> Arrays:
         x, kernel, recurrent, bias = args[:4]
         hidden = recurrent.shape[0]
-        projected = np.matmul(x, kernel) + bias
+        # Time first, so that the rows of a step lie together.
+        steps = np.ascontiguousarray(x.swapaxes(0, 1))
+        rows = steps.reshape(x.shape[0] * x.shape[1], x.shape[2])
+        projected = product(rows, kernel).reshape(*steps.shape[:2], kernel.shape[1])
+        projected += bias
         given = self.initial_states(args)
         states: Arrays = tuple(np.asarray(s) for s in given) or tuple(
             np.zeros((x.shape[0], hidden), x.dtype) for _ in range(self.states)
@@ -82,7 +87,7 @@ class _Recurrent(Op):
         outputs = np.zeros((*x.shape[:2], hidden), x.dtype)
         order = range(x.shape[1] - 1, -1, -1) if self.reverse else range(x.shape[1])
         for t in order:
-            new = self.step(projected[:, t], states, args[2 : 3 + self.biases])
+            new = self.step(projected[t], states, args[2 : 3 + self.biases])
             if self.has_mask:
                 seen = args[-1][:, t, None]
                 output = np.where(seen, new[0], np.zeros_like(output) if self.zero_masked_output else output)
