@@ -27,6 +27,13 @@ def assert_same_state(ours: Any, theirs: Any) -> None:
         np.testing.assert_array_equal(np.asarray(one.value), np.asarray(other.value), err_msg=one.name)
 
 
+def assert_same_config(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Equal, but for the last digits of numbers that were float32 on the way."""
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert ours[key] == (pytest.approx(value) if isinstance(value, float) else value), key
+
+
 @pytest.mark.parametrize(("name", "arguments"), OPTIMIZERS, ids=[f"{n}-{a}" for n, a in OPTIMIZERS])
 @pytest.mark.parametrize("saver", ["keras", "kcompile"])
 def test_training_goes_on_from_a_file(
@@ -45,7 +52,7 @@ def test_training_goes_on_from_a_file(
     first.save(path)
     theirs, ours = keras.models.load_model(path), kcompile.load_model(path)
     assert_same_state(ours, theirs)
-    assert ours.optimizer.get_config() == pytest.approx(theirs.optimizer.get_config())
+    assert_same_config(ours.optimizer.get_config(), theirs.optimizer.get_config())
     assert_equal_training(ours, theirs, batches[4:])
 
 
@@ -68,7 +75,7 @@ def test_training_goes_on_from_an_h5_file(
     again = kcompile.load_model(tmp_path / "ours.h5")
     assert_same_state(again, theirs)
     opened = keras.models.load_model(tmp_path / "ours.h5")
-    assert opened.optimizer.get_config() == pytest.approx(theirs.optimizer.get_config())
+    assert_same_config(opened.optimizer.get_config(), theirs.optimizer.get_config())
     np.testing.assert_allclose(opened.test_on_batch(*batches[4]), again.test_on_batch(*batches[4]), rtol=1e-5)
     assert_equal_training(ours, theirs, batches[4:])
 
