@@ -117,6 +117,24 @@ static int shares_cpu(const kc_worker *worker)
     return 0;
 }
 
+/* A thread that is woken by another of the pool may be put on that one's CPU and stay there, since the two run in turns
+   and the kernel sees no CPU that has too much to do. So it keeps to the process's other CPUs from then on. */
+static void leave_shared_cpu(kc_worker *worker)
+{
+#ifdef __linux__
+    cpu_set_t others;
+    if (worker->index == 0 || !shares_cpu(worker) || sched_getaffinity(getpid(), sizeof others, &others) != 0) {
+        return;
+    }
+    CPU_CLR(worker->cpu, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
+        __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
+    }
+#else
+    (void)worker;
+#endif
+}
+
 static void sleep_while(kc_pool *pool, uint32_t *word, uint32_t old)
 {
     __atomic_fetch_add(&pool->asleep.value, 1, __ATOMIC_SEQ_CST);
@@ -144,6 +162,7 @@ static void wait_while(kc_worker *worker, uint32_t *word, uint32_t old)
         } else {
             sleep_while(worker->pool, word, old);
             __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
+            leave_shared_cpu(worker);
             spins = 0;
         }
     }
