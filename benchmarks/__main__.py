@@ -4,19 +4,16 @@ The README quotes the one of the engines.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from benchmarks import readme
 from benchmarks.engines import FILES, keras_file
 from benchmarks.models import MODELS
 from benchmarks.models.trained import NAMES
+from benchmarks.worker import PEERS, ROOT
 
-ROOT = Path(__file__).parent
-PEERS = Path(os.environ.get("KCOMPILE_PEERS", ROOT.parent / ".venv-peers" / "bin" / "python"))
 # Each is a process of its own, so that none inherits the other's memory and threads.
 BENCHMARKS = {
     "engines": ["-m", "benchmarks.engines", "--threads", "1", "2", "--batch", "1", "32"],

@@ -29,6 +29,7 @@ import numpy as np
 import onnx
 
 import kcompile
+from benchmarks.worker import PEERS
 from tests.edge.devices import BOARDS, HERE
 from tests.edge.models import build
 
@@ -134,16 +135,15 @@ def _variables_and_stack(folder: Path) -> int:
 
 def litert(model: str, folder: Path) -> Iterator[Figure]:
     """The size of the model file, beside the core of the interpreter."""
-    peers = Path(os.environ.get("KCOMPILE_PEERS", Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"))
-    if not peers.exists():
-        print(f"there is no {peers}; LiteRT is left out")
+    if not PEERS.exists():
+        print(f"there is no {PEERS}; LiteRT is left out")
         return
     build(model).save(folder / "m.keras")
     code = (
         "import tensorflow as tf; m = tf.keras.models.load_model('m.keras');"
         "c = tf.lite.TFLiteConverter.from_keras_model(m); open('m.tflite', 'wb').write(c.convert())"
     )
-    done = subprocess.run([peers, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run([PEERS, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"LiteRT cannot convert {model}: {done.stderr.strip().splitlines()[-1][:120]}")
         return

@@ -1,8 +1,6 @@
 """Keras with TensorFlow as an engine: a process in the peers' environment that takes its turns on request."""
 
 import json
-import os
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,23 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.worker import PEERS, Worker
 
-class Worker:
-    """The process; it ends when this one does, since its input ends then.
 
-    Raises:
-        RuntimeError: there is no such environment.
-    """
+class KerasProcess(Worker):
+    """The process; it ends when this one does, since its input ends then."""
 
-    def __init__(self, python: Path, threads: int) -> None:
-        if not python.exists():
-            raise RuntimeError(f"there is no {python}; make it with `make peers`")
-        free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-        command = [str(python), str(Path(__file__).parent / "keras_worker.py"), str(threads)]
-        # TensorFlow writes to the error stream whatever it thinks of the machine.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=free
-        )
+    def __init__(self, threads: int) -> None:
+        super().__init__(PEERS, "keras_worker.py", str(threads))
         self._folder = tempfile.TemporaryDirectory()
         self._input = ("", 0)
         self.versions: dict[str, str] = self.ask("versions")
@@ -37,14 +26,7 @@ class Worker:
         Raises:
             RuntimeError: it was an error, or the process is gone.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            print(json.dumps({"what": what, **given}), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        answer = json.loads(line) if line else {"error": f"Keras's process ended with {self._process.wait()}"}
+        answer = json.loads(self.answer(json.dumps({"what": what, **given})))
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer["answer"]
@@ -62,7 +44,7 @@ class Worker:
 class KerasEngine:
     """The model that a worker holds, by ``"predict"`` or by a ``"function"`` of TensorFlow."""
 
-    def __init__(self, worker: Worker, how: str, file: Path) -> None:
+    def __init__(self, worker: KerasProcess, how: str, file: Path) -> None:
         self._worker = worker
         self._how = how
         self._file = file

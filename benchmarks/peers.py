@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import kcompile
-from benchmarks.keras_peer import Worker
+from benchmarks.keras_peer import KerasProcess
 from benchmarks.turns import Engine, Local, Runner
 
 OURS = "kcompile tvm"
@@ -171,12 +170,11 @@ def _peer_file(setting: Setting, suffix: str) -> Path:
 
 
 @cache
-def worker(threads: int) -> Worker:
+def worker(threads: int) -> KerasProcess:
     """Keras with TensorFlow, in a process that lives as long as this one."""
-    return Worker(Path(os.environ.get("KCOMPILE_PEERS", _PEERS)), threads)
+    return KerasProcess(threads)
 
 
-_PEERS = Path(__file__).parent.parent / ".venv-peers" / "bin" / "python"
 _LOCAL: dict[str, Callable[[Setting], Runner]] = {
     OURS: native,
     "kcompile onnx": onnx_runtime,

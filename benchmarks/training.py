@@ -11,14 +11,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).parent
-PEERS = Path(os.environ.get("KCOMPILE_PEERS", ROOT.parent / ".venv-peers" / "bin" / "python"))
+from benchmarks.worker import PEERS, ROOT, Worker
+
 # Model, samples of a batch, and steps per turn, or "predict" for one call with one sample.
 CASES = (
     *(("mlp", 32, "300"), ("cifar_cnn", 32, "20"), ("cifar_cnn", 128, "6"), ("lstm", 32, "20"), ("lstm", 128, "10")),
@@ -42,38 +41,14 @@ class Row:
         return self.keras / self.kcompile
 
 
-class Worker:
-    """One side: a process that times what it is told."""
-
-    def __init__(self, python: Path, module: str) -> None:
-        free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-        command = [str(python), str(ROOT / "training_worker.py"), module]
-        # Libraries of the peers write to the error stream whatever they think of the machine.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=free,
-            cwd=ROOT.parent,
-        )  # fmt: skip
-
-    def seconds(self, case: tuple[str, int, str]) -> float:
-        """The answer to one question."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(*case, file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            sys.exit(f"{self._process.args} ended with status {self._process.wait()} at {case}")
-        return float(answer)
-
-    def end(self) -> None:
-        """Let it go."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+def seconds(worker: Worker, case: tuple[str, int, str]) -> float:
+    """What a process takes for a case."""
+    return float(worker.answer(" ".join(map(str, case))))
 
 
 def compare(workers: dict[str, Worker], case: tuple[str, int, str], rounds: int) -> Row:
     """One row; the first turn of each compiles and is not counted."""
-    turns = [{name: worker.seconds(case) for name, worker in workers.items()} for _ in range(rounds + 1)][1:]
+    turns = [{name: seconds(worker, case) for name, worker in workers.items()} for _ in range(rounds + 1)][1:]
     ours, theirs = (1e3 * statistics.median(turn[name] for turn in turns) for name in ("kcompile", "keras"))
     return Row(case[0], case[1], "predict" if case[2] == "predict" else "step", ours, theirs)
 
@@ -91,10 +66,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, default=ROOT / "results")
     given = parser.parse_args()
-    if not PEERS.exists():
-        sys.exit(f"there is no {PEERS}; make it with `make peers`, or say where it is with KCOMPILE_PEERS")
-    workers = {"kcompile": Worker(Path(sys.executable), "kcompile"), "keras": Worker(PEERS, "keras")}
-    rows = [compare(workers, case, given.rounds) for case in CASES]
+    try:
+        sides = {"kcompile": Path(sys.executable), "keras": PEERS}
+        workers = {name: Worker(python, "training_worker.py", name) for name, python in sides.items()}
+        rows = [compare(workers, case, given.rounds) for case in CASES]
+    except RuntimeError as error:
+        sys.exit(str(error))
     for worker in workers.values():
         worker.end()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
