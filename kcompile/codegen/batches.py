@@ -8,13 +8,11 @@ from kcompile.codegen.backends import Program
 from kcompile.errors import InputError, TargetError
 from kcompile.ir.graph import Graph
 from kcompile.runtime.batches import BatchedSession
+from kcompile.runtime.bundle import OF_A_BATCH
 from kcompile.runtime.native import NativeProgram
 from kcompile.runtime.reference import graph_signature
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Signature
-
-# What the manifest says of each program.
-_PARTS = ("artifact", "program", "memory")
 
 
 def check_batches(batch: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -52,7 +50,7 @@ def with_batches(
             artifact["weights"] = general.artifact["weights"]
         members |= {artifact[role]: program.members[program.artifact[role]] for role in ("library", "weights")}
         own = replace(program, artifact=artifact)
-        records[str(rows)] = dict(zip(_PARTS, (own.artifact, own.description, own.memory), strict=True))
+        records[str(rows)] = dict(zip(OF_A_BATCH, (own.artifact, own.description, own.memory), strict=True))
 
     def session(threads: int) -> Session:
         programs = {rows: own for rows, (_, own) in special.items()}

@@ -33,7 +33,7 @@ ALIGNMENT = 64
 # What each build of a program for several CPUs has of its own.
 _OF_A_BUILD = ("artifact", "program", "target", "memory")
 # And what the code for a number of rows has.
-_OF_A_BATCH = ("artifact", "program", "memory")
+OF_A_BATCH = ("artifact", "program", "memory")
 _LOCAL_HEADER = 30
 _MAX_MANIFEST = 64 << 20
 # Bytes of members, the smallest first, of which loading sums the content: with more, that would take longer than all
@@ -86,7 +86,7 @@ class Bundle:
         if rows not in self.batches:
             return self
         own = as_dict(self._program["batches"][str(rows)], "program.batches")
-        return replace(self, manifest={**self.manifest, **{key: as_dict(own.get(key), key) for key in _OF_A_BATCH}})
+        return replace(self, manifest={**self.manifest, **{key: as_dict(own.get(key), key) for key in OF_A_BATCH}})
 
     @property
     def _program(self) -> dict[str, Any]:

@@ -168,16 +168,22 @@ static void wait_while(kc_worker *worker, uint32_t *word, uint32_t old)
     }
 }
 
-static void advance(kc_pool *pool, uint32_t *word)
+static void wake(kc_pool *pool, uint32_t *word)
 {
-    __atomic_fetch_add(word, 1, __ATOMIC_SEQ_CST);
 #ifdef __linux__
     if (__atomic_load_n(&pool->asleep.value, __ATOMIC_SEQ_CST) != 0) {
         syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, pool->threads, NULL, NULL, 0);
     }
 #else
     (void)pool;
+    (void)word;
 #endif
+}
+
+static void advance(kc_pool *pool, uint32_t *word)
+{
+    __atomic_fetch_add(word, 1, __ATOMIC_SEQ_CST);
+    wake(pool, word);
 }
 
 int32_t kc_barrier(void *context)
@@ -267,17 +273,6 @@ int kc_run(const void *const *inputs, void *const *outputs, const void *weights,
     return 0;
 }
 
-static void wake(kc_pool *pool)
-{
-#ifdef __linux__
-    if (__atomic_load_n(&pool->asleep.value, __ATOMIC_SEQ_CST) != 0) {
-        syscall(SYS_futex, &pool->job.value, FUTEX_WAKE_PRIVATE, pool->threads, NULL, NULL, 0);
-    }
-#else
-    (void)pool;
-#endif
-}
-
 int kc_pool_ready(kc_pool *pool)
 {
     int64_t now = nanoseconds_now(), before = __atomic_exchange_n(&pool->asked, now, __ATOMIC_RELAXED);
@@ -287,7 +282,7 @@ int kc_pool_ready(kc_pool *pool)
     }
     if (!ready && now - before < CLOSE && now - __atomic_load_n(&pool->woken, __ATOMIC_RELAXED) > PATIENCE) {
         __atomic_store_n(&pool->woken, now, __ATOMIC_RELAXED);
-        wake(pool);
+        wake(pool, &pool->job.value);
     }
     return ready;
 }

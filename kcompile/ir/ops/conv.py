@@ -21,10 +21,10 @@ from kcompile.ir.ops.linear import product
 from kcompile.ir.ops.shape import Slice
 from kcompile.ir.ops.windows import (
     BLOCK_BYTES,
+    BlockwiseOp,
     DataFormat,
     Pairs,
     add_along_rows,
-    empty_result,
     from_channels_last,
     image_blocks,
     line_blocks,
@@ -133,7 +133,7 @@ def _bias_gradient(b: "Builder", dys: Gradients, operands: int, data_format: Dat
 
 
 @dataclass(frozen=True)
-class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
+class Conv(BlockwiseOp, name="conv", operands=("x", "kernel", "bias?")):
     """``y[n, o, f]`` is the sum over w and c of ``x[n, o * stride + w * dilation, c] * kernel[w, c, f]``.
 
     w runs over the window and c over the channels. ``groups`` splits channels and filters into independent blocks; a
@@ -170,11 +170,6 @@ class Conv(Op, name="conv", operands=("x", "kernel", "bias?")):
         extents = window_extents(self.padding, spatial, kernel.static_shape()[:rank], self.strides, self.rates)
         self.require(all(isinstance(e, str) or e >= 0 for e in extents), "the window exceeds the input", types)
         return (x.with_shape(activation_shape(x.shape[0], extents, filters, self.data_format)),)
-
-    def kernel(self, args: Arrays) -> Arrays:
-        y = empty_result(self, args)
-        self.write(args, y)
-        return (y,)
 
     def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
         """Write the result to `out`, from patches of `block_bytes` at a time."""
@@ -298,7 +293,7 @@ class ConvTranspose(Op, name="conv_transpose", operands=("x", "kernel", "bias?")
 
 
 @dataclass(frozen=True)
-class _Pool(Op, operands=("x",)):
+class _Pool(BlockwiseOp, operands=("x",)):
     """Base: windows of `pool_size` over the spatial axes."""
 
     pool_size: tuple[int, ...]
@@ -322,11 +317,6 @@ class _Pool(Op, operands=("x",)):
         self.require(all(isinstance(e, str) or e >= 0 for e in extents), "the window exceeds the input", types)
         channels = channels_of(x.shape, self.data_format)
         return (x.with_shape(activation_shape(x.shape[0], extents, channels, self.data_format)),)
-
-    def kernel(self, args: Arrays) -> Arrays:
-        y = empty_result(self, args)
-        self.write(args, y)
-        return (y,)
 
     def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
         """Write the result to `out`, images of `block_bytes` at a time."""

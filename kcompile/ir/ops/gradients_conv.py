@@ -13,15 +13,15 @@ import numpy as np
 
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
-from kcompile.ir.op import Arrays, Op, Types, bind_shape
+from kcompile.ir.op import Arrays, Types, bind_shape
 from kcompile.ir.ops.conv import AvgPool, Conv, MaxPool, activation_shape, channels_of, explicit_padding
 from kcompile.ir.ops.linear import product
 from kcompile.ir.ops.windowed import WindowedConv
 from kcompile.ir.ops.windows import (
     BLOCK_BYTES,
+    BlockwiseOp,
     Pairs,
     by_window,
-    empty_result,
     from_windows,
     image_blocks,
     line_blocks,
@@ -54,7 +54,7 @@ def _empty_padded(x: Array, pairs: Pairs) -> Array:
 
 
 @dataclass(frozen=True)
-class ConvInputGradient(Op, name="conv_input_gradient", operands=("dy", "kernel")):
+class ConvInputGradient(BlockwiseOp, name="conv_input_gradient", operands=("dy", "kernel")):
     """The gradient of the convolution `of` by its input, whose spatial extents are `spatial`.
 
     With `size`, ``dy`` is ordered as the results of a `WindowedConv`.
@@ -71,11 +71,6 @@ class ConvInputGradient(Op, name="conv_input_gradient", operands=("dy", "kernel"
         forward = WindowedConv(self.of, self.size) if self.size else self.of
         self.require(forward.infer((x, kernel)) == (dy,), "dy must be what the convolution gives", types)
         return (x,)
-
-    def kernel(self, args: Arrays) -> Arrays:
-        dx = empty_result(self, args)
-        self.write(args, dx)
-        return (dx,)
 
     def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
         """Write the result to `out`, images of `block_bytes` at a time."""
@@ -117,7 +112,7 @@ class ConvInputGradient(Op, name="conv_input_gradient", operands=("dy", "kernel"
 
 
 @dataclass(frozen=True)
-class ConvFilterGradient(Op, name="conv_filter_gradient", operands=("x", "dy")):
+class ConvFilterGradient(BlockwiseOp, name="conv_filter_gradient", operands=("x", "dy")):
     """The gradient of the convolution `of` by its kernel, whose window is `window`.
 
     With `size`, ``dy`` is ordered as the results of a `WindowedConv`.
@@ -136,11 +131,6 @@ class ConvFilterGradient(Op, name="conv_filter_gradient", operands=("x", "dy")):
         forward = WindowedConv(self.of, self.size) if self.size else self.of
         self.require(forward.infer((x, kernel)) == (dy,), "dy must be what the convolution gives", types)
         return (kernel,)
-
-    def kernel(self, args: Arrays) -> Arrays:
-        dw = empty_result(self, args)
-        self.write(args, dw)
-        return (dw,)
 
     def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
         """Write the result to `out`, from patches of `block_bytes` at a time."""
@@ -184,7 +174,7 @@ def _rows(x: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class MaxPoolGradient(Op, name="max_pool_gradient", operands=("x", "y", "dy")):
+class MaxPoolGradient(BlockwiseOp, name="max_pool_gradient", operands=("x", "y", "dy")):
     """The gradient of the pooling `of`: each window's goes to its largest element, of equal ones to the first."""
 
     of: MaxPool
@@ -193,11 +183,6 @@ class MaxPoolGradient(Op, name="max_pool_gradient", operands=("x", "y", "dy")):
         x, y, dy = types
         self.require(self.of.infer((x,)) == (y,) and y == dy, "y and dy must be what the pooling gives", types)
         return (x,)
-
-    def kernel(self, args: Arrays) -> Arrays:
-        dx = empty_result(self, args)
-        self.write(args, dx)
-        return (dx,)
 
     def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
         """Write the result to `out`, images of `block_bytes` at a time."""
@@ -238,7 +223,7 @@ class MaxPoolGradient(Op, name="max_pool_gradient", operands=("x", "y", "dy")):
 
 
 @dataclass(frozen=True)
-class AvgPoolGradient(Op, name="avg_pool_gradient", operands=("dy",)):
+class AvgPoolGradient(BlockwiseOp, name="avg_pool_gradient", operands=("dy",)):
     """The gradient of the pooling `of`: spread evenly over each window of an input with extents `spatial`."""
 
     of: AvgPool
@@ -250,11 +235,6 @@ class AvgPoolGradient(Op, name="avg_pool_gradient", operands=("dy",)):
         x = dy.with_shape(activation_shape(dy.shape[0], list(self.spatial), channels, data_format))
         self.require(self.of.infer((x,)) == types, "dy must be what the pooling gives", types)
         return (x,)
-
-    def kernel(self, args: Arrays) -> Arrays:
-        dx = empty_result(self, args)
-        self.write(args, dx)
-        return (dx,)
 
     def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
         """Write the result to `out`, images of `block_bytes` at a time."""

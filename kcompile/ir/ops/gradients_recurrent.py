@@ -16,7 +16,7 @@ import numpy as np
 from kcompile.ir.op import Arrays, Elementwise, Op, Types
 from kcompile.ir.ops.activation import Sigmoid, Tanh
 from kcompile.ir.ops.linear import product
-from kcompile.ir.ops.recurrent import Gru, Lstm, SimpleRnn, apply
+from kcompile.ir.ops.recurrent import Gru, Lstm, SimpleRnn, apply, of_all_steps
 from kcompile.ir.types import Array, TensorType
 
 
@@ -48,12 +48,6 @@ def _over_time(before: Array, after: Array) -> Array:
     """The sum over steps and samples of ``before^T @ after``: the gradient of a matrix that all steps share."""
     rows = before.shape[0] * before.shape[1]
     return product(before.reshape(rows, before.shape[2]).T, after.reshape(rows, after.shape[2]))
-
-
-def _times(x: Array, matrix: Array) -> Array:
-    """``x @ matrix`` for all steps at once."""
-    rows = x.shape[0] * x.shape[1]
-    return product(x.reshape(rows, x.shape[2]), matrix).reshape(*x.shape[:2], matrix.shape[1])
 
 
 def _steps(x: Array, reverse: bool) -> Array:
@@ -95,7 +89,7 @@ class _Cell(ABC):
     def finish(self) -> Arrays:
         """The gradients by ``x``, the kernel, the recurrent kernel and the bias."""
         kernel, x = self.past.weights[0], self.past.x
-        dx = _times(self.outer, kernel.T)
+        dx = of_all_steps(self.outer, kernel.T)
         return dx, _over_time(x, self.outer), self.recurrent_gradient(), self.outer.sum(axis=(0, 1))
 
     def recurrent_gradient(self) -> Array:
@@ -105,8 +99,8 @@ class _Cell(ABC):
 
 def _driven(past: _Past, kernel: Array, recurrent: Array, bias: Array) -> Array:
     """What enters the activations, for all steps: ``x @ kernel + before @ recurrent + bias``."""
-    drive = _times(past.before, recurrent)
-    drive += _times(past.x, kernel)
+    drive = of_all_steps(past.before, recurrent)
+    drive += of_all_steps(past.x, kernel)
     drive += bias
     return drive
 
@@ -166,14 +160,14 @@ class _GruCell(_Cell):
         kernel, recurrent, bias, recurrent_bias = past.weights
         self.hidden, self.reset_after = recurrent.shape[0], of.reset_after
         wide = 2 * self.hidden
-        drive = _times(past.x, kernel) + bias
-        gates = drive[..., :wide] + _times(past.before, recurrent[:, :wide]) + recurrent_bias[:wide]
+        drive = of_all_steps(past.x, kernel) + bias
+        gates = drive[..., :wide] + of_all_steps(past.before, recurrent[:, :wide]) + recurrent_bias[:wide]
         opened = apply(of.recurrent_activation, gates)
         slopes = slope(of.recurrent_activation, gates, opened)
         self.update, self.reset = np.split(opened, 2, axis=2)
         last, last_bias = recurrent[:, wide:], recurrent_bias[wide:]
         base = past.before if of.reset_after else self.reset * past.before
-        recalled = _times(base, last) + last_bias
+        recalled = of_all_steps(base, last) + last_bias
         inner = drive[..., wide:] + (self.reset * recalled if of.reset_after else recalled)
         candidate = apply(of.activation, inner)
         # Gradient by the drives per gradient by the state; the reset gate's per gradient by what it multiplies.

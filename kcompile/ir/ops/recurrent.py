@@ -33,6 +33,12 @@ def apply(activation: Elementwise | None, x: Array) -> Array:
     return x if activation is None else activation.kernel((x,))[0]
 
 
+def of_all_steps(x: Array, matrix: Array) -> Array:
+    """``x @ matrix`` for all steps at once: ``x: T[L, N, K], matrix: T[K, M] -> T[L, N, M]``."""
+    rows = x.shape[0] * x.shape[1]
+    return product(x.reshape(rows, x.shape[2]), matrix).reshape(*x.shape[:2], matrix.shape[1])
+
+
 @dataclass(frozen=True)
 class _Recurrent(Op):
     """Base of the recurrent ops."""
@@ -75,9 +81,7 @@ class _Recurrent(Op):
         x, kernel, recurrent, bias = args[:4]
         hidden = recurrent.shape[0]
         # Time first, so that the rows of a step lie together.
-        steps = np.ascontiguousarray(x.swapaxes(0, 1))
-        rows = steps.reshape(x.shape[0] * x.shape[1], x.shape[2])
-        projected = product(rows, kernel).reshape(*steps.shape[:2], kernel.shape[1])
+        projected = of_all_steps(np.ascontiguousarray(x.swapaxes(0, 1)), kernel)
         projected += bias
         given = self.initial_states(args)
         states: Arrays = tuple(np.asarray(s) for s in given) or tuple(

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Op, Types
+from kcompile.ir.op import Arrays, Types
 from kcompile.ir.ops.conv import Conv, correlate, explicit_padding
-from kcompile.ir.ops.windows import BLOCK_BYTES, add_along_rows, by_window, empty_result, padded, windows_of
+from kcompile.ir.ops.windows import BLOCK_BYTES, BlockwiseOp, add_along_rows, by_window, padded, windows_of
 from kcompile.ir.types import Array
 
 
 @dataclass(frozen=True)
-class WindowedConv(Op, name="windowed_conv", operands=("x", "kernel", "bias?")):
+class WindowedConv(BlockwiseOp, name="windowed_conv", operands=("x", "kernel", "bias?")):
     """The convolution `of`, its results ordered by their place in windows of `size` that do not overlap.
 
     ``y[n, *place, *window, f] = conv(x, kernel, bias)[n, window * size + place, f]``; results in no whole window are
@@ -28,11 +28,6 @@ class WindowedConv(Op, name="windowed_conv", operands=("x", "kernel", "bias?")):
         spatial = y.with_shape(y.shape[1:-1]).static_shape()
         windows = [extent // size for extent, size in zip(spatial, self.size, strict=True)]
         return (y.with_shape((y.shape[0], *self.size, *windows, y.shape[-1])),)
-
-    def kernel(self, args: Arrays) -> Arrays:
-        y = empty_result(self, args)
-        self.write(args, y)
-        return (y,)
 
     def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
         """Write the result to `out`, from patches of `block_bytes` at a time."""

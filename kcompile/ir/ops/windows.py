@@ -1,6 +1,7 @@
 """How windows move over the spatial axes of arrays, and products of their patches a block at a time."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
@@ -97,7 +98,15 @@ def add_along_rows(y: Array, bias: Array) -> None:
     wide += np.tile(bias, wide.shape[-1] // bias.size)
 
 
-def empty_result(op: Op, args: Arrays) -> Array:
-    """An array for the only result of `op`."""
-    (type,) = op.infer(tuple(map(type_of, args)))
-    return np.empty(type.static_shape(), args[0].dtype)
+class BlockwiseOp(Op):
+    """An op that computes its only result block by block, and so can leave it in an array that it is given."""
+
+    @abstractmethod
+    def write(self, args: Arrays, out: Array, block_bytes: int = BLOCK_BYTES) -> None:
+        """Write the result to `out`, from as much at a time as fills `block_bytes`."""
+
+    def kernel(self, args: Arrays) -> Arrays:
+        (type,) = self.infer(tuple(map(type_of, args)))
+        out = np.empty(type.static_shape(), args[0].dtype)
+        self.write(args, out)
+        return (out,)

@@ -14,6 +14,18 @@ from kcompile.ir.expression import Expression
 _NADAM_DECAY = 0.96
 
 
+def running_means(g: Expression, slots: Slots, beta_1: float, beta_2: float) -> tuple[Expression, Expression]:
+    """The new means of the gradient and of its square."""
+    m, v = slots["momentum"], slots["velocity"]
+    return m + (g - m) * (1 - beta_1), v + (g.square() - v) * (1 - beta_2)
+
+
+def corrected(rate: Expression, moment: Moment, beta_1: float, beta_2: float) -> Expression:
+    """A learning rate for means that began at zero; Kingma and Ba 2015, arXiv:1412.6980, section 2."""
+    first, second = (1.0 - beta**moment.step for beta in (beta_1, beta_2))
+    return rate * second.sqrt() / first
+
+
 class _Moments(Optimizer):
     """Base: running means of the gradient and of its square."""
 
@@ -33,8 +45,7 @@ class _Moments(Optimizer):
 
     def moments(self, g: Expression, slots: Slots) -> tuple[Expression, Expression]:
         """The new means of the gradient and of its square."""
-        m, v = slots["momentum"], slots["velocity"]
-        return m + (g - m) * (1 - self.beta_1), v + (g.square() - v) * (1 - self.beta_2)
+        return running_means(g, slots, self.beta_1, self.beta_2)
 
 
 class Adam(_Moments):
@@ -57,8 +68,7 @@ class Adam(_Moments):
     arguments = ("beta_1", "beta_2", "epsilon", "amsgrad")
 
     def update(self, w: Expression, g: Expression, slots: Slots, moment: Moment) -> tuple[Expression, Slots]:
-        first, second = (1.0 - beta**moment.step for beta in (self.beta_1, self.beta_2))
-        alpha = moment.learning_rate * second.sqrt() / first
+        alpha = corrected(moment.learning_rate, moment, self.beta_1, self.beta_2)
         m, v = self.moments(g, slots)
         changed = {"momentum": m, "velocity": v}
         if self.amsgrad:

@@ -42,7 +42,7 @@ class LossScaleOptimizer(Optimizer):
 
     def __init__(
         self,
-        inner_optimizer: Optimizer,
+        inner_optimizer: Any,
         initial_scale: float = 2.0**15,
         dynamic_growth_steps: int = 2000,
         name: str | None = None,
@@ -51,28 +51,21 @@ class LossScaleOptimizer(Optimizer):
         wrong = [key for key, value in options.items() if key not in _UNUSED or value != _UNUSED[key]]
         if wrong:
             raise ModelError(f"LossScaleOptimizer takes no {', '.join(wrong)}. Give them to the inner optimizer.")
-        is_other = isinstance(inner_optimizer, Optimizer) and not isinstance(inner_optimizer, LossScaleOptimizer)  # pyright: ignore[reportUnnecessaryIsInstance]
-        if not is_other:
+        if not isinstance(inner_optimizer, Optimizer) or isinstance(inner_optimizer, LossScaleOptimizer):
             received = type(inner_optimizer).__name__
             raise ModelError(
                 f"`inner_optimizer` of LossScaleOptimizer must be another optimizer. Received: {received}."
             )
-        self._inner, self.initial_scale, self.dynamic_growth_steps = (
-            inner_optimizer,
-            initial_scale,
-            dynamic_growth_steps,
-        )
+        self._inner = inner_optimizer
+        self.initial_scale, self.dynamic_growth_steps = initial_scale, dynamic_growth_steps
         super().__init__(0.0, name=name)
         inner_optimizer.loss_scale_factor = None
         self._own = [self.iteration, self.rate]
         self.step_counter = Weight("step_counter", np.zeros((), np.int32), trainable=False)
         self.dynamic_scale = Weight("dynamic_scale", np.asarray(initial_scale, np.float32), trainable=False)
         # Steps are counted, and rates read, where they are used.
-        self.iteration, self.rate, self.schedule = (
-            inner_optimizer.iteration,
-            inner_optimizer.rate,
-            inner_optimizer.schedule,
-        )
+        self.iteration, self.rate = inner_optimizer.iteration, inner_optimizer.rate
+        self.schedule = inner_optimizer.schedule
 
     @property
     def inner(self) -> Optimizer:
@@ -119,10 +112,11 @@ class LossScaleOptimizer(Optimizer):
         self._inner.finalize()
 
     def get_config(self) -> dict[str, Any]:
-        inner = {"module": "keras.optimizers", "class_name": type(self._inner).__name__, "registered_name": None}
+        from kcompile.frontend.training.optimizers import serialize
+
         return {
             "name": self.name,
-            "inner_optimizer": {**inner, "config": self._inner.get_config()},
+            "inner_optimizer": serialize(self._inner),
             "initial_scale": self.initial_scale,
             "dynamic_growth_steps": self.dynamic_growth_steps,
         }

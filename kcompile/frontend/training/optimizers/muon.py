@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from kcompile.frontend.training.optimizers.adam import corrected, running_means
 from kcompile.frontend.training.optimizers.base import Moment, Optimizer, Slots
 from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
@@ -90,10 +91,9 @@ class Muon(Optimizer):
         return w - step, {"momentum": m}
 
     def _adam(self, w: Expression, g: Expression, slots: Slots, moment: Moment) -> tuple[Expression, Slots]:
-        first, second = (1.0 - beta**moment.step for beta in (self.adam_beta_1, self.adam_beta_2))
-        alpha = moment.learning_rate * self.adam_lr_ratio * second.sqrt() / first
-        m = slots["momentum"] + (g - slots["momentum"]) * (1 - self.adam_beta_1)
-        v = slots["velocity"] + (g.square() - slots["velocity"]) * (1 - self.adam_beta_2)
+        betas = self.adam_beta_1, self.adam_beta_2
+        alpha = corrected(moment.learning_rate * self.adam_lr_ratio, moment, *betas)
+        m, v = running_means(g, slots, *betas)
         return w - m * alpha / (v.sqrt() + self.epsilon), {"momentum": m, "velocity": v}
 
     def _orthogonal(self, x: Expression) -> Expression:
