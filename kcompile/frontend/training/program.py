@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from kcompile.frontend.training.state import Memory, assign
+from kcompile.frontend.training.state import Memory, array_of, assign
 from kcompile.frontend.training.step import Step
 from kcompile.ir.evaluate import bind_graph
 from kcompile.ir.passes.pipeline import training
@@ -26,6 +26,7 @@ class Program:
         self._memory = Memory([w for w in step.written if w in step.state.inputs and step.state.inputs[w].type.rank])
         held = {step.state.inputs[weight].name for weight in self._memory.arrays}
         self._arguments = [value.name for value in step.graph.inputs if value.name not in held]
+        self._read = [(value.name, w) for w, value in step.state.inputs.items() if w not in self._memory.arrays]
         self._assigned = [weight for weight in step.written if weight not in self._memory.arrays]
         self._open = {value.name: value.type for value in step.graph.inputs if not value.type.is_static}
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
@@ -38,7 +39,7 @@ class Program:
         """
         self._memory.settle()
         plan = self._plan(batch)
-        arrays = {**batch, **self.step.state.arrays(but=self._memory.arrays)}
+        arrays = {**batch, **{name: array_of(weight) for name, weight in self._read}}
         found = plan.run([arrays[name] for name in self._arguments])
         count = len(self.step.results)
         assign(self._assigned, found[count:])

@@ -4,7 +4,7 @@ All of it is held by `Weight` objects. Several may be packed into one vector, so
 small arrays is one of a single array; their own arrays are then views of it.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from operator import is_
@@ -111,9 +111,9 @@ class State:
         flat = [self.b(Reshape((prod(value.type.static_shape()),)), value) for value in values]
         return self.b(Concat(0), *flat) if len(flat) > 1 else flat[0]
 
-    def arrays(self, but: Container[Weight | Pack] = ()) -> dict[str, Array]:
-        """The arrays of all weights `but` those, by the names of the graph's inputs."""
-        return {value.name: array_of(weight) for weight, value in self.inputs.items() if weight not in but}
+    def arrays(self) -> dict[str, Array]:
+        """The arrays of all weights by the names of the graph's inputs."""
+        return {value.name: array_of(weight) for weight, value in self.inputs.items()}
 
 
 class Memory:
@@ -128,9 +128,9 @@ class Memory:
 
     def settle(self) -> None:
         """Bring weights that were given other arrays since the last run back into their own."""
-        found = {weight: array_of(weight) for weight in self.arrays}
+        found = [weight for weight, array in self.arrays.items() if array_of(weight) is not array]
         # One weight may have been given the array of another: all are read before any is written.
-        moved = {weight: array.copy() for weight, array in found.items() if array is not self.arrays[weight]}
+        moved = {weight: array_of(weight).copy() for weight in found}
         for weight, array in moved.items():
             self.arrays[weight][...] = array
         assign(tuple(moved), [self.arrays[weight] for weight in moved])
