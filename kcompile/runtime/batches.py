@@ -1,6 +1,7 @@
 """Native programs that hold code of their own for certain numbers of rows."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kcompile.ir.types import Array
@@ -33,7 +34,9 @@ class BatchedSession(NativeSession):
         notes: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(signature, program, threads, origin, notes)
-        self._special = {rows: NativeSession(signature, own, threads, origin) for rows, own in special.items()}
+        self._special = {
+            rows: NativeSession(signature, replace(own, rows=rows), threads, origin) for rows, own in special.items()
+        }
         sessions = (*self._special.values(), self)
         self._run_known = _first([session._run_known for session in sessions])
         self._predict_known = _first([session._predict_known for session in sessions])

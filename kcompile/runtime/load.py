@@ -125,8 +125,8 @@ def _library_program(bundle: Bundle) -> LibraryProgram:
 
 
 def _native_session(bundle: Bundle, threads: int, notes: Mapping[str, str]) -> NativeSession:
-    signature, name, program = bundle.signature, bundle.path.name, _native_program(bundle)
-    special = {rows: _native_program(bundle.for_rows(rows)) for rows in bundle.batches}
+    signature, name, program = bundle.signature, bundle.path.name, native_program(bundle)
+    special = {rows: native_program(bundle.for_rows(rows)) for rows in bundle.batches}
     if not special:
         return NativeSession(signature, program, threads, name, notes)
     if signature.batch is None:
@@ -134,7 +134,8 @@ def _native_session(bundle: Bundle, threads: int, notes: Mapping[str, str]) -> N
     return BatchedSession(signature, program, special, threads, name, notes)
 
 
-def _native_program(bundle: Bundle) -> NativeProgram:
+def native_program(bundle: Bundle) -> NativeProgram:
+    """The program for any number of rows of a native bundle, or for those that `Bundle.for_rows` chose."""
     record = as_dict(bundle.manifest.get("program"), "program")
     symbols = tuple(as_text(symbol, "program.symbols") for symbol in as_list(record.get("symbols"), "program.symbols"))
     work = as_dim(record.get("work"), "program.work")

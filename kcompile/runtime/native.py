@@ -49,12 +49,14 @@ class NativeProgram:
         weights: the blob that its kernels read, used where it lies.
         symbols: the names of the values that its entries take, in order.
         work: operations of one call, as an expression of the symbols: whether threads are worth their waking.
+        rows: the one number of rows that it is for; None for any.
     """
 
     library: Content
     weights: Content
     symbols: tuple[str, ...]
     work: Dim
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class NativeSession(Session):
         unknown = (dims.symbols(program.work) | set(program.symbols)) - known
         if unknown:
             raise ArtifactError(f"{origin} is damaged: no input has the extents {', '.join(sorted(unknown))}.")
+        fixed = known - set(program.symbols) - ({signature.batch} if program.rows else set())
+        if fixed:  # it would read and write beyond arrays of other extents
+            raise ArtifactError(f"{origin} is damaged: its program does not take {', '.join(sorted(map(str, fixed)))}.")
         self._program = program
         self._library = loaded(program.library, origin, _ENTRIES)
         self._weights = aligned(program.weights)
@@ -136,6 +141,9 @@ class NativeSession(Session):
         return outputs
 
     def _call_for(self, arrays: list[Array], plan: Plan) -> _Call:
+        rows = self._program.rows
+        if rows is not None and plan.bindings[self.signature.batch or ""] != rows:
+            raise InputError(f"the program of {self.name} is for {rows} rows. Received: {dict(plan.bindings)}.")
         values = tuple([plan.bindings[symbol] for symbol in self._program.symbols])
         call = self._calls.get(values)
         if call is None:

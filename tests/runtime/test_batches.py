@@ -2,6 +2,7 @@
 
 import hashlib
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kcompile import layers
 from kcompile.errors import ArtifactError, InputError, TargetError, VerificationError
 from kcompile.runtime.batches import BatchedSession
 from kcompile.runtime.bundle import open_bundle
+from kcompile.runtime.load import native_program
 from kcompile.runtime.native import NativeProgram, NativeSession
 from kcompile.runtime.profile import profile
 from tests.runtime.harness import make_bundle, members, packed, small_graph, with_manifest
@@ -65,6 +67,20 @@ def test_predict_splits_rows_before_it_chooses(halves: tuple[NativeProgram, Nati
     general, special = (NativeSession(signature, p, 1) for p in (one, other))
     expected = np.concatenate([special.predict(x[:6]), general.predict(x[6:])])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_code_for_rows_takes_no_others_whose_results_it_would_write_beyond(made: Path) -> None:
+    bundle = open_bundle(made)
+    own = native_program(bundle.for_rows(8))
+    assert own.symbols == ()
+    with pytest.raises(ArtifactError, match="its program does not take N"):
+        NativeSession(bundle.signature, own, 1)
+    session = NativeSession(bundle.signature, replace(own, rows=8), 1)
+    x = np.zeros((9, 8, 8, 3), np.float32)
+    session.predict(x[:8])
+    for rows in (1, 9):
+        with pytest.raises(InputError, match="is for 8 rows"):
+            session.predict(x[:rows])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
