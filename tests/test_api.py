@@ -168,6 +168,9 @@ def test_shapes_that_do_not_fit_are_refused(model: kcompile.Model, tmp_path: Pat
         "input `image` must have shape (N, 8, 8, 2). Received: (1, 9, 8, 2).\n"
         "the model's inputs are `image`. Received: `mask`."
     )
+    for extent in (0, -1, 2.5, "8", True):
+        with pytest.raises(InputError, match="the extents of input `image` must be integers from 1 on, or None"):
+            kcompile.compile(model, output=tmp_path / "a.onnx", shapes={"image": (extent, 8, 8, 2)})  # type: ignore[dict-item]
 
 
 # ---- refusals

@@ -160,10 +160,12 @@ def test_command_prints_what_each_layer_loses(folder: Path) -> None:
         ({"precision": "int4"}, ["`precision` must be one of float32, bf16, int8"]),
         (
             {"precision": "int8", "calibration_method": "best", "max_accuracy_drop": -1.0},
-            ["`calibration_method` must be one of", "`max_accuracy_drop` must be", "need calibration data"],
+            ["`calibration_method` must be one of", "`max_accuracy_drop` must be", "calibration data are missing for"],
         ),
-        ({"calibration": "data.npz", "labels": "y"}, ["`labels`, `calibration` are for precision 'int8'"]),
-        ({"precision": "bf16", "activations": "token"}, ["`activations` are for precision 'int8'"]),
+        ({"calibration": "data.npz", "labels": "y"}, ["only precision 'int8' takes `labels`, `calibration`"]),
+        ({"precision": "bf16", "activations": "token"}, ["only precision 'int8' takes `activations`"]),
+        ({"precision": "int8", "activations": "tensor"}, ["calibration data are missing for `activations`"]),
+        ({"precision": None}, ["`precision` must be one of float32, bf16, int8. Received: None"]),
     ],
 )
 def test_all_arguments_that_make_no_sense_are_named_at_once(
@@ -176,7 +178,7 @@ def test_all_arguments_that_make_no_sense_are_named_at_once(
 
 
 def test_machines_of_c_libraries_take_no_int8(folder: Path) -> None:
-    with pytest.raises(TargetError, match="precision 'int8' is for the targets onnx and tvm"):
+    with pytest.raises(TargetError, match="precision 'int8' is for the targets onnx, tvm and auto"):
         kcompile.compile(folder / "small.keras", "tvm:cortex-m7", folder / "x.kcb", precision="int8")
 
 
@@ -193,3 +195,23 @@ def test_a_missing_file_of_data_is_named(folder: Path) -> None:
         kcompile.compile(
             folder / "small.keras", output=folder / "x.onnx", precision="int8", calibration=folder / "nowhere.npz"
         )
+
+
+@pytest.mark.parametrize("given", [np.zeros((3, 8, 8, 3), np.float32), 3, b"data.npz"])
+def test_calibration_of_another_kind_is_refused(folder: Path, given: object) -> None:
+    with pytest.raises(InputError, match=r"`calibration` must be the path of an \.npz"):
+        kcompile.compile(folder / "small.keras", precision="int8", calibration=given)  # type: ignore[arg-type]
+
+
+def test_target_auto_measures_programs_in_few_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KCOMPILE_CACHE", str(tmp_path))
+    model = kcompile.Sequential([kcompile.Input((12,)), layers.Dense(16, activation="relu"), layers.Dense(3)])
+    first, again = (kcompile.compile(model, "auto", tmp_path / "m.kcb", precision="int8") for _ in range(2))
+    assert first.choice.count(" ms") == 2
+    assert again.choice == f"{first.choice}; measured before"
+    assert first.precision is not None
+    assert [layer.precision for layer in first.precision.layers] == ["int8", "int8"]
+    x = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    exact = model.predict(x)
+    error = np.linalg.norm(kcompile.load(first.path).predict(x) - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.03

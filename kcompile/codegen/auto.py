@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kcompile.codegen.backends import Backend, Program, backend
 from kcompile.codegen.bundle import replacing
 from kcompile.codegen.parity import check_graph
 from kcompile.codegen.samples import draw_for
-from kcompile.errors import ArtifactError, KCompileError, TargetError
+from kcompile.errors import ArtifactError, KCompileError, MissingExtra, TargetError
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array
 from kcompile.runtime.session import THREADS_KEY, Session, check_threads
@@ -32,6 +33,8 @@ _PACKAGES = ("kcompile", "numpy", "apache-tvm", "onnxruntime")
 # Turns of each candidate, and the seconds that one takes about.
 _TURNS, _SECONDS = 9, 0.02
 _REMEMBERED = 1000
+# Steps and pixels per side, about, where a model leaves them open: of few, nothing but the cost of a call would show.
+_SPARE = 60
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,35 @@ class _Found:
         return f"{self.target} {self.seconds * 1e3:.3g} ms" if self.seconds else f"{self.target}: {self.reason}"
 
 
-def auto_backend() -> Backend:
+@dataclass(frozen=True)
+class _Auto(Backend):
+    """The back end of target "auto"."""
+
+    def session(self, graph: Graph) -> Session:
+        """Of the first engine that computes `graph`; parts of a model are not worth measuring."""
+        for target in CANDIDATES[:-1]:
+            try:
+                return backend(target).session(graph)
+            except KCompileError:
+                continue
+        return backend(CANDIDATES[-1]).session(graph)
+
+
+def auto_backend(precision: str = "float32") -> Backend:
     """The back end of target "auto"; it writes bundles."""
-    return Backend("auto", (".kcb",), _compile)
+    precisions = dict.fromkeys(name for target in CANDIDATES for name in _precisions(target, precision))
+    return _Auto("auto", (".kcb",), partial(_compile, precision), precisions=tuple(precisions))
 
 
-def _compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
+def _precisions(target: str, precision: str) -> tuple[str, ...]:
+    """Those beside float32 of an engine; none where it is not installed."""
+    try:
+        return backend(target, precision=precision).precisions
+    except MissingExtra:
+        return ()
+
+
+def _compile(precision: str, graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
     """The fastest candidate's program, with a note that says why it is the one.
 
     Raises:
@@ -62,8 +88,9 @@ def _compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Pr
     remembered = _remembered().get(place)
     if remembered is not None:
         target, why = remembered
-        return replace(backend(target).compile(graph, signature, notes), notes={NOTE: f"{why}; measured before"})
-    programs, found = _candidates(graph, signature, notes)
+        program = backend(target, precision=precision).compile(graph, signature, notes)
+        return replace(program, notes={NOTE: f"{why}; measured before"})
+    programs, found = _candidates(precision, graph, signature, notes)
     sessions = {target: program.open(threads) for target, program in programs.items()}
     times = _measured(sessions, signature)
     found = [*(_Found(target, seconds) for target, seconds in times.items()), *found]
@@ -76,14 +103,14 @@ def _compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Pr
 
 
 def _candidates(
-    graph: Graph, signature: Signature, notes: Mapping[str, str]
+    precision: str, graph: Graph, signature: Signature, notes: Mapping[str, str]
 ) -> tuple[dict[str, Program], list[_Found]]:
     """The programs that agree with the reference, and what is wrong with the others."""
     programs: dict[str, Program] = {}
     failed: list[_Found] = []
     for target in CANDIDATES:
         try:
-            program = backend(target).compile(graph, signature, notes)
+            program = backend(target, precision=precision).compile(graph, signature, notes)
             if not check_graph(graph, program.open(1)).agrees:
                 failed.append(_Found(target, reason="it disagrees with the reference"))
                 continue
@@ -95,7 +122,7 @@ def _candidates(
 
 def _measured(sessions: Mapping[str, Session], signature: Signature) -> dict[str, float]:
     """Seconds per call of one row, each the median of turns that the sessions take one after another."""
-    feeds = draw_for(signature, 1, {})
+    feeds = draw_for(signature, 1, {}, spare=_SPARE)
     calls = {target: _calls(session, feeds) for target, session in sessions.items()}
     turns: dict[str, list[float]] = {target: [] for target in sessions}
     for _ in range(_TURNS):

@@ -95,7 +95,7 @@ def backend(target: str, *, precision: str = "float32", **options: Any) -> Backe
         return _onnx_backend(**_known(target, options, "opset"))
     if name == "auto" and not colon:
         _known(target, options)
-        return importlib.import_module("kcompile.codegen.auto").auto_backend()
+        return importlib.import_module("kcompile.codegen.auto").auto_backend(precision)
     if name == "c" and not colon:
         module = extra("tvm", "kcompile.codegen.library.c_backend", "apache-tvm")
         return module.c_backend(target, module.Options(**_known(target, options, *_LIBRARY_OPTIONS)))

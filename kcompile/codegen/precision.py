@@ -65,10 +65,11 @@ class Request:
         problems = [
             f"`{name}` must be one of {', '.join(allowed)}. Received: {value!r}."
             for name, value, allowed in choices
-            if value is not None and value not in allowed
+            if value not in allowed and (value is not None or name == "precision")
         ]
         drop = self._given("max_accuracy_drop")
-        if drop is not None and not (isinstance(drop, int | float) and 0 <= drop < float("inf")):
+        is_number = isinstance(drop, int | float) and not isinstance(drop, bool)
+        if drop is not None and not (is_number and 0 <= drop < float("inf")):
             problems.append(f"`max_accuracy_drop` must be a number from 0 on, such as 0.01. Received: {drop!r}.")
         return problems
 
@@ -77,16 +78,18 @@ class Request:
         needs = ("calibration_method", "max_accuracy_drop", "bias_correction")
         given = [name for name in needs if self._given(name) is not None]
         given += ["labels"] if self.labels is not None else []
+        activations = self._given("activations")
         problems: list[str] = []
-        if self.precision in ("int8", "bf16") and self.calibration is None and given:
-            problems.append(f"{_quoted(given)} need calibration data. Give them with `calibration`.")
-        given += [name for name in ("activations",) if self._given(name) is not None]
+        if self.precision in ("int8", "bf16") and self.calibration is None:
+            lonely = [*given, *(["activations"] if activations == "tensor" else [])]
+            problems += [f"calibration data are missing for {_quoted(lonely)}. Give `calibration`."] if lonely else []
+        given += ["activations"] if activations is not None else []
         if self.precision == "bf16":
             given = [name for name in given if name != "labels"]
         elif self.precision == "float32":
             given += ["calibration"] if self.calibration is not None else []
         if self.precision in ("float32", "bf16") and given:
-            problems.append(f"{_quoted(given)} are for precision 'int8'. Received: precision {self.precision!r}.")
+            problems.append(f"only precision 'int8' takes {_quoted(given)}. Received: precision {self.precision!r}.")
         return problems
 
     def _given(self, name: str) -> Any:
@@ -115,7 +118,7 @@ def narrowed(graph: Graph, request: Request, chosen: Backend) -> Narrowed:
         InputError: the calibration data do not fit, or no layer can be in few bits.
     """
     if request.precision == "int8" and "int8" not in chosen.precisions:
-        law = "precision 'int8' is for the targets onnx and tvm, and for machines of tvm that run Linux"
+        law = "precision 'int8' is for the targets onnx, tvm and auto, and for machines of tvm that run Linux"
         raise TargetError(f"{law}. Received: target {chosen.target!r}.")
     optimized = inference(graph)
     data = _data(optimized, request)
@@ -123,7 +126,7 @@ def narrowed(graph: Graph, request: Request, chosen: Backend) -> Narrowed:
     if request.precision == "int8":
         return to_int8(optimized, data, request.settings(), run)
     if "bf16" not in chosen.precisions:
-        note = f"float32 throughout: target {chosen.target!r} has no bfloat16 instructions here"
+        note = f"float32 throughout: not all CPUs that target {chosen.target!r} is for have instructions for bfloat16"
         return Narrowed(graph, PrecisionReport("bf16", notes=(note,)))
     return to_bf16(optimized, data, run)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kcompile.errors import InputError
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Value
@@ -66,20 +67,33 @@ def draw_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
 
 
 def draw_for(
-    signature: Signature, batch: int, shapes: Mapping[str, Sequence[int | None]], seed: int = 0
+    signature: Signature, batch: int, shapes: Mapping[str, Sequence[int | None]], seed: int = 0, spare: int = _SPARE
 ) -> dict[str, Array]:
     """Inputs by name for a model of which only the signature is known: integers are 0 or 1, so that any table has them.
 
     Args:
         batch: the rows.
         shapes: extents to take, by input; the others are as small as the model allows with some to spare.
+        spare: how many.
 
     Raises:
-        InputError: `shapes` do not fit.
+        InputError: `shapes` do not fit; all problems are named.
     """
+    problems = [
+        f"the model's inputs are {', '.join(f'`{n}`' for n in signature.inputs)}. Received: a shape of `{name}`."
+        for name in shapes
+        if name not in signature.inputs
+    ]
+    problems += [
+        f"input `{name}` must have shape ({', '.join(map(str, type.shape))}). Received: {len(shapes[name])} extents."
+        for name, type in signature.inputs.items()
+        if name in shapes and len(shapes[name]) != type.rank
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
     rng = np.random.default_rng(seed)
-    wanted = dict.fromkeys(dims.symbols(*(dim for type in signature.inputs.values() for dim in type.shape)), _SPARE)
-    wanted |= {symbol: value + _SPARE for symbol, value in signature.minimums.items()}
+    wanted = dict.fromkeys(dims.symbols(*(dim for type in signature.inputs.values() for dim in type.shape)), spare)
+    wanted |= {symbol: value + spare for symbol, value in signature.minimums.items()}
     if signature.batch:
         wanted[signature.batch] = batch
     values = fitted(signature.equalities, wanted, signature.minimums)

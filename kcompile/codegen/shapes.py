@@ -22,6 +22,8 @@ def fix_shapes(graph: Graph, shapes: Mapping[str, Sequence[int | None]]) -> Grap
     for name, shape in shapes.items():
         if name not in types:
             problems.append(f"the model's inputs are {', '.join(f'`{n}`' for n in types)}. Received: `{name}`.")
+        elif any(not _is_extent(extent) for extent in shape):
+            problems.append(f"the extents of input `{name}` must be integers from 1 on, or None. Received: {shape}.")
         elif not _bind(types[name].shape, shape, bindings):
             stated = ", ".join(map(str, types[name].shape))
             received = ", ".join("?" if extent is None else str(extent) for extent in shape)
@@ -30,6 +32,10 @@ def fix_shapes(graph: Graph, shapes: Mapping[str, Sequence[int | None]]) -> Grap
     if problems:
         raise InputError("\n".join(problems))
     return bind_graph(graph, bindings) if bindings else graph
+
+
+def _is_extent(extent: object) -> bool:
+    return extent is None or (isinstance(extent, int) and not isinstance(extent, bool) and extent >= 1)
 
 
 def _bind(stated: Sequence[Dim], shape: Sequence[int | None], bindings: dict[str, Dim]) -> bool:

@@ -1,5 +1,7 @@
 """The NumPy reference as a session: slow, and right by definition."""
 
+from typing import Any
+
 from kcompile.ir.evaluate import evaluate
 from kcompile.ir.graph import Graph
 from kcompile.ir.rows import batch_of
@@ -33,6 +35,9 @@ class ReferenceSession(Session):
     def __init__(self, graph: Graph, signature: Signature | None = None) -> None:
         super().__init__(signature or graph_signature(graph), threads=1)
         self.graph = graph
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return ReferenceSession, (self.graph, self.signature)
 
     def _execute(self, arrays: list[Array], plan: Plan) -> list[Array]:
         return list(evaluate(self.graph, dict(zip(self.inputs, arrays, strict=True))).values())

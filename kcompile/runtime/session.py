@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kcompile.errors import InputError
+from kcompile.errors import InputError, KCompileError
 from kcompile.ir.types import Array, TensorType, array_dtype
 from kcompile.runtime.feeds import by_name, checked, converted
 from kcompile.runtime.signature import Plan, Signature, arrange
@@ -52,6 +52,11 @@ class Session(ABC):
     def outputs(self) -> Mapping[str, TensorType]:
         """The outputs' types by name, in order."""
         return self.signature.outputs
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Nothing that `pickle` and `copy` could take along: code, threads and mapped files are this process's."""
+        law = f"the session of {self.name} cannot be pickled or copied: its code and threads belong to this process"
+        raise KCompileError(f"{law}. Give the artifact's path on, and load it where it is needed.")
 
     def __repr__(self) -> str:
         takes = ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
@@ -135,6 +140,8 @@ def _written(out: Array, results: list[Array]) -> Array:
     shape, dtype = results[0].shape, results[0].dtype
     if out.shape != shape or out.dtype != dtype:
         raise InputError(f"`out` must have dtype {dtype} and shape {shape}. Received: {out.dtype} and {out.shape}.")
+    if not out.flags.writeable:
+        raise InputError("`out` must be writeable. Received: an array that may only be read.")
     out[...] = results[0]
     return out
 

@@ -1,8 +1,10 @@
 """Drawn inputs suit what the inputs are used for."""
 
 import numpy as np
+import pytest
 
 from kcompile.codegen.samples import Role, draw_for, draw_inputs, input_roles, sample_extents
+from kcompile.errors import InputError
 from kcompile.ir import ops
 from kcompile.ir.graph import Builder
 from kcompile.ir.types import TensorType
@@ -80,3 +82,9 @@ def test_a_signature_is_enough_to_draw_for() -> None:
     assert drawn["x"].shape == (8, 11, 4)
     assert drawn["ids"].shape == (8, 3)
     assert set(np.unique(drawn["ids"])) <= {0, 1}
+    with pytest.raises(InputError) as caught:
+        draw_for(signature, 8, {"x": (None, 11), "y": (None,)})
+    assert str(caught.value).splitlines() == [
+        "the model's inputs are `x`, `ids`. Received: a shape of `y`.",
+        "input `x` must have shape (N, T, 4). Received: 2 extents.",
+    ]

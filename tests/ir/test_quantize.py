@@ -262,6 +262,7 @@ def test_everything_wrong_with_the_data_is_said_at_once() -> None:
         ({"image": np.zeros((0, 8, 8, 3), np.float32)}, "at least one row"),
         ({"image": np.zeros((2, 8, 9, 3), np.float32)}, "must have shape (N, 8, 8, 3)"),
         ({"image": np.array(["a", "b"])}, "must have dtype float32"),
+        ({"image": np.full((2, 8, 8, 3), 1e300)}, "finite numbers in float32"),
         ({**images(3), "labels": np.array([0, 1])}, "one class per row"),
         ({**images(3), "labels": np.array([0, 1, 9])}, "one class per row"),
     ],
@@ -309,3 +310,45 @@ def test_convolutions_alone_need_data() -> None:
     graph = b.build({"y": b(ops.Conv((1, 1)), x, b.constant(np.ones((2, 2, 1, 3), np.float32)))})
     with pytest.raises(InputError, match="need calibration data"):
         to_int8(graph, None, Settings())
+
+
+def perceptron() -> Graph:
+    b = Builder("perceptron")
+    x = b.input("x", TensorType("float32", ("N", 6)))
+    rng = np.random.default_rng(5)
+    first, second = (b.constant(rng.normal(size=shape).astype(np.float32)) for shape in ((6, 8), (8, 3)))
+    return b.build({"y": b(ops.Dense(), b(ops.Relu(), b(ops.Dense(), x, first)), second)})
+
+
+def test_one_row_of_huge_numbers_does_not_hide_what_the_others_lose() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(20, 6)).astype(np.float32)
+    x[7] *= 1e6
+    graph = perceptron()
+    data = read_calibration(graph, {"x": x})
+    spoiled = to_int8(graph, data, Settings())
+    assert spoiled.report.drop is not None
+    assert spoiled.report.drop > 0.5
+    limited = to_int8(graph, data, Settings(max_drop=0.05))
+    usual = {"x": rng.normal(size=(50, 6)).astype(np.float32)}
+    exact, found = (evaluate(g, usual)["y"] for g in (graph, limited.graph))
+    assert np.linalg.norm(found - exact) < 0.05 * np.linalg.norm(exact)
+
+
+def test_outputs_without_an_axis_of_rows_are_measured_too() -> None:
+    b = Builder("no_rows")
+    x = b.input("x", TensorType("float32", ("N", 6)))
+    y = b(ops.Dense(), x, b.constant(np.random.default_rng(7).normal(size=(6, 3)).astype(np.float32)))
+    graph = b.build({"turned": b(ops.Transpose((1, 0)), y), "mean": b(ops.ReduceMean((0, 1)), y)})
+    data = read_calibration(graph, {"x": np.random.default_rng(8).normal(size=(40, 6)).astype(np.float32)})
+    report = to_int8(graph, data, Settings()).report
+    assert report.drop is not None
+    assert 0 < report.drop < 0.05
+
+
+def test_numbers_too_small_or_large_for_products_of_scales_are_quantised() -> None:
+    graph = perceptron()
+    for size in (1e-42, 1e37):
+        x = (np.random.default_rng(9).normal(size=(20, 6)) * size).astype(np.float32)
+        narrowed = to_int8(graph, read_calibration(graph, {"x": x}), Settings())
+        assert np.isfinite(evaluate(narrowed.graph, {"x": x})["y"]).all()

@@ -1,7 +1,9 @@
 """Native sessions under several threads and processes."""
 
+import copy
 import multiprocessing
 import os
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kcompile.errors import InputError
+from kcompile.errors import InputError, KCompileError
 from kcompile.runtime import Session, load
 from kcompile.runtime.reference import ReferenceSession
 from tests.runtime.harness import long_graph, make_bundle, small_graph
@@ -144,6 +146,22 @@ def test_results_do_not_go_where_they_do_not_fit(native: Path, out: object) -> N
         with pytest.raises(InputError, match="`out` must"):
             session.predict(BATCHES[1], out=out)  # type: ignore[arg-type]
         session.predict(BATCHES[1])
+
+
+def test_results_do_not_go_where_nothing_may_be_written(native: Path) -> None:
+    session, out = load(native, threads=1), np.empty_like(load(native).predict(BATCHES[1]))
+    out.flags.writeable = False
+    for _ in range(2):
+        with pytest.raises(InputError, match="`out` must be writeable"):
+            session.predict(BATCHES[1], out=out)
+
+
+@pytest.mark.parametrize("target", ["native", "onnx"])
+def test_a_session_says_why_it_cannot_be_pickled_or_copied(target: str, request: pytest.FixtureRequest) -> None:
+    session = load(request.getfixturevalue(target), threads=1)
+    for function in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(KCompileError, match=r"cannot be pickled or copied: .* Give the artifact's path on"):
+            function(session)
 
 
 def test_the_shorter_way_does_not_take_wrong_extents_or_batch_sizes(native: Path) -> None:

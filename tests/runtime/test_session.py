@@ -1,5 +1,6 @@
 """`predict` and `run`: what they take, what they give, and what they say about what does not fit."""
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -324,6 +325,12 @@ def test_four_threads_at_once_give_what_one_gives(rng: np.random.Generator) -> N
         results = list(pool.map(lambda pair: session.predict(pair, batch_size=7), pairs))
     for result, one in zip(results, expected, strict=True):
         np.testing.assert_array_equal(result, one)
+
+
+def test_the_reference_travels_to_other_processes(rng: np.random.Generator) -> None:
+    session = ReferenceSession(dense_graph())
+    x = rng.standard_normal((2, 4), np.float32)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(session)).predict(x), session.predict(x))
 
 
 def test_a_session_shows_what_it_is() -> None:

@@ -40,6 +40,9 @@ def read_calibration(graph: Graph, source: Source, labels: str | None = None) ->
     Raises:
         InputError: the data do not fit; all problems are named.
     """
+    if not isinstance(source, str | Path | Mapping):
+        law = "`calibration` must be the path of an .npz file, or a dict of arrays by the inputs' names"
+        raise InputError(f"{law}. Received: {type(source).__name__}.")
     arrays = dict(source) if isinstance(source, Mapping) else _load(Path(source))
     types = graph.input_types
     what = "the calibration data" if isinstance(source, Mapping) else f"the calibration data {Path(source).name}"
@@ -87,9 +90,11 @@ def _fitted(name: str, array: Array, type: TensorType, problems: list[str]) -> A
         if dtype_of(array) != type.dtype:
             problems.append(f"input `{name}` must have dtype {type.dtype}. Received: {dtype_of(array)}.")
         return array
-    if not np.isfinite(array).all():
-        problems.append(f"input `{name}` must hold finite numbers. Received: NaN or infinity.")
-    return array.astype(type.dtype, copy=False)
+    with np.errstate(over="ignore"):
+        fitted = array.astype(type.dtype, copy=False)
+    if not np.isfinite(fitted).all():
+        problems.append(f"input `{name}` must hold finite numbers in {type.dtype}. Received: NaN or infinity.")
+    return fitted
 
 
 def _casts(array: Array, dtype: str) -> bool:
@@ -139,6 +144,8 @@ def _labels(
     most = max(int(classes), 2) if isinstance(classes, int) else 0
     fits = labels.shape == (rows,) and labels.dtype.kind in "iub" and bool(most)
     if not fits or (labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < most):
-        problems.append(f"{law}, for an output of type {output}. Received: {labels.dtype}{list(labels.shape)}.")
+        received = f"{labels.dtype}{list(labels.shape)}"
+        received += f" from {labels.min()} to {labels.max()}" if labels.size and labels.dtype.kind in "fiu" else ""
+        problems.append(f"{law}, for an output of type {output} and {rows} rows. Received: {received}.")
         return None
     return labels.astype(np.int64)

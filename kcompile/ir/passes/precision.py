@@ -188,9 +188,11 @@ def _nothing(graph: Graph, calibrated: bool) -> InputError:
     if convolutions and not calibrated:
         law = f"the convolutions of {graph.name} need calibration data for int8"
         return InputError(f"{law}. Received: none. Give rows of real inputs with --calibration data.npz.")
-    dtypes = sorted({type.dtype for type in graph.input_types.values()})
+    layers = [node for node in graph.nodes if isinstance(node.op, ops.Conv | ops.Dense)]
+    dtypes = sorted({node.outputs[0].type.dtype for node in layers})
+    received = f"{len(layers)} such layers, in {', '.join(dtypes)}" if layers else "a model without such layers"
     law = f"{graph.name} has no convolution and no dense layer in float32 that fewer bits could serve"
-    return InputError(f"{law}. Received: inputs of {', '.join(dtypes)}. Compile it without `precision`.")
+    return InputError(f"{law}. Received: {received}. Compile it without `precision`.")
 
 
 def _notes(graph: Graph, found: Sequence[Site]) -> tuple[str, ...]:
@@ -253,6 +255,21 @@ def _relative(found: Array, expected: Array) -> float:
     return float(np.linalg.norm(found.astype(np.float64) - expected)) / (norm or 1.0)
 
 
+def _relative_of_rows(found: Array, expected: Array) -> float:
+    """The mean over rows of `_relative`, so that a few rows of large numbers do not hide what the others lose.
+
+    What a row smaller than the median row loses is taken relative to that. Rows that are not finite do not count.
+    """
+    rows = expected.reshape(len(expected), -1).astype(np.float64)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.any():
+        return 0.0
+    rows, narrow = rows[finite], found.reshape(rows.shape)[finite]
+    sizes = np.linalg.norm(rows, axis=1)
+    typical = float(np.median(sizes)) or float(sizes.max()) or 1.0
+    return float((np.linalg.norm(narrow - rows, axis=1) / np.maximum(sizes, typical)).mean())
+
+
 def _rows(
     found: Sequence[Site], kept: set[Site], reasons: Mapping[str, str], errors: Mapping[str, float], precision: str
 ) -> tuple[LayerReport, ...]:
@@ -306,9 +323,16 @@ class _Search:
 
 
 def _outputs(graph: Graph, calibration: Calibration, run: Run) -> dict[str, Array]:
+    """The outputs for all rows; those without an axis of rows are laid flat."""
     widest = max((bytes_per_row([value]) for node in graph.nodes for value in node.outputs), default=0)
     parts = [run(graph, rows) for rows in batches(graph, calibration.inputs, 8 * widest)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    counts = [len(next(iter(rows.values()))) for rows in batches(graph, calibration.inputs, 8 * widest)]
+    joined: dict[str, Array] = {}
+    for name in parts[0]:
+        arrays = [part[name] for part in parts]
+        by_row = all(array.shape[:1] == (count,) for array, count in zip(arrays, counts, strict=True))
+        joined[name] = np.concatenate(arrays if by_row else [array.reshape(-1) for array in arrays])
+    return joined
 
 
 def _score(graph: Graph, calibration: Calibration, run: Run) -> _Score:
@@ -331,7 +355,7 @@ def _score(graph: Graph, calibration: Calibration, run: Run) -> _Score:
         return _Score("agreement", 1.0, agreement)
 
     def error(outputs: Mapping[str, Array]) -> float:
-        return max((_relative(outputs[name], exact[name]) for name in names), default=0.0)
+        return max((_relative_of_rows(outputs[name], exact[name]) for name in names), default=0.0)
 
     return _Score("relative error", 0.0, error)
 

@@ -250,7 +250,9 @@ class _Quantizer:
         if step is None:
             return (self._b.constant(bias.astype(np.float32), name),)
         product = (scale * np.float32(step)).astype(np.float32)
-        steps = np.clip(np.rint(bias / product.astype(np.float64)), -_MOST_BIAS, _MOST_BIAS).astype(np.int32)
+        # Inputs of numbers so small that their scale times that of the weights is 0 have no bias in such steps.
+        least = np.finfo(np.float32).smallest_subnormal
+        steps = np.clip(np.rint(bias / np.maximum(product, least)), -_MOST_BIAS, _MOST_BIAS).astype(np.int32)
         zero = self._b.constant(np.zeros((), np.int32))
         return (self._b(ops.DequantizeLinear(), self._b.constant(steps, name), self._b.constant(product), zero),)
 
@@ -295,7 +297,7 @@ def narrowed_kernel(kernel: Array, bias: Array | None, step: float | None) -> tu
     axes = tuple(range(kernel.ndim - 1))
     scale = np.abs(kernel).max(axis=axes, initial=0).astype(np.float64) / _LARGEST
     if bias is not None and step is not None:
-        scale = np.maximum(scale, np.abs(bias) / (step * _MOST_BIAS))
+        scale = np.maximum(scale, np.abs(bias.astype(np.float64)) / (step * _MOST_BIAS))
     scale = np.maximum(scale, _LEAST_SCALE).astype(np.float32)
     return np.clip(np.rint(kernel / scale), -_LARGEST, _LARGEST).astype(np.int8), scale
 
