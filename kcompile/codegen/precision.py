@@ -126,7 +126,7 @@ def narrowed(graph: Graph, request: Request, chosen: Backend) -> Narrowed:
     if request.precision == "int8":
         return to_int8(optimized, data, request.settings(), run)
     if "bf16" not in chosen.precisions:
-        note = f"float32 throughout: not all CPUs that target {chosen.target!r} is for have instructions for bfloat16"
+        note = f"float32 throughout: target {chosen.target!r} has no bfloat16 instructions on all CPUs that it is for"
         return Narrowed(graph, PrecisionReport("bf16", notes=(note,)))
     return to_bf16(optimized, data, run)
 
