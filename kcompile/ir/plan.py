@@ -28,7 +28,7 @@ from kcompile.ir.parts import (
     is_large,
     recurrent_gradient_in_parts,
 )
-from kcompile.ir.products import one_thread_products, use_wide_vectors
+from kcompile.ir.products import one_thread_products
 from kcompile.ir.types import Array, TensorType, array_dtype
 
 Registers: TypeAlias = list[Any]
@@ -63,7 +63,6 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, held: Sequence[Held] = ()) -> None:
-        use_wide_vectors()
         arrays = {each.input: each.array for each in held}
         self._writes_at_end: list[tuple[int, Array]] = []
         writer = _Writer(graph, _Lives.of(graph, _replacing(graph, held)), arrays)

@@ -13,6 +13,7 @@ from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.program import Program
 from kcompile.frontend.training.step import SEED, BatchTypes, Mode, Step, write_step
 from kcompile.ir.dims import Dim
+from kcompile.ir.products import use_wide_vectors
 from kcompile.ir.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Compiled:
     def runner(self, model: "Model", mode: Mode) -> "Runner":
         """What runs steps of the model as it is now."""
         keep_memory()
+        use_wide_vectors()
         # The parts of a model are part of the key, and kept alive by it.
         structure = (model.topology, *model.trainable_weights) if mode == "train" else (model.topology,)
         return Runner(self, model, mode, structure)

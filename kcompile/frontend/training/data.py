@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Named = dict[str, Array]
 
+# Shuffled samples that are gathered at a time: many, as handing the work to another thread takes 30 µs.
+_AHEAD_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -35,6 +39,11 @@ class Batch:
         return next(iter(self.x.values())).shape[0]
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return sum(array.nbytes for group in self.groups.values() for array in group.values())
+
+    @property
     def groups(self) -> dict[str, Named]:
         """The three parts by the prefix of their names in a step."""
         return {"": self.x, "y/": self.y, "weight/": self.weights}
@@ -44,6 +53,14 @@ class Batch:
         """Names, dtypes and shapes but for the number of samples."""
         parts = ((kind, name, a) for kind, group in self.groups.items() for name, a in group.items())
         return tuple((kind, name, array.dtype.char, array.shape[1:]) for kind, name, array in parts)
+
+    def rows(self, chosen: slice | Array) -> "Batch":
+        """Some samples: a slice of them, or copies of those with these numbers."""
+        x, y, weights = (
+            {n: a[chosen] if isinstance(chosen, slice) else a.take(chosen, axis=0) for n, a in group.items()}
+            for group in self.groups.values()
+        )
+        return Batch(x, y, weights)
 
     def arrays(self) -> Named:
         """The arrays by the names of a step's inputs."""
@@ -164,17 +181,26 @@ class ArrayBatches(Batches):
         self.count = math.ceil(self.samples / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = initializers.shuffled(self.samples) if self._shuffle else None
-        groups, ready = self._data.groups.values(), self._reader.leaves(self._data)
-        for start in range(0, max(self.samples, 1), self.batch_size):
-            chosen = slice(start, start + self.batch_size)
-            x, y, weights = ({name: _rows(array, chosen, order) for name, array in group.items()} for group in groups)
-            yield Batch(x, y, weights) if ready else self._reader.cast(Batch(x, y, weights))
+        ready = self._reader.leaves(self._data)
+        for part in self._shuffled() if self._shuffle else [self._data]:
+            for start in range(0, max(part.size, 1), self.batch_size):
+                batch = part.rows(slice(start, start + self.batch_size))
+                yield batch if ready else self._reader.cast(batch)
 
-
-def _rows(array: Array, chosen: slice, order: Array | None) -> Array:
-    """Rows of an array, in the order given."""
-    return array[chosen] if order is None else array.take(order[chosen], axis=0)
+    def _shuffled(self) -> Iterator[Batch]:
+        """The data in random order, some batches at a time; the next ones are gathered while those before are used."""
+        order = initializers.shuffled(self.samples)
+        step = self.batch_size * max(_AHEAD_BYTES * self.samples // (self.batch_size * self._data.nbytes or 1), 1)
+        chosen = [order[start : start + step] for start in range(0, max(self.samples, 1), step)]
+        if len(chosen) == 1:
+            yield self._data.rows(order)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="kcompile data") as thread:
+            following = thread.submit(self._data.rows, chosen[0])
+            for rows in chosen[1:]:
+                ready, following = following, thread.submit(self._data.rows, rows)
+                yield ready.result()
+            yield following.result()
 
 
 class IterableBatches(Batches):

@@ -39,8 +39,12 @@ class CrossEntropy(Op, name="cross_entropy", operands=("p", "labels")):
         places = np.arange(0, p.size, classes) + labels.reshape(-1)
         low, high = p.dtype.type(self.epsilon), p.dtype.type(1.0 - self.epsilon)
         chosen = np.minimum(np.maximum(p.reshape(-1).take(places, mode="clip"), low), high).reshape(labels.shape)
+        losses = np.negative(np.log(chosen, out=chosen), out=chosen)
         # A number below zero is a large one without its sign.
-        return (np.where(labels.astype(np.uint32) < classes, -np.log(chosen), p.dtype.type(0)),)
+        known = labels.astype(np.uint32) < classes
+        if not known.all():
+            losses[~known] = 0
+        return (losses,)
 
     def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
         p, labels, dy = expression.lift(b, *xs, *dys)

@@ -12,6 +12,8 @@ from kcompile import Input, Model, Sequential, layers, ops
 from kcompile.errors import InputError, ModelError
 from kcompile.frontend import initializers
 from kcompile.frontend.training import callbacks
+from kcompile.frontend.training.data import Reader
+from kcompile.frontend.training.loop import make_source
 from tests.frontend.errors import error_of
 
 
@@ -84,6 +86,24 @@ def test_shuffling_changes_the_order_alone(rng: np.random.Generator) -> None:
     for model, shuffle in zip(models, (False, True), strict=True):
         model.fit(x, y, batch_size=40, epochs=2, shuffle=shuffle, verbose=0)
     np.testing.assert_allclose(models[0].get_weights()[0], models[1].get_weights()[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 9000])
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 100])
+def test_a_shuffled_epoch_has_each_sample_once_with_its_label(width: int, batch_size: int) -> None:
+    model = Sequential([Input((width,)), layers.Dense(1)])
+    numbers = np.arange(64, dtype=np.float32)
+    x = np.repeat(numbers[:, None], width, axis=1)
+    source = make_source(Reader(model, model.output_names), (x, -numbers[:, None], None), batch_size, shuffle=True)
+    for _ in range(2):
+        initializers.set_seed(5)
+        source.restart()
+        batches = [batch for _, batch in source.epoch()]
+        inputs = np.concatenate([next(iter(batch.x.values())) for batch in batches])
+        labels = np.concatenate([next(iter(batch.y.values())) for batch in batches])
+        assert {batch.size for batch in batches[:-1]} <= {batch_size}
+        np.testing.assert_array_equal(inputs, -np.repeat(labels, width, axis=1))
+        np.testing.assert_array_equal(labels[:, 0], -np.random.default_rng(5).permutation(64))
 
 
 def test_a_seed_makes_training_repeat_itself(rng: np.random.Generator) -> None:
