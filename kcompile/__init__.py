@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kcompile.frontend.training.metrics.base import Metric
     from kcompile.frontend.training.optimizers.base import Optimizer
     from kcompile.frontend.training.regularizers import Regularizer
+    from kcompile.frontend.training.tape import GradientTape
     from kcompile.frontend.variables import Variable
     from kcompile.runtime import Session
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "GradientTape",
     "Initializer",
     "Input",
     "KCompileError",
@@ -110,6 +112,7 @@ _MODULES = {
 
 _HOMES = {
     "Artifact": "kcompile.api",
+    "GradientTape": "kcompile.frontend.training.tape",
     "Initializer": "kcompile.frontend.initializers",
     "Input": "kcompile.frontend",
     "KCompileError": "kcompile.errors",

@@ -21,7 +21,7 @@ from kcompile.frontend.training.preparing import (
     timeseries_dataset_from_array,
     to_categorical,
 )
-from kcompile.frontend.training.source import PyDataset
+from kcompile.frontend.training.source import PyDataset, pack_x_y_sample_weight, unpack_x_y_sample_weight
 
 Sequence = PyDataset
 
@@ -56,17 +56,3 @@ def is_keras_tensor(x: Any) -> bool:
     from kcompile.frontend.tracing import KerasTensor
 
     return isinstance(x, KerasTensor)
-
-
-def pack_x_y_sample_weight(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """A batch as generators give it."""
-    if y is None:
-        return (x,) if isinstance(x, list | tuple) else x
-    return (x, y) if sample_weight is None else (x, y, sample_weight)
-
-
-def unpack_x_y_sample_weight(data: Any) -> tuple[Any, Any, Any]:
-    """The parts of a batch, None for those that it lacks."""
-    parts: tuple[Any, ...] = data if isinstance(data, tuple) else (data,)
-    x, y, weights = (*parts, None, None)[:3]
-    return x, y, weights

@@ -284,7 +284,7 @@ class Layer(Weighted):
         if t.effects is not None:
             from kcompile.frontend.operations.calling import call
 
-            t.effects.add(call("Sum", loss).value)
+            t.effects.add(self, call("Sum", loss).value)
 
     # -- config -----------------------------------------------------------------------------------------------------
 

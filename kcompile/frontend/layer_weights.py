@@ -108,10 +108,15 @@ class Weighted(ABC):
         return self.non_trainable_weights
 
     @property
-    def losses(self) -> list[Array]:
-        """What the regularizers of the weights cost now."""
-        from kcompile.frontend.training.step import penalties
+    def losses(self) -> list[Any]:
+        """What the regularizers of the weights cost now; in the code of a step, tensors, with what layers added."""
+        from kcompile.frontend.tensor import current
+        from kcompile.frontend.training.formulas import tensors
+        from kcompile.frontend.training.owners import penalties
 
+        t = current()
+        if t is not None and t.effects is not None:
+            return tensors(t.effects.losses_of(cast("Layer", self)))
         return penalties(cast("Layer", self))
 
     def _weights_by_training(self, trains: bool) -> list[Weight]:

@@ -10,6 +10,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from kcompile.errors import ModelError
+from kcompile.frontend.custom import attribute_layers
 from kcompile.frontend.inputs import BATCH, sharings, symbolic_shape
 from kcompile.frontend.layer import Layer, map_shapes
 from kcompile.frontend.naming import unique_name
@@ -17,6 +18,7 @@ from kcompile.frontend.storable import Storable
 from kcompile.frontend.tracing import Call, KerasTensor, Trace, flatten, map_structure
 from kcompile.frontend.training.eager import as_array
 from kcompile.frontend.training.naming import snake_case
+from kcompile.frontend.training.steps import defines
 from kcompile.frontend.training.trainer import Trainer
 from kcompile.frontend.weight import Weight
 from kcompile.ir.graph import Builder, Graph, Value
@@ -95,16 +97,26 @@ class Model(Trainer, Storable, Layer):
         if inputs is not None and outputs is not None:
             self._graph = Model(inputs, outputs, name=self.name)
             self.built = True
-        elif type(self).call is Model.call and self.is_users_own():
+        elif not self.has_call and not defines(self, "train_step", "test_step", "predict_step"):
             law = "a model is made from layers: kcompile.Model(inputs, outputs), kcompile.Sequential, or a `call`"
             raise ModelError(f"{law}. Received: {type(self).__name__}, a subclass that states none of them.")
+
+    @property
+    def has_call(self) -> bool:
+        """Whether the model says what it computes: by a graph, or by a `call`; some have steps of training alone."""
+        return type(self).call is not Model.call or self.is_graph
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether inputs and outputs are known."""
+        return self._graph is not None or not self.is_users_own() or self._traced is not None
 
     # -- structure --------------------------------------------------------------------------------------------------
 
     @property
     def layers(self) -> list[Layer]:
         """The layers, as Keras lists them."""
-        return self._graph.layers if self._graph else list(dict.fromkeys(super().sublayers.values()))
+        return self._graph.layers if self._graph else list(dict.fromkeys(self._attribute_layers.values()))
 
     @property
     def topology(self) -> "Topology":
@@ -133,6 +145,8 @@ class Model(Trainer, Storable, Layer):
     def _own_call(self) -> Call:
         if self._traced is None:
             law = f"model `{self.name}` does not know its input shape yet"
+            if not self.has_call:
+                raise ModelError(f"model `{self.name}` has no `call` that says what it computes. Define one.")
             raise ModelError(f"{law}. Fit it, call it on an array, or call model.build((None, ...)).")
         return self._traced
 
@@ -152,7 +166,7 @@ class Model(Trainer, Storable, Layer):
 
     def build_for(self, x: Any) -> None:
         """Create the weights, where there are none yet, for arrays in any structure."""
-        if self.built:
+        if self.built or not self.has_call:
             return
         types = map_structure(_input_type, x)
         if not self.is_graph and type(self).build is Model.build:
@@ -165,7 +179,7 @@ class Model(Trainer, Storable, Layer):
         "layers" in the alphabet, under that name by classes.
         """
         found: dict[str, Layer] = {}
-        first = {name: layer for name, layer in super().sublayers.items() if _before_layers(name)}
+        first = {name: layer for name, layer in self._attribute_layers.items() if _before_layers(name)}
         found.update(first)
         counts: Counter[str] = Counter()
         for layer in self.layers:
@@ -259,7 +273,11 @@ class Model(Trainer, Storable, Layer):
     @property
     def sublayers(self) -> Mapping[str, Layer]:
         """The layers by name; in the code of a `call`, by attribute."""
-        return {layer.name: layer for layer in self.layers} if self.is_graph else super().sublayers
+        return {layer.name: layer for layer in self.layers} if self.is_graph else self._attribute_layers
+
+    @property
+    def _attribute_layers(self) -> dict[str, Layer]:
+        return dict(attribute_layers(self))
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or number `index` of `layers`.

@@ -119,6 +119,11 @@ class Trace:
     def training(self, value: bool) -> None:
         self._training = value
 
+    @property
+    def is_outermost(self) -> bool:
+        """Whether this is no layer's `call`, but what stands around all of them."""
+        return self._layer is None
+
     def __call__(self, op: Op, *inputs: Value) -> Value:
         """The only result of `op`."""
         return self.b(op, *inputs)

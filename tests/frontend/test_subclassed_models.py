@@ -198,15 +198,6 @@ def test_decisions_on_data_are_refused() -> None:
     assert not model.built
 
 
-def test_a_step_of_ones_own_is_refused() -> None:
-    class Stepping(Classifier):
-        def train_step(self, data: Any) -> Any:
-            return {}
-
-    with pytest.raises(ModelError, match="Received: Stepping defines train_step"):
-        Stepping().compile("sgd", "mse")
-
-
 def test_a_model_that_has_seen_no_data_says_what_to_do() -> None:
     with pytest.raises(ModelError, match=r"does not know its input shape yet. Fit it, call it on an array, or"):
         Classifier().trace()

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kcompile.frontend.tracing import map_structure
 from kcompile.frontend.training.data import Batch, Named
 from kcompile.frontend.training.memory import keep_memory
 from kcompile.frontend.training.objectives import Objectives
 from kcompile.frontend.training.optimizers import Optimizer
+from kcompile.frontend.training.own_step import write_own_step
 from kcompile.frontend.training.program import Program
 from kcompile.frontend.training.step import SEED, BatchTypes, Mode, Step, write_step
+from kcompile.frontend.training.steps import defines, has_own_steps
 from kcompile.ir.dims import Dim
 from kcompile.ir.products import use_wide_vectors
 from kcompile.ir.types import Array, TensorType
@@ -27,31 +30,44 @@ class Compiled:
     Attributes:
         seed: of the random numbers of the first step; each step counts one up.
         arguments: as they were given.
+        own_steps: how many steps of a user's own code were run, by their modes.
     """
 
     optimizer: Optimizer | None = None
     objectives: Objectives | None = None
     seed: int = 0
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    own_steps: dict[str, int] = field(default_factory=dict[str, int])
     _programs: dict[Any, Program] = field(default_factory=dict[Any, Program])
+
+    @property
+    def objectives_made(self) -> Objectives:
+        """Losses and metrics, where `compile` was called."""
+        assert self.objectives is not None
+        return self.objectives
 
     def runner(self, model: "Model", mode: Mode) -> "Runner":
         """What runs steps of the model as it is now."""
         keep_memory()
         use_wide_vectors()
         # The parts of a model are part of the key, and kept alive by it.
+        own = defines(model, "predict_step") if mode == "predict" else has_own_steps(model)
+        if own:
+            return Runner(self, model, mode, (*model.trainable_weights, *model.non_trainable_weights), own)
         structure = (model.topology, *model.trainable_weights) if mode == "train" else (model.topology,)
         return Runner(self, model, mode, structure)
 
     def program(self, runner: "Runner", batch: Batch) -> Program:
         """The program of a runner for batches of these shapes, whatever their number of samples."""
-        signature = () if runner.mode == "predict" else batch.signature
+        signature = () if runner.mode == "predict" and not runner.own else batch.signature
         key = (runner.mode, signature, tuple(map(id, runner.structure)))
         if key not in self._programs:
             self._programs[key] = Program(self._step(runner, batch), runner.structure)
         return self._programs[key]
 
     def _step(self, runner: "Runner", batch: Batch) -> Step:
+        if runner.own:
+            return write_own_step(runner.model, runner.mode, batch, self.objectives, self.optimizer)
         if runner.mode == "predict":
             return _prediction(runner.model)
         optimizer = self.optimizer if runner.mode == "train" else None
@@ -59,24 +75,42 @@ class Compiled:
 
 
 class Runner:
-    """Runs steps of a model whose parts stay the same."""
+    """Runs steps of a model whose parts stay the same; `own` ones are a user's code."""
 
-    def __init__(self, compiled: Compiled, model: "Model", mode: Mode, structure: tuple[object, ...]) -> None:
+    def __init__(
+        self, compiled: Compiled, model: "Model", mode: Mode, structure: tuple[object, ...], own: bool = False
+    ) -> None:
         self._compiled, self.model, self.structure = compiled, model, structure
         self.mode: Mode = mode
+        self.own = own
         self._programs: dict[object, Program] = {}
+        self._last: Program | None = None
 
     def run(self, batch: Batch) -> dict[str, Array]:
         """The results of one step on a batch."""
         signature = batch.signature
         if signature not in self._programs:
             self._programs[signature] = self._compiled.program(self, batch)
-        if self.mode != "predict" and self._compiled.objectives:
+        self._last = self._programs[signature]
+        if self.mode != "predict" and self._compiled.objectives and not self.own:
             self._compiled.objectives.check_labels(batch.y, batch.weights)
-        optimizer = self._compiled.optimizer
-        made = int(optimizer.iteration.value) if optimizer else 0
-        seed = np.asarray((self._compiled.seed + made) % 2**63, np.int64)
-        return self._programs[signature].run({**batch.arrays(), SEED: seed})
+        seed = np.asarray((self._compiled.seed + self._made()) % 2**63, np.int64)
+        return self._last.run({**batch.arrays(), SEED: seed})
+
+    def _made(self) -> int:
+        """The number of steps before this one; code of a user's own may use any optimizer, or none."""
+        if self.own:
+            made = self._compiled.own_steps.get(self.mode, 0)
+            self._compiled.own_steps[self.mode] = made + 1
+            return made
+        return int(self._compiled.optimizer.iteration.value) if self._compiled.optimizer else 0
+
+    def structured(self, found: Mapping[str, Array]) -> Any:
+        """Predictions by name in the structure that the model, or its `predict_step`, gives."""
+        if not self.own:
+            return self.model.structure_outputs(found)
+        assert self._last is not None
+        return map_structure(lambda name: found[name], self._last.step.structure)
 
 
 def _prediction(model: "Model") -> Step:

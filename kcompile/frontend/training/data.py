@@ -26,12 +26,31 @@ _AHEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
+class Structure:
+    """A batch as a user gave it, with the names of a step's inputs for its arrays."""
+
+    x: Any
+    y: Any = None
+    weights: Any = None
+
+    def parts(self, batch: "Batch") -> tuple[Any, Any, Any]:
+        """Inputs, labels and sample weights; such as come from weights of classes have no structure of their own."""
+        weights = self.weights if self.weights is not None else next((f"weight/{name}" for name in batch.weights), None)
+        return self.x, self.y, weights
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Inputs by name; labels and sample weights by output, where given."""
+    """Inputs by name; labels and sample weights by output, where given.
+
+    Attributes:
+        structure: in which a step of a user's own gets them.
+    """
 
     x: Named
     y: Named
     weights: Named
+    structure: Structure | None = None
 
     @property
     def size(self) -> int:
@@ -52,7 +71,8 @@ class Batch:
     def signature(self) -> tuple[object, ...]:
         """Names, dtypes and shapes but for the number of samples."""
         parts = ((kind, name, a) for kind, group in self.groups.items() for name, a in group.items())
-        return tuple((kind, name, array.dtype.char, array.shape[1:]) for kind, name, array in parts)
+        found = tuple((kind, name, array.dtype.char, array.shape[1:]) for kind, name, array in parts)
+        return found if self.structure is None else (*found, repr(self.structure))
 
     def rows(self, chosen: slice | Array) -> "Batch":
         """Some samples: a slice of them, or copies of those with these numbers."""
@@ -60,7 +80,7 @@ class Batch:
             {n: a[chosen] if isinstance(chosen, slice) else a.take(chosen, axis=0) for n, a in group.items()}
             for group in self.groups.values()
         )
-        return Batch(x, y, weights)
+        return Batch(x, y, weights, self.structure)
 
     def arrays(self) -> Named:
         """The arrays by the names of a step's inputs."""
@@ -88,12 +108,7 @@ class Reader:
         labels = self._per_output("y", y) if y is not None else {}
         scales = self._per_output("sample_weight", weights, shared=True) if weights is not None else {}
         batch = Batch(inputs, labels, scales)
-        given = {f"{kind}{n}": a.shape for kind, group in batch.groups.items() for n, a in group.items()}
-        if len({shape[:1] for shape in given.values()}) > 1 or () in given.values():
-            what = "inputs" if y is None and weights is None else "inputs, labels and sample weights"
-            received = ", ".join(f"{name}: {shape}" for name, shape in given.items())
-            raise InputError(f"all {what} must have the same number of samples. Received: {received}.")
-        return batch
+        return even(batch)
 
     def _per_output(self, argument: str, value: Any, shared: bool = False) -> Named:
         names = list(self.outputs)
@@ -120,19 +135,39 @@ class Reader:
         dtypes = {tensor.name: tensor.dtype for tensor in self.model.inputs}
         return Batch(
             {n: np.ascontiguousarray(cast_input(n, array, dtypes[n])) for n, array in batch.x.items()},
-            {name: np.ascontiguousarray(array, _label_dtype(name, array)) for name, array in batch.y.items()},
+            {name: np.ascontiguousarray(array, label_dtype(name, array)) for name, array in batch.y.items()},
             {name: np.ascontiguousarray(array, np.float32) for name, array in batch.weights.items()},
         )
 
     def leaves(self, batch: Batch) -> bool:
         """Whether `cast` gives back any slice of these arrays as it is."""
-        none = Batch(*({name: array[:0] for name, array in group.items()} for group in batch.groups.values()))
+        x, y, weights = ({name: array[:0] for name, array in group.items()} for group in batch.groups.values())
+        none = Batch(x, y, weights)
         pairs = zip(none.groups.values(), self.cast(none).groups.values(), strict=True)
         same = all(cast[name] is array for given, cast in pairs for name, array in given.items())
         return same and all(a.flags.c_contiguous for group in batch.groups.values() for a in group.values())
 
 
-def _label_dtype(name: str, array: Array) -> Any:
+def even(batch: Batch) -> Batch:
+    """The batch, whose arrays must agree in their number of samples.
+
+    Raises:
+        InputError: they do not.
+    """
+    given = {f"{kind}{n}": a.shape for kind, group in batch.groups.items() for n, a in group.items()}
+    if len({shape[:1] for shape in given.values()}) > 1 or () in given.values():
+        what = "inputs, labels and sample weights" if batch.y or batch.weights else "inputs"
+        received = ", ".join(f"{name}: {shape}" for name, shape in given.items())
+        raise InputError(f"all {what} must have the same number of samples. Received: {received}.")
+    return batch
+
+
+def label_dtype(name: str, array: Array) -> Any:
+    """The dtype in which labels reach a step.
+
+    Raises:
+        InputError: they are no numbers.
+    """
     if array.dtype.kind not in "biuf":
         law = f"labels of output `{name}` must be numbers"
         raise InputError(f"{law}. Received: dtype {array.dtype}. Map classes to 0, 1, 2 and so on first.")
@@ -252,7 +287,7 @@ def _class_weighted(batch: Batch, class_weight: Mapping[int, float]) -> Batch:
     weights = np.ones(classes.shape, np.float32)
     for label, weight in class_weight.items():
         weights[classes == label] = weight
-    return Batch(batch.x, batch.y, {name: weights})
+    return Batch(batch.x, batch.y, {name: weights}, batch.structure)
 
 
 def is_arrays(x: Any) -> bool:

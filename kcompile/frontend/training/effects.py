@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kcompile.frontend.layer import Layer
 from kcompile.frontend.tracing import flatten
 from kcompile.frontend.training import regularizers
-from kcompile.frontend.training.state import State
+from kcompile.frontend.training.owners import weight_penalties
+from kcompile.frontend.training.state import Pack, State
 from kcompile.ir import expression
 from kcompile.ir.dims import Dim
 from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Value
 from kcompile.ir.ops import RandomNormal, RandomUniform
+
+if TYPE_CHECKING:
+    from kcompile.frontend.layer import Layer
 
 
 @dataclass
@@ -23,13 +26,17 @@ class Effects:
     Attributes:
         seed: the step's seed: ``i64[]``.
         training: whether layers act as in training; an evaluation has costs, but draws nothing.
-        losses: costs beside the loss, numbers.
+        costs: beside the loss, numbers, with the layers that add them.
+        model: whose code the step is, where a user wrote it.
+        pack: the weights that the step changes, where they are held in one vector.
     """
 
     state: State
     seed: Value
     training: bool = True
-    losses: list[Expression] = field(default_factory=list[Expression])
+    costs: list[tuple["Layer", Expression]] = field(default_factory=list[tuple["Layer", Expression]])
+    model: "Layer | None" = None
+    pack: Pack | None = None
     _streams: "count[int]" = field(default_factory=count)
 
     def uniform(self, shape: Sequence[Dim], dtype: str) -> Expression:
@@ -44,11 +51,11 @@ class Effects:
         b = self.state.b
         return Expression(b, b(op(tuple(shape), next(self._streams), dtype), self.seed))
 
-    def add(self, cost: Value) -> None:
-        """Add a cost beside the loss."""
-        self.losses.append(Expression(self.state.b, cost))
+    def add(self, layer: "Layer", cost: Value) -> None:
+        """Add a cost of a layer beside the loss."""
+        self.costs.append((layer, Expression(self.state.b, cost)))
 
-    def regularize(self, layer: Layer, results: Any) -> None:
+    def regularize(self, layer: "Layer", results: Any) -> None:
         """Add the cost that a layer's `activity_regularizer` puts on its results: its mean over the batch."""
         penalty = regularizers.get(getattr(layer, "activity_regularizer", None))
         if penalty is None:
@@ -57,4 +64,25 @@ class Effects:
             if isinstance(result, Value):
                 cost = penalty(Expression(self.state.b, result))
                 size = expression.count(self.state.b, result.type.shape[:1], cost.type.dtype)
-                self.losses.append(cost / size if result.type.rank else cost)
+                self.costs.append((layer, cost / size if result.type.rank else cost))
+
+    @property
+    def losses(self) -> list[Expression]:
+        """All costs."""
+        return [cost for _, cost in self.costs]
+
+    def losses_of(self, layer: "Layer") -> list[Expression]:
+        """The costs of a layer and of those inside, and then of their weights."""
+        inside = _tree(layer)
+        added = [cost for owner, cost in self.costs if id(owner) in inside]
+        return [*added, *weight_penalties(layer, self.state, layer.trainable_weights)]
+
+    def forget(self, layer: "Layer") -> None:
+        """Take back the costs of a layer that the step calls again, as Keras has it."""
+        inside = _tree(layer) if self.costs else set[int]()
+        self.costs = [(owner, cost) for owner, cost in self.costs if id(owner) not in inside]
+
+
+def _tree(layer: "Layer") -> set[int]:
+    """The identities of a layer and of those inside."""
+    return {id(layer)}.union(*map(_tree, layer.sublayers.values()))

@@ -7,10 +7,11 @@ from functools import wraps
 from typing import Any
 
 from kcompile.errors import GraphError, ModelError
-from kcompile.frontend.tensor import Tensor, current, lifted, writing
+from kcompile.frontend.tensor import Extent, Tensor, current, lifted, writing
 from kcompile.frontend.tracing import Trace, map_structure
 from kcompile.frontend.training.naming import object_name
 from kcompile.frontend.weight import Weight
+from kcompile.ir import expression
 from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Builder
 
@@ -75,6 +76,8 @@ def as_expression(b: Builder, found: Any, what: str) -> Expression:
         return Expression(b, t.read(found))
     if isinstance(found, Tensor):
         return Expression(b, found.value)
+    if isinstance(found, Extent):
+        return expression.count(b, (found.dim,), "float32")
     if isinstance(found, int | float) or hasattr(found, "__array__"):
         from kcompile.frontend.training.eager import as_array
 
@@ -87,8 +90,7 @@ def through_expressions(write: Callable[..., Any], *values: Any) -> Any:
     """What kcompile's own `write` gives for tensors: as tensors."""
     t = current()
     assert t is not None
-    given = [Expression(t.b, value.value) if isinstance(value, Tensor) else value for value in values]
-    return tensors(write(*given))
+    return tensors(write(*(None if value is None else as_expression(t.b, value, "an argument") for value in values)))
 
 
 def holds_tensors(*values: Any) -> bool:

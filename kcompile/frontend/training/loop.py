@@ -201,7 +201,7 @@ def _epochs(
     logs: Logs = {}
     warned = False
     for epoch in range(max(epochs.start, start.epoch), epochs.stop):
-        compiled.objectives.reset()
+        model.forget_batches()
         callbacks.call("on_epoch_begin", epoch, {})
         runner = compiled.runner(model, "train")
         first, logs = (start.step, start.logs) if epoch == start.epoch else (0, {})
@@ -211,7 +211,7 @@ def _epochs(
             logs = as_logs(runner.run(batch))
             callbacks.call("on_train_batch_end", step, logs)
             interrupts.let_through()
-            if not warned and not model.stop_training and logs["loss"] != logs["loss"]:
+            if not warned and not model.stop_training and logs.get("loss", 0.0) != logs.get("loss", 0.0):
                 warned = True
                 warn_of_nan(batch, epoch, step)
             if model.stop_training:
@@ -237,7 +237,7 @@ def test(model: "Model", compiled: Compiled, source: Source, callbacks: Callback
     """The logs of one run over the data; the metrics of training are not kept."""
     assert compiled.objectives is not None
     callbacks.call("on_test_begin", {})
-    compiled.objectives.reset()
+    model.forget_batches()
     source.restart()
     runner = compiled.runner(model, "test")
     logs: Logs = {}
@@ -250,8 +250,8 @@ def test(model: "Model", compiled: Compiled, source: Source, callbacks: Callback
     return logs
 
 
-def predict(model: "Model", compiled: Compiled, source: Source, callbacks: CallbackList) -> dict[str, Array]:
-    """The outputs for all batches, by name."""
+def predict(model: "Model", compiled: Compiled, source: Source, callbacks: CallbackList) -> Any:
+    """The outputs for all batches, in the structure that the model gives."""
     callbacks.call("on_predict_begin", {})
     runner = compiled.runner(model, "predict")
     parts: dict[str, list[Array]] = {}
@@ -262,4 +262,5 @@ def predict(model: "Model", compiled: Compiled, source: Source, callbacks: Callb
             parts.setdefault(name, []).append(array)
         callbacks.call("on_predict_batch_end", step, {"outputs": found})
     callbacks.call("on_predict_end", {})
-    return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in parts.items()}
+    whole = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in parts.items()}
+    return runner.structured(whole)

@@ -150,6 +150,7 @@ class Objectives:
         tracker: the mean of the total loss.
         partial: the mean of each output's loss, where there are several.
         groups: the metrics of each output with the names of their logs; weighted ones marked.
+        own: metrics that the model has itself.
     """
 
     loss: Any = None
@@ -159,6 +160,7 @@ class Objectives:
     tracker: Mean = field(default_factory=lambda: Mean("loss"))
     partial: dict[str, Mean] = field(default_factory=dict[str, Mean])
     groups: dict[str, list[tuple[Metric, bool]]] = field(default_factory=dict[str, list[tuple[Metric, bool]]])
+    own: list[Metric] = field(default_factory=list[Metric])
     _losses: list[Loss | None] | None = None
     _classes: dict[str, ClassLabels] = field(default_factory=dict[str, ClassLabels])
     _pending: list[list[Array]] = field(default_factory=list[list[Array]])
@@ -198,6 +200,11 @@ class Objectives:
         own = [metric for weighted in (False, True) for metric in self._flagged(weighted)]
         return [self.tracker, *own, *self.partial.values()]
 
+    @property
+    def given(self) -> bool:
+        """Whether `compile` was given metrics."""
+        return self.metrics is not None or self.weighted_metrics is not None
+
     def needed(self, names: Sequence[str]) -> list[str]:
         """The outputs among `names` that have a loss or metrics."""
         listed = (per_output(a, getattr(self, a), names, (list, tuple)) for a in ("metrics", "weighted_metrics"))
@@ -219,21 +226,26 @@ class Objectives:
     def reset(self) -> None:
         """Forget all batches."""
         self._pending = []
-        for metric in self.all_metrics:
+        for metric in self._kept:
             metric.reset_state()
+
+    @property
+    def _kept(self) -> list[Metric]:
+        return [*self.all_metrics, *self.own]
 
     @property
     def states(self) -> list[list[Array]]:
         """What each metric has seen since `reset`."""
-        return [[weight.value.copy() for weight in metric.variables] for metric in self.all_metrics]
+        return [[weight.value.copy() for weight in metric.variables] for metric in self._kept]
 
     def resume(self, states: list[list[Array]]) -> None:
         """Let the metrics go on from `states`, as soon as they are made."""
         self._pending = states
-        self._assign_pending()
+        self.assign_pending()
 
-    def _assign_pending(self) -> None:
-        metrics = self.all_metrics
+    def assign_pending(self) -> None:
+        """Let the metrics go on from what `resume` was given, where all of them are made."""
+        metrics = self._kept
         if list(map(len, self._pending)) != [len(metric.variables) for metric in metrics]:
             return
         for metric, values in zip(metrics, self._pending, strict=True):
@@ -267,6 +279,12 @@ class Objectives:
     def update_metrics(self, state: State, targets: Sequence[Target], loss: Expression) -> None:
         """Write the new states of all metrics."""
         self.tracker.update(state, loss, weights=batch_size(targets[0].y_pred))
+        self.update_groups(state, targets)
+        self.assign_pending()
+
+    def update_groups(self, state: State, targets: Sequence[Target]) -> None:
+        """Write the new states of the metrics that `compile` was given."""
+        self.build(targets)
         for target in targets:
             for metric, weighted in self.groups.get(target.name, []):
                 weights = target.weights if weighted else None
@@ -275,11 +293,16 @@ class Objectives:
                 with _fitting(f"the metric {metric.name}", target):
                     metric.ensure_built(target.labels(), target.y_pred)
                     metric.write_update(state, target.labels(), target.y_pred, weights=weights)
-        self._assign_pending()
 
     def results(self, state: State) -> dict[str, Expression]:
         """The results of all metrics by the names that logs use."""
-        found = {"loss": self.tracker.outcome(state)}
+        found = self.group_results(state, {"loss": self.tracker.outcome(state)})
+        found.update({metric.name: metric.outcome(state) for metric in self.partial.values()})
+        return found
+
+    def group_results(self, state: State, before: Mapping[str, Expression] | None = None) -> dict[str, Expression]:
+        """Those of the metrics that `compile` was given, after others."""
+        found = dict(before or {})
         several = len(self._losses or []) > 1
         for weighted in (False, True):
             for name, group in self.groups.items():
@@ -287,7 +310,6 @@ class Objectives:
                     if flag == weighted:
                         own = f"{name}_{metric.name}" if several else metric.name
                         found[_free(found, own, weighted)] = metric.write_outcome(state)
-        found.update({metric.name: metric.outcome(state) for metric in self.partial.values()})
         return found
 
 

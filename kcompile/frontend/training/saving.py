@@ -12,6 +12,7 @@ from kcompile.frontend.training.metrics import Metric
 from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.optimizers.schedules import SCHEDULES
 from kcompile.frontend.training.paths import weight_paths
+from kcompile.frontend.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
@@ -82,6 +83,8 @@ def compile_from(model: "Model", config: Mapping[str, Any]) -> None:
     Raises:
         ModelError: it names what is not known here, or is damaged.
     """
+    if type(model).compile is not Trainer.compile:
+        raise ModelError(f"{type(model).__name__} defines `compile`, which files know nothing of. Call it yourself.")
     try:
         optimizer = optimizers.get(_optimizer(config.get("optimizer", config.get("optimizer_config"))))
         arguments = {name: config.get(name) for name in _ARGUMENTS}

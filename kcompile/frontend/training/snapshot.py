@@ -18,7 +18,9 @@ from kcompile.errors import ModelError
 from kcompile.frontend import initializers
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.loop import Sources
+from kcompile.frontend.training.optimizers import Optimizer
 from kcompile.frontend.training.paths import weight_paths
+from kcompile.frontend.training.steps import attributes
 from kcompile.frontend.weight import Weight
 from kcompile.ir.types import Array
 
@@ -87,9 +89,10 @@ def take(model: "Model", compiled: Compiled) -> Snapshot:
         {
             "made_for": _made_for(model, compiled),
             "weights": [weight.value for weight in _weights(model)],
-            "optimizer": [variable.value for variable in compiled.optimizer.variables],
+            "optimizers": [_state_of(each, _weights(model)) for each in _optimizers(model, compiled)],
             "metrics": compiled.objectives.states,
             "seed": compiled.seed,
+            "own_steps": compiled.own_steps,
             "data": [{"began": source.began, "taken": source.taken, "ended": source.ended} for source in sources],
             "random": {
                 "own": initializers.random_state(),
@@ -106,7 +109,7 @@ def check(snapshot: Snapshot, model: "Model", compiled: Compiled, where: Path) -
     Raises:
         ModelError: it is of another.
     """
-    _build(model, compiled)
+    _build(snapshot, model, compiled)
     own, other = _made_for(model, compiled), snapshot.facts["made_for"]
     if own == other:
         return
@@ -121,10 +124,11 @@ def restore(snapshot: Snapshot, model: "Model", compiled: Compiled) -> None:
     """Bring a model, and the streams of random numbers, into the state of a snapshot that was checked."""
     assert compiled.optimizer is not None
     facts = snapshot.facts
-    _build(model, compiled)
+    _build(snapshot, model, compiled)
     _assign(_weights(model), facts["weights"])
-    _assign(compiled.optimizer.variables, facts["optimizer"])
-    compiled.seed = facts["seed"]
+    for optimizer, state in zip(_optimizers(model, compiled), facts["optimizers"], strict=True):
+        _assign(optimizer.variables, state["variables"])
+    compiled.seed, compiled.own_steps = facts["seed"], dict(facts["own_steps"])
     set_random(facts["random"])
 
 
@@ -152,22 +156,40 @@ def restore_data(snapshot: Snapshot, model: "Model", within: bool) -> None:
     set_random(snapshot.facts["random"])
 
 
-def _build(model: "Model", compiled: Compiled) -> None:
+def _optimizers(model: "Model", compiled: Compiled) -> list[Optimizer]:
+    """The optimizer of `compile`, and those that the model has itself."""
     assert compiled.optimizer is not None
-    compiled.optimizer.build(model.trainable_weights, weight_paths(model))
+    others = [found for found in attributes(model, Optimizer) if found is not compiled.optimizer]
+    return [compiled.optimizer, *others]
+
+
+def _state_of(optimizer: Optimizer, weights: Sequence[Weight]) -> dict[str, Any]:
+    """The variables, and the numbers of the weights that the optimizer changes."""
+    numbers = {weight: number for number, weight in enumerate(weights)}
+    built_for = [numbers[weight] for weight in optimizer.weights]
+    return {"built_for": built_for, "variables": [variable.value for variable in optimizer.variables]}
+
+
+def _build(snapshot: Snapshot, model: "Model", compiled: Compiled) -> None:
+    weights, paths = _weights(model), weight_paths(model)
+    for optimizer, state in zip(_optimizers(model, compiled), snapshot.facts["optimizers"], strict=False):
+        optimizer.build([weights[number] for number in state["built_for"] if number < len(weights)], paths)
 
 
 def _made_for(model: "Model", compiled: Compiled) -> list[str]:
     """What a snapshot fits: the optimizer, and the layers' weights; names do not matter, since they are counted."""
-    from kcompile.frontend.training.step import owners
+    from kcompile.frontend.training.owners import owners
 
     trained = set(model.trainable_weights)
     listed = [
         f"{weight.name} {list(weight.shape)} of a {type(layer).__name__}{'' if weight in trained else ', frozen'}"
         for layer, weight in owners(model)
     ]
-    variables = len(compiled.optimizer.variables) if compiled.optimizer else 0
-    return [f"the optimizer {type(compiled.optimizer).__name__} with {variables} variables", *listed]
+    optimizers = [
+        f"the optimizer {type(optimizer).__name__} with {len(optimizer.variables)} variables"
+        for optimizer in _optimizers(model, compiled)
+    ]
+    return [*optimizers, *listed]
 
 
 def _weights(model: "Model") -> list[Weight]:

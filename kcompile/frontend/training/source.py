@@ -44,3 +44,23 @@ class PyDataset:
 
     def on_epoch_end(self) -> None:
         """What happens after each epoch: nothing."""
+
+
+def unpack_x_y_sample_weight(data: Any) -> tuple[Any, Any, Any]:
+    """The parts of what a step gets: ``x``, ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)``; None for missing ones.
+
+    Raises:
+        InputError: it has more parts.
+    """
+    parts: tuple[Any, ...] = tuple(data) if isinstance(data, list | tuple) else (data,)  # pyright: ignore[reportUnknownArgumentType]
+    if not 1 <= len(parts) <= 3:
+        raise InputError(f"a batch must be x, (x, y) or (x, y, sample_weight). Received: {len(parts)} parts.")
+    x, y, weights = (*parts, None, None)[:3]
+    return x, y, weights
+
+
+def pack_x_y_sample_weight(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """A batch as a step gets it: `x` alone where there are no labels, or a tuple."""
+    if y is None:
+        return (x,) if isinstance(x, list | tuple) else x
+    return (x, y) if sample_weight is None else (x, y, sample_weight)

@@ -82,6 +82,14 @@ class State:
         self.read(weight)
         return self._first[weight]
 
+    def restart(self) -> dict[Weight | Pack, Value]:
+        """The present values of all that was read or written, as new values that are read from here on.
+
+        Gradients by them do not see what was computed from the old ones.
+        """
+        self.current = {w: self.b(Reshape(value.type.static_shape()), value) for w, value in self.current.items()}
+        return dict(self.current)
+
     def _input(self, weight: Weight | Pack, name: str) -> Value:
         own = name or (weight.name if isinstance(weight, Weight) else "packed")
         type = weight.type if isinstance(weight, Pack) else type_of(weight.value)

@@ -3,19 +3,17 @@
 (weights, optimizer slots, metric states, x, y, sample weights, seed) -> (the same, changed; logs)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from kcompile.frontend.layer import Layer
 from kcompile.frontend.tensor import writing
 from kcompile.frontend.tracing import Trace, flatten
-from kcompile.frontend.training import constraints, regularizers
-from kcompile.frontend.training.eager import compute
 from kcompile.frontend.training.effects import Effects
 from kcompile.frontend.training.objectives import Objectives, Target
 from kcompile.frontend.training.optimizers import Optimizer
-from kcompile.frontend.training.optimizers.apply import apply_gradients, packs
+from kcompile.frontend.training.optimizers.apply import packs
+from kcompile.frontend.training.owners import weight_constraints, weight_penalties
 from kcompile.frontend.training.paths import weight_paths
 from kcompile.frontend.training.state import Pack, State
 from kcompile.frontend.weight import Weight
@@ -23,7 +21,7 @@ from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.passes.grad import backward
 from kcompile.ir.passes.pipeline import training
-from kcompile.ir.types import Array, TensorType
+from kcompile.ir.types import TensorType
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
@@ -46,13 +44,15 @@ class Step:
     """A step's graph, and what its inputs and outputs are.
 
     Inputs: those of the model by name, ``y/<output>``, ``weight/<output>``, `SEED`, and the state. Outputs: the logs or
-    predictions `results` by name, then the new values of `written`.
+    predictions `results` by name, then the new values of `written`. Of a `predict_step` of a user's own, the names of
+    the results stand in `structure`.
     """
 
     graph: Graph
     state: State
     results: tuple[str, ...]
     written: tuple[Weight | Pack, ...]
+    structure: Any = None
 
 
 def write_step(
@@ -78,14 +78,14 @@ def write_step(
     t.trainable = model.trainable
     targets = _targets(model, t, types)
     if objectives is None:
-        return _finished(state, {target.name: target.y_pred for target in targets})
+        return finished(state, {target.name: target.y_pred for target in targets})
     with writing(t):
-        extra = [*effects.losses, *_weight_penalties(model, state, trainable)]
+        extra = [*effects.losses, *weight_penalties(model, state, trainable)]
         loss = objectives.total_loss(state, targets, extra)
         objectives.update_metrics(state, targets, loss)
         if mode == "train" and optimizer is not None:
             _minimize(model, state, optimizer, loss, pack)
-        return _finished(state, objectives.results(state))
+        return finished(state, objectives.results(state))
 
 
 def _targets(model: "Model", t: Trace, types: BatchTypes) -> list[Target]:
@@ -117,51 +117,14 @@ def _minimize(model: "Model", state: State, optimizer: Optimizer, loss: Expressi
         state.b, optimizer.scaled(state, loss).value, [state.original(weight) for weight in optimizer.weights]
     )
     gradients = [Expression(state.b, dw) for dw in found]
-    pairs = {weight: weight.constraint or _option(layer, weight, "constraint") for layer, weight in owners(model)}
-    limits = {weight: constraints.get(given) for weight, given in pairs.items()}
-    kept = {weight: limit for weight, limit in limits.items() if limit is not None}
-    optimizer.guarded(state, gradients, lambda given: apply_gradients(optimizer.inner, state, given, pack, kept))
+    limits = weight_constraints(model)
+    weights = optimizer.weights
+    optimizer.guarded(state, gradients, lambda given: optimizer.inner.write(state, given, weights, pack, limits))
 
 
-def _weight_penalties(model: "Model", state: State, trainable: Sequence[Weight]) -> list[Expression]:
-    """What the layers' regularizers add to the loss, for weights that training changes."""
-    found: list[Expression] = []
-    for layer, weight in owners(model):
-        penalty = regularizers.get(weight.regularizer or _option(layer, weight, "regularizer"))
-        if penalty is not None and any(weight is each for each in trainable):
-            found.append(penalty(state.expression(weight)))
-    return found
-
-
-def owners(model: Layer) -> list[tuple[Layer, Weight]]:
-    """The weights of a layer and of those inside, each once, with the layer that it belongs to."""
-    found: dict[Weight, Layer] = {}
-    stack = [model]
-    while stack:
-        layer = stack.pop()
-        for weight in layer.own_weights:
-            found.setdefault(weight, layer)
-        stack.extend(reversed(list(layer.sublayers.values())))
-    return [(layer, weight) for weight, layer in found.items()]
-
-
-def penalties(model: Layer) -> list[Array]:
-    """What the regularizers of the weights of a layer, and of those inside, cost now."""
-    found = [(w, regularizers.get(w.regularizer or _option(layer, w, "regularizer"))) for layer, w in owners(model)]
-    return [compute(penalty, weight.value) for weight, penalty in found if penalty is not None]
-
-
-def _option(layer: Layer, weight: Weight, kind: str) -> Any:
-    """The layer's argument about a weight: ``kernel_regularizer``, ``recurrent_constraint`` of a recurrent kernel."""
-    for stem in (weight.name, weight.name.removesuffix("_kernel")):
-        value = getattr(layer, f"{stem}_{kind}", None)
-        if value is not None:
-            return value
-    return None
-
-
-def _finished(state: State, results: Mapping[str, Expression]) -> Step:
+def finished(state: State, results: Mapping[str, Expression], structure: Any = None) -> Step:
+    """The step that gives these results, and the weights as they were written."""
     outputs = {f"result/{name}": result.value for name, result in results.items()}
     outputs |= {f"state/{i}": value for i, value in enumerate(state.written.values())}
     graph = training(state.b.build(outputs))
-    return Step(graph, state, tuple(results), tuple(state.written))
+    return Step(graph, state, tuple(results), tuple(state.written), structure)

@@ -12,6 +12,7 @@ from kcompile.frontend.training.callbacks.simple import History
 from kcompile.frontend.training.checks import check_arguments
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import Reader, built_for, split
+from kcompile.frontend.training.free_reader import FreeReader
 from kcompile.frontend.training.loop import (
     Sources,
     Start,
@@ -21,20 +22,17 @@ from kcompile.frontend.training.loop import (
     test,
     train,
 )
-from kcompile.frontend.training.metrics import Metric
 from kcompile.frontend.training.objectives import Objectives
-from kcompile.frontend.training.optimizers import Optimizer
+from kcompile.frontend.training.optimizers import LossScaleOptimizer, Optimizer
+from kcompile.frontend.training.steps import Steps, defines, has_own_steps, own_metrics
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
 
-# What subclasses of Keras's models may define, and those of kcompile's may not.
-_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
-
 Verbose = Literal["auto"] | int
 
 
-class Trainer:
+class Trainer(Steps):
     """What a model inherits; a model that never trains pays for nothing here.
 
     Attributes:
@@ -76,17 +74,16 @@ class Trainer:
             loss_weights: factors of the outputs' losses.
             metrics: names, metrics or functions; of several outputs, in a list or a dict.
             weighted_metrics: metrics that take sample weights.
-            run_eagerly: of no effect, as are the arguments after it: a step is always one graph.
+            run_eagerly: of no effect, as are the two arguments after it: a step is always one graph.
+            auto_scale_loss: whether a model of the policy "mixed_float16" gets its optimizer in a `LossScaleOptimizer`.
 
         Raises:
             ModelError: there is no optimizer of that name.
         """
-        del run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
-        own = [name for name in _STEPS if name in dir(type(self))]
-        if own:
-            law = "a step of training is one graph of kcompile's own here"
-            advice = "Write losses, metrics and layers instead; a layer's `add_loss` adds costs"
-            raise ModelError(f"{law}. Received: {type(self).__name__} defines {', '.join(own)}. {advice}.")
+        del run_eagerly, steps_per_execution, jit_compile
+        made = optimizers.get(optimizer)
+        if auto_scale_loss and self._self.dtype == "mixed_float16" and not isinstance(made, LossScaleOptimizer):
+            made = LossScaleOptimizer(made, name="loss_scale_optimizer")
         objectives = Objectives(loss, loss_weights, metrics, weighted_metrics)
         arguments = {
             "optimizer": optimizer,
@@ -95,7 +92,7 @@ class Trainer:
             "metrics": metrics,
             "weighted_metrics": weighted_metrics,
         }
-        self._compiled = Compiled(optimizers.get(optimizer), objectives, initializers.drawn_seed(), arguments)
+        self._compiled = Compiled(made, objectives, initializers.drawn_seed(), arguments)
 
     @property
     def compiled(self) -> bool:
@@ -124,12 +121,6 @@ class Trainer:
         return found
 
     @property
-    def metrics(self) -> list[Metric]:
-        """The metrics, the mean loss first; those of `compile` after the first batch."""
-        found = self._compiled.objectives if self._compiled else None
-        return found.all_metrics if found else []
-
-    @property
     def metrics_names(self) -> list[str]:
         """The names of `metrics`."""
         return [metric.name for metric in self.metrics]
@@ -138,6 +129,12 @@ class Trainer:
         """Make all metrics forget what they have seen."""
         for metric in self.metrics:
             metric.reset_state()
+
+    def forget_batches(self) -> None:
+        """Let a new epoch, or an evaluation, begin: all metrics forget what they have seen."""
+        self._ready("an epoch").objectives_made.reset()
+        if defines(self._self, "metrics"):
+            self.reset_metrics()
 
     def require_compiled(self, method: str) -> Compiled:
         """What `compile` left.
@@ -150,9 +147,17 @@ class Trainer:
             raise ModelError(f"{law} {self.not_compiled}".rstrip())
         return self._compiled
 
+    def _ready(self, method: str) -> Compiled:
+        """What `compile` left, told of the metrics that the model has now."""
+        compiled = self.require_compiled(method)
+        compiled.objectives_made.own = own_metrics(self._self)
+        return compiled
+
     def _reader(self, compiled: Compiled) -> Reader:
         model = self._self
         objectives = compiled.objectives
+        if has_own_steps(model):
+            return FreeReader(model, ["data"])
         return Reader(model, objectives.needed(model.output_names) if objectives else [])
 
     def fit(
@@ -191,7 +196,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = self.require_compiled("fit")
+        compiled = self._ready("fit")
         check_arguments(
             batch_size=batch_size,
             epochs=epochs,
@@ -243,7 +248,7 @@ class Trainer:
             ModelError: the model is not compiled, or labels do not fit a loss or metric.
             InputError: the data does not fit the model.
         """
-        compiled = self.require_compiled("evaluate")
+        compiled = self._ready("evaluate")
         check_arguments(batch_size=batch_size, steps=steps, callbacks=callbacks)
         x = built_for(self._self, x)
         source = make_source(self._reader(compiled), (x, y, sample_weight), batch_size, steps)
@@ -265,9 +270,9 @@ class Trainer:
         """
         check_arguments(batch_size=batch_size, steps=steps, callbacks=callbacks)
         compiled, x = self._ensured(), built_for(self._self, x)
-        source = make_source(Reader(self._self, []), (x, None, None), batch_size, steps)
-        found = predict(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
-        return self._self.structure_outputs(found)
+        reader = FreeReader(self._self, []) if defines(self._self, "predict_step") else Reader(self._self, [])
+        source = make_source(reader, (x, None, None), batch_size, steps)
+        return predict(self._self, compiled, source, self._listed(_listed(callbacks), verbose, 1, source.count))
 
     def _ensured(self) -> Compiled:
         if self._compiled is None:
@@ -306,7 +311,7 @@ class Trainer:
         class_weight: Mapping[int, float] | None,
         return_dict: bool,
     ) -> Any:
-        compiled = self.require_compiled(f"{mode}_on_batch")
+        compiled = self._ready(f"{mode}_on_batch")
         built_for(self._self, data[0])
         reader = self._reader(compiled)
         count = reader.named(data[0]).size
@@ -321,10 +326,10 @@ class Trainer:
         Raises:
             InputError: the arrays do not fit the model.
         """
-        reader = Reader(self._self, [])
         built_for(self._self, x)
-        batch = reader.cast(reader.named(x))
-        return self._self.structure_outputs(self._ensured().runner(self._self, "predict").run(batch))
+        reader = FreeReader(self._self, []) if defines(self._self, "predict_step") else Reader(self._self, [])
+        runner = self._ensured().runner(self._self, "predict")
+        return runner.structured(runner.run(reader.cast(reader.named(x))))
 
     def _in_order(self, logs: dict[str, Any]) -> Any:
         """The logs as a list, in the order of the metrics; alone, the number."""

@@ -36,16 +36,17 @@ def apply_gradients(
     optimizer: Optimizer,
     state: State,
     gradients: Sequence[Expression],
+    weights: Sequence[Weight],
     pack: Pack | None,
     constraints: Mapping[Weight, Constraint],
 ) -> None:
-    """Write the new values of the weights, of their slots and of the number of steps.
+    """Write the new values of weights, of their slots and of the number of steps.
 
     Args:
-        gradients: of the optimizer's weights, in their order.
+        gradients: of `weights`, in their order, which are the optimizer's or some of them.
         pack: of the weights, where they are updated as one vector.
     """
-    variables = _variables(optimizer, state, gradients, pack)
+    variables = _variables(optimizer, state, gradients, weights, pack)
     iteration = state.expression(optimizer.iteration)
     every = optimizer.gradient_accumulation_steps
     now = (iteration + 1).apply(Mod(), every).equals(0) if every else None
@@ -58,15 +59,19 @@ def apply_gradients(
     _update(optimizer, state, variables, iteration, now)
     if optimizer.use_ema:
         _average(optimizer, state, variables, iteration)
-    _constrain(state, optimizer.weights, pack, constraints)
+    _constrain(state, weights, pack, constraints)
     state.write(optimizer.iteration, (iteration + 1).value)
 
 
 def _variables(
-    optimizer: Optimizer, state: State, gradients: Sequence[Expression], pack: Pack | None
+    optimizer: Optimizer,
+    state: State,
+    gradients: Sequence[Expression],
+    weights: Sequence[Weight],
+    pack: Pack | None,
 ) -> list[_Variable]:
     if pack is None:
-        pairs = zip(optimizer.weights, gradients, strict=True)
+        pairs = zip(weights, gradients, strict=True)
         return [_Variable(w, g, dict(optimizer.slots_of(w)), _decay(optimizer, w)) for w, g in pairs]
     flat = Expression(state.b, state.packed([gradient.value for gradient in gradients]))
     slots: dict[str, Weight | Pack] = {

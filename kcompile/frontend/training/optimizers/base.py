@@ -6,7 +6,7 @@ file of each optimizer).
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -15,7 +15,7 @@ import numpy as np
 from kcompile.errors import ModelError
 from kcompile.frontend.training.naming import snake_case
 from kcompile.frontend.training.optimizers.schedules import LearningRateSchedule, schedule_from_config
-from kcompile.frontend.training.state import State
+from kcompile.frontend.training.state import Pack, State
 from kcompile.frontend.weight import Weight
 from kcompile.ir.expression import Expression
 from kcompile.ir.types import Array
@@ -158,6 +158,43 @@ class Optimizer(ABC):
         """Write a step by the gradients of what `scaled` gives, by a function that writes one by gradients."""
         del state
         write(list(gradients))
+
+    def write(
+        self,
+        state: State,
+        gradients: Sequence[Expression],
+        weights: Sequence[Weight],
+        pack: Pack | None = None,
+        constraints: Mapping[Weight, Callable[[Expression], Expression]] | None = None,
+    ) -> None:
+        """Write a step for `weights` by their gradients; `pack` holds them, where they are updated as one vector."""
+        from kcompile.frontend.training.optimizers.apply import apply_gradients
+
+        apply_gradients(self, state, gradients, weights, pack, constraints or {})
+
+    def scale_loss(self, loss: Any) -> Any:
+        """The loss whose gradients `apply` takes: in a `train_step`, a tensor; a number elsewhere."""
+        from kcompile.frontend.training.optimizers.stepping import scale_loss
+
+        return scale_loss(self, loss)
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Weight] | None = None) -> None:
+        """Change weights by gradients, within a step that is traced; weights without a gradient (None) stay.
+
+        Args:
+            trainable_variables: by default those that the optimizer was built for.
+
+        Raises:
+            ModelError: no step is traced, no gradient is given, or the optimizer was built for other weights.
+        """
+        from kcompile.frontend.training.optimizers.stepping import apply
+
+        apply(self, grads, trainable_variables)
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Weight]]) -> None:
+        """`apply`, of pairs of a gradient and its weight."""
+        pairs = list(grads_and_vars)
+        self.apply([gradient for gradient, _ in pairs], [weight for _, weight in pairs])
 
     # -- variables ----------------------------------------------------------------------------------------------------
 
