@@ -96,14 +96,10 @@ _EXP = (
     0.0013836717698723078, 0.008374917320907116, 0.041668232530355453, 0.16666418313980103, 0.49999991059303284, 1.0,
     1.0,
 )  # fmt: skip
-# 2**r on |r| <= 1/2, fits of 1.9e-9 and, shorter, of 7.5e-8.
+# 2**r on |r| <= 1/2, as exact.
 _EXP2 = (
     0.0001534581242594868, 0.0013399930903688073, 0.009618489071726799, 0.05550328642129898, 0.24022646248340607,
     0.6931471824645996, 1.0,
-)  # fmt: skip
-_SHORT_EXP2 = (
-    0.0013276472454890609, 0.009675541892647743, 0.05550713092088699, 0.24022120237350464, 0.6931469440460205,
-    1.0000001192092896,
 )  # fmt: skip
 
 
@@ -187,24 +183,30 @@ def reciprocal(f: Function, x: Expr) -> Expr:
     return y + y * (1.0 - x * y)
 
 
-def sigmoid_divisor(f: Function, x: Expr) -> Expr:
-    """``d`` with ``sigmoid(x) = 1 / d`` within 1e-7, for float32; infinity below -88.4, 1 above 88.
+def sigmoid_excess(f: Function, x: Expr) -> Expr:
+    """``e > 0`` with ``sigmoid(x) = 1 / (1 + e)`` within 2.5e-8, for float32; infinity below -88.4.
 
     It is for gates, which a product with other values follows: it saves what it takes to be exact where the sigmoid is
     small, and lets several quotients share a division.
     """
-    # The bounds lead to the exponents 128 and -127, which are those of infinity and of 0.
-    bounded = f.let(minimum(f.let(maximum(x, -89.0)), 88.0))
+    # The bounds lead to the exponents 128, which is that of infinity, and -126, the smallest of a normal number.
+    bounded = f.let(minimum(f.let(maximum(x, -89.0)), 87.0))
     shifted = f.let(bounded * -math.log2(math.e) + _FORMATS["float32"].rounding)
     r = f.let(bounded * -math.log2(math.e) - f.let(shifted - _FORMATS["float32"].rounding))
     # Multiplied, and not added to the exponent, so that NaN stays.
     scale = f.let(((shifted.bits("int32") << 23) + 0x3F800000).bits("float32"))
-    return f.let(polynomial(f, r, _SHORT_EXP2) * scale + 1.0)
+    return f.let(polynomial(f, r, _EXP2) * scale)
 
 
 def tanh_quotient(f: Function, x: Expr) -> tuple[Expr, Expr]:
-    """``n, d`` with ``tanh(x) = n / d`` within 6 ulp, for float32, where -d <= n <= d; both are NaN where x is."""
-    value, divisor = _odd_quotient(f, f.let(x), _TANH, _TANH_END)
+    """``n, d`` with ``tanh(x) = n / d`` within 4 ulp, for float32, where -d <= n <= d; both are NaN where x is."""
+    bounded = f.let(clamped(f, f.let(x), _TANH_END))
+    square = f.let(bounded * bounded)
+    *above, one = _TANH[0]
+    assert one == 1.0
+    # x + x³ · P(x²) is rounded once where it matters, x · (1 + x² · P(x²)) twice.
+    value = f.let(f.let(bounded * square) * polynomial(f, square, above) + bounded)
+    divisor = f.let(polynomial(f, square, _TANH[1]))
     return f.let(clamped(f, value, divisor)), divisor
 
 

@@ -119,6 +119,15 @@ def test_nan_and_infinity_go_where_the_reference_has_them(planned: Planned, case
                 planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
 
 
+def test_gates_that_are_0_and_1_multiply_as_such():
+    """Sigmoids everywhere, of sums so large that one factor of a product is 0 while another is 1."""
+    random = np.random.default_rng(1)
+    weights = [random.choice([-400.0, 400.0], size=shape).astype(np.float32) for shape in ((2, 36), (9, 36), (36,))]
+    op = ops.Lstm(activation=ops.Sigmoid())
+    graph = graph_of(op, TensorType("float32", ("N", 4, 2)), *weights, outputs=(0,))
+    Planned([graph]).check(graph, random_inputs(graph, N=6), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.skipif(host().architecture != "x86_64", reason="levels of x86-64")
 @pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3"])
 def test_other_levels_agree(level: str):

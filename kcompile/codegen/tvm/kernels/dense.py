@@ -52,6 +52,7 @@ class Matrix(Kernel, family="matrix"):
 
     Attributes:
         fetched: cache lines of later stages' weights to fetch meanwhile, one per step of a tile's sum.
+        chains: the fewest parts of a sum.
     """
 
     dtype: str
@@ -64,6 +65,7 @@ class Matrix(Kernel, family="matrix"):
     bias: bool
     epilogue: Chain
     fetched: int = 0
+    chains: int = 1
 
     @property
     def overwritable(self) -> tuple[int, ...]:
@@ -128,7 +130,7 @@ class _MatrixFunction:
         f, spec = self._f, self._spec
         row = f.name_index(outer * self._rows + start)
         first = panel * spec.tile[1]
-        tile = Tile(f, count, columns, spec.dtype, spec.length)
+        tile = Tile(f, count, columns, spec.dtype, spec.length, chains=spec.chains)
         tile.start(self._bias, first)
         tile.multiply(Rows(self._x, f.name_index(row * spec.length), spec.length), weights, spec.length)
 

@@ -223,22 +223,29 @@ class _Step:
             self._phase(0, cells[self.k.cell])
 
     def _phase(self, phase: int, finish: Callable[[Index, Index, list[Expr]], None]) -> None:
-        """Sums of the phase's gates for every cell and row; `finish` takes a row, a vector of units and its gates."""
-        f, gates, rows = self.f, PHASES[self.k.cell][phase], self.batch.rows
+        """Sums of the phase's gates for every cell and row; `finish` takes a row, a vector of units and its gates.
+
+        What the products are added to comes last, as sums of small terms lose less; but first where
+        memory is scarce.
+        """
+        f, gates, rows, early = self.f, PHASES[self.k.cell][phase], self.batch.rows, not self.f.machine.threaded
         chains = self.k.tiling.chains[phase] if rows == 1 else 1
         for first, cells, weights, line in self._blocks(phase):
             with f.loop(self.batch.tiles) as tile:
                 width = cells * len(gates)
+                starts = [
+                    self._start(tile * rows + i // width, first + i % width // len(gates), gates[i % len(gates)])
+                    for i in range(rows * width)
+                ]
                 sums = f.accumulators(rows * width * chains, self.lanes)
-                for i in range(rows * width):
-                    cell, gate = divmod(i % width, len(gates))
-                    sums[i] = self._start(tile * rows + i // width, first + cell, gates[gate])
-                for i in range(rows * width, rows * width * chains):
-                    sums[i] = constant(0, "float32", self.lanes)
+                for i in range(rows * width * chains):
+                    sums[i] = starts[i] if early and i < rows * width else constant(0, "float32", self.lanes)
                 self._multiply(sums, width, tile, phase, weights, line)
                 totals = [sums[i] for i in range(rows * width)]
                 for chain in range(1, chains):
                     totals = [f.let(total + sums[chain * width + i]) for i, total in enumerate(totals)]
+                if not early:
+                    totals = [f.let(total + start) for total, start in zip(totals, starts, strict=True)]
                 self._finish_all(totals, tile, first, cells, finish)
 
     def _multiply(self, sums: Accumulators, width: int, tile: Index, phase: int, weights: Index, line: int) -> None:

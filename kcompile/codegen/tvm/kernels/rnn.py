@@ -16,6 +16,10 @@ from kcompile.ir import dims, ops
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.types import Array, TensorType
 
+# Parts of each sum of the inputs' projection, where there are registers for them: sums of half as many terms one after
+# another lose half as much.
+_CHAINS = 2
+
 
 @TVM.register(ops.Lstm, ops.Gru, ops.SimpleRnn)
 def recurrent(plan: Plan, node: Node) -> None:
@@ -76,9 +80,12 @@ def _project(plan: Plan, x: Value, matrix: Array, bias: Array) -> Argument:
     """``x @ matrix + bias`` for all steps at once."""
     (batch, steps), (width, columns) = x.type.shape[:2], matrix.shape
     rows = dims.mul(batch, steps)
-    tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns)
+    chains = _CHAINS if plan.machine.threaded else 1
+    tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, chains=chains)
     result = TensorType("float32", (1, rows, columns))
-    projection = Matrix("float32", 1, rows, width, columns, tile, True, True, Chain((result,), result))
+    # Forget gates start with biases of 1, next to which small products lose bits; hence the biases come last.
+    chain = Chain((result,), result).after_sum(TensorType("float32", bias.shape))
+    projection = Matrix("float32", 1, rows, width, columns, tile, True, False, chain, chains=chains)
     projected = Temporary(TensorType("float32", (batch, steps, columns)))
     plan.emit(projection, x, pack(matrix, tile[1]), bias, projected)
     return projected

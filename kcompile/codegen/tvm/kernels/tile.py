@@ -111,11 +111,12 @@ def sum_dtype(dtype: str) -> str:
 
 
 def choose(
-    machine: Machine, rows: int | None, columns: int, row_bytes: int = 0, length: int | None = None
+    machine: Machine, rows: int | None, columns: int, row_bytes: int = 0, length: int | None = None, chains: int = 1
 ) -> tuple[int, int]:
     """The tile, as (rows, columns), of least modelled time for a product with `rows` (None: many) and `columns`.
 
-    Rows lie `row_bytes` apart; `length` elements of each are multiplied with known weights, if it is given.
+    Rows lie `row_bytes` apart; `length` elements of each are multiplied with known weights, if it is given. Each sum
+    takes `chains` registers.
 
     The model counts cycles per step of the sum: two multiply-adds, or two loads, at a time; on a machine without
     vectors one instruction. Compact code has one row, and one vector or, where there are many weights, panels that are
@@ -132,23 +133,23 @@ def choose(
         if vectors > 1 and width > columns + machine.lanes - 1:
             continue
         for count in range(1, most + 1):
-            if count * vectors + vectors + 1 > machine.registers or (rows is not None and count > rows):
+            if count * vectors * chains + vectors + 1 > machine.registers or (rows is not None and count > rows):
                 continue
-            time = _time(machine, rows or 10**6, columns, count, vectors)
+            time = _time(machine, rows or 10**6, columns, count, vectors, chains)
             if best is None or time < best[0] - 1e-9:
                 best = (time, count, min(width, columns))
     assert best
     return best[1:]
 
 
-def _time(machine: Machine, rows: int, columns: int, tile_rows: int, vectors: int) -> float:
+def _time(machine: Machine, rows: int, columns: int, tile_rows: int, vectors: int, chains: int) -> float:
     blocks, narrow = divmod(columns, vectors * machine.lanes)
     narrow_vectors = len(split(narrow, machine.lanes))
 
     def step(count: int, wide: int) -> float:
         if machine.lanes == 1:
             return count * wide + count + wide + _LOOP
-        return max(count * wide / 2, (count + wide) / 2 * 1.05, 4.0) + 0.15
+        return max(count * wide / 2, (count + wide) / 2 * 1.05, 4.0 / chains) + 0.15
 
     def across(count: int) -> float:
         return blocks * step(count, vectors) + (step(count, narrow_vectors) if narrow else 0.0)
@@ -208,17 +209,20 @@ class Tile:
     """Accumulators for `rows` rows of a block of columns.
 
     Long sums, of `terms` terms, are made in chunks, whose sums are added up on the stack: rounding errors then grow
-    with the terms of a chunk and their number, not with their product. `once` says that one `multiply` adds all.
+    with the terms of a chunk and their number, not with their product. `once` says that one `multiply` adds all. Every
+    sum is made of at least `chains` parts, but in compact code.
     """
 
-    def __init__(self, f: Function, rows: int, columns: Block, dtype: str, terms: Index, *, once: bool = True) -> None:
+    def __init__(
+        self, f: Function, rows: int, columns: Block, dtype: str, terms: Index, *, once: bool = True, chains: int = 1
+    ) -> None:
         self._f = f
         self._rows = rows
         self._block = columns
         self._dtype = sum_dtype(dtype)
         vectors = rows * len(columns.widths)
         # Few accumulators would wait for each other: the sum is then split into several chains.
-        self._chains = 1 if f.machine.compact else max(1, _IN_FLIGHT // vectors)
+        self._chains = 1 if f.machine.compact else max(chains, _IN_FLIGHT // vectors)
         self._sums: list[Accumulators] = [
             f.accumulators(rows * self._chains, width, self._dtype) for width in columns.widths
         ]
