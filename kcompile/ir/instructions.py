@@ -188,7 +188,7 @@ def _arg_reduce(node: Node) -> Function:
     return into
 
 
-def _entropy_gradient(node: Node) -> Function:
+def _whole(node: Node) -> Function:
     write = _op(node).write
     return lambda *arrays: write(arrays[:-1], arrays[-1])
 
@@ -202,7 +202,8 @@ INTO: dict[type[Op], Make] = {
     ops.Clip: _clip,
     ops.Compare: lambda node: _COMPARISONS[_op(node).relation][0],
     ops.Concat: _concat,
-    ops.CrossEntropyGradient: _entropy_gradient,
+    ops.CrossEntropy: _whole,
+    ops.CrossEntropyGradient: _whole,
     ops.Dense: _dense,
     ops.Div: _divide,
     ops.MatMul: lambda node: np.matmul,

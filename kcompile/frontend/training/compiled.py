@@ -85,6 +85,7 @@ class Runner:
         self.own = own
         self._programs: dict[object, Program] = {}
         self._last: Program | None = None
+        self._checked: Batch | None = None
 
     def run(self, batch: Batch) -> dict[str, Array]:
         """The results of one step on a batch."""
@@ -92,10 +93,20 @@ class Runner:
         if signature not in self._programs:
             self._programs[signature] = self._compiled.program(self, batch)
         self._last = self._programs[signature]
-        if self.mode != "predict" and self._compiled.objectives and not self.own:
-            self._compiled.objectives.check_labels(batch.y, batch.weights)
+        self._check_labels(batch.whole or batch)
         seed = np.asarray((self._compiled.seed + self._made()) % 2**63, np.int64)
         return self._last.run({**batch.arrays(), SEED: seed})
+
+    def _check_labels(self, batch: Batch) -> None:
+        """Refuse labels that are no classes where a loss takes such; those of many batches at once.
+
+        Raises:
+            InputError: there are some.
+        """
+        objectives = self._compiled.objectives
+        if batch is not self._checked and objectives and self.mode != "predict" and not self.own:
+            objectives.check_labels(batch.y, batch.weights)
+        self._checked = batch
 
     def _made(self) -> int:
         """The number of steps before this one; code of a user's own may use any optimizer, or none."""

@@ -45,12 +45,14 @@ class Batch:
 
     Attributes:
         structure: in which a step of a user's own gets them.
+        whole: the batch of which this one is a part.
     """
 
     x: Named
     y: Named
     weights: Named
     structure: Structure | None = None
+    whole: "Batch | None" = None
 
     @property
     def size(self) -> int:
@@ -80,7 +82,7 @@ class Batch:
             {n: a[chosen] if isinstance(chosen, slice) else a.take(chosen, axis=0) for n, a in group.items()}
             for group in self.groups.values()
         )
-        return Batch(x, y, weights, self.structure)
+        return Batch(x, y, weights, self.structure, self.whole or self)
 
     def arrays(self) -> Named:
         """The arrays by the names of a step's inputs."""
@@ -137,6 +139,7 @@ class Reader:
             {n: np.ascontiguousarray(cast_input(n, array, dtypes[n])) for n, array in batch.x.items()},
             {name: np.ascontiguousarray(array, label_dtype(name, array)) for name, array in batch.y.items()},
             {name: np.ascontiguousarray(array, np.float32) for name, array in batch.weights.items()},
+            whole=batch.whole,
         )
 
     def leaves(self, batch: Batch) -> bool:

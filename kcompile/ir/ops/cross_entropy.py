@@ -34,17 +34,23 @@ class CrossEntropy(Op, name="cross_entropy", operands=("p", "labels")):
         return (types[0].with_shape(types[1].shape),)
 
     def kernel(self, args: Arrays) -> Arrays:
+        losses = np.empty(args[1].shape, args[0].dtype)
+        self.write(args, losses)
+        return (losses,)
+
+    def write(self, args: Arrays, out: Array) -> None:
+        """Write the result to `out`."""
         p, labels = args
         classes = p.shape[-1]
         places = np.arange(0, p.size, classes) + labels.reshape(-1)
+        chosen = p.reshape(-1).take(places, mode="clip").reshape(out.shape)
         low, high = p.dtype.type(self.epsilon), p.dtype.type(1.0 - self.epsilon)
-        chosen = np.minimum(np.maximum(p.reshape(-1).take(places, mode="clip"), low), high).reshape(labels.shape)
-        losses = np.negative(np.log(chosen, out=chosen), out=chosen)
+        np.log(np.minimum(np.maximum(chosen, low), high), out=out)
+        np.negative(out, out=out)
         # A number below zero is a large one without its sign.
-        known = labels.astype(np.uint32) < classes
-        if not known.all():
-            losses[~known] = 0
-        return (losses,)
+        numbers = labels.view(np.uint32)
+        if numbers.size and numbers.max() >= classes:
+            out[numbers >= classes] = 0
 
     def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
         p, labels, dy = expression.lift(b, *xs, *dys)
