@@ -10,7 +10,9 @@ PEERS = Path(os.environ.get("KCOMPILE_PEERS", ROOT.parent / ".venv-peers" / "bin
 
 
 class Worker:
-    """A script of this folder, one line of which answers one line; all cores are its own to use.
+    """A script of this folder, one line of which answers one line; the machine is its own to use.
+
+    Variables that limit threads, or choose for OpenBLAS the code that it would choose by the CPU, are left out.
 
     Raises:
         RuntimeError: there is no such interpreter.
@@ -21,7 +23,7 @@ class Worker:
             raise RuntimeError(
                 f"there is no {python}; make it with `make peers`, or say where it is with KCOMPILE_PEERS"
             )
-        free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        free = {n: v for n, v in os.environ.items() if not (n.endswith("_NUM_THREADS") or n.startswith("OPENBLAS_"))}
         # Libraries of the peers write to the error stream whatever they think of the machine.
         self._process = subprocess.Popen(
             [str(python), str(ROOT / script), argument], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -4,13 +4,16 @@ A sum over samples is the sum of the parts' sums, so its last bits follow the nu
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from kcompile.ir import ops
 from kcompile.ir.graph import Node
@@ -141,6 +144,31 @@ def in_parallel(part: Callable[[slice], Any], chosen: Sequence[slice]) -> list[A
 def _quietly(part: Callable[[slice], Any], rows: slice) -> Any:
     with np.errstate(all="ignore"):
         return part(rows)
+
+
+@contextmanager
+def one_thread_products() -> Generator[None]:
+    """Matrix products on the calling thread alone: those of a part have a core each already.
+
+    Saying so takes the libraries 10 µs; one that stands inside another is free.
+    """
+    if _limited.get():
+        yield
+        return
+    token = _limited.set(True)
+    try:
+        with _libraries().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _limited.reset(token)
+
+
+_limited = ContextVar("_limited", default=False)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @cache

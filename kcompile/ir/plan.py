@@ -26,9 +26,9 @@ from kcompile.ir.parts import (
     can_write_parts,
     into_in_parts,
     is_large,
+    one_thread_products,
     recurrent_gradient_in_parts,
 )
-from kcompile.ir.products import one_thread_products
 from kcompile.ir.types import Array, TensorType, array_dtype
 
 Registers: TypeAlias = list[Any]

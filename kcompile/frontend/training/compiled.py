@@ -16,7 +16,6 @@ from kcompile.frontend.training.program import Program
 from kcompile.frontend.training.step import SEED, BatchTypes, Mode, Step, write_step
 from kcompile.frontend.training.steps import defines, has_own_steps
 from kcompile.ir.dims import Dim
-from kcompile.ir.products import use_wide_vectors
 from kcompile.ir.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ class Compiled:
     def runner(self, model: "Model", mode: Mode) -> "Runner":
         """What runs steps of the model as it is now."""
         keep_memory()
-        use_wide_vectors()
         # The parts of a model are part of the key, and kept alive by it.
         own = defines(model, "predict_step") if mode == "predict" else has_own_steps(model)
         if own:

@@ -14,7 +14,7 @@ from kcompile.frontend.training.checks import warn_of_nan
 from kcompile.frontend.training.compiled import Compiled
 from kcompile.frontend.training.data import ArrayBatches, Batch, Batches, IterableBatches, Reader, is_arrays
 from kcompile.frontend.training.interrupts import Interrupts
-from kcompile.ir.products import one_thread_products
+from kcompile.ir.parts import one_thread_products
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
