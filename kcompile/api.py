@@ -50,7 +50,7 @@ class Artifact:
         report: what the verification saw.
         seconds: what each stage took.
         precision: what few bits cost, where they were asked for.
-        choice: why the artifact is what it is, for target "auto".
+        choice: why the artifact is what it is, for target "auto" and with `tune`.
     """
 
     path: Path
@@ -138,10 +138,11 @@ def compile(
         options: of the target: `opset` for "onnx"; for "tvm", `cpu` and `features` (LLVM's names). For this machine,
             `cpu` may be "native", "baseline" for any CPU of its kind, or "all" for code of each level, of which `load`
             takes the best that runs; `fast_math` (3 x 3 convolutions by larger tiles, up to 1.4 times as fast, with
-            results that may be off by ten times as much as float32 makes them), and `batch`, numbers of rows such as
-            ``(1, 8)`` to make code of their own for, beside that for any. For C libraries `name` (of the
-            function), `weights` ("embedded" or "external"), `weights_dtype` ("f32" or "f16"), `optimize` ("speed" or
-            "size") and `max_ram` (bytes of the workspace).
+            results that may be off by ten times as much as float32 makes them), `batch`, numbers of rows such as
+            ``(1, 8)`` to make code of their own for, beside that for any, and `tune` (kernels are measured and the
+            fastest kept, which takes up to some minutes and is remembered). For C libraries `name` (of the function),
+            `weights` ("embedded" or "external"), `weights_dtype` ("f32" or "f16"), `optimize` ("speed" or "size") and
+            `max_ram` (bytes of the workspace).
 
     Raises:
         ModelError: the model cannot be read.
@@ -165,6 +166,8 @@ def compile(
     }
     request = Request(precision, calibration, labels, settings)
     request.check()
+    if options.get("tune") is True and on_stage:
+        options["tune"] = on_stage
     chosen = backend(target, precision=precision, **options)
     path = _output_path(chosen, _name_of(model), output)
     _check_signing(path, sign)

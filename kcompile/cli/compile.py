@@ -97,6 +97,12 @@ def _rows(ctx: click.Context, parameter: click.Parameter, text: str | None) -> t
     metavar="ROWS",
     help="Numbers of rows that target tvm makes code of their own for, beside that for any: 1,8.",
 )
+@click.option(
+    "--tune",
+    is_flag=True,
+    default=None,
+    help="Let target tvm keep kernels that measure faster here than the usual ones, which takes a minute or two.",
+)
 @precision_options
 @options.seed
 @options.as_json

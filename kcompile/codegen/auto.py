@@ -1,26 +1,19 @@
 """Target "auto": each engine's program is measured on this machine, and the fastest that agrees is kept.
 
-What was measured is remembered by model, machine, versions and number of threads, in ``auto.json`` of the folder that
-``KCOMPILE_CACHE`` names, by default ``~/.cache/kcompile``.
+What was measured is remembered by model, machine, versions and number of threads.
 """
 
-import hashlib
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from kcompile.codegen.backends import Backend, Program, backend
-from kcompile.codegen.bundle import replacing
+from kcompile.codegen.notebook import Notebook, key_of
 from kcompile.codegen.parity import check_graph
 from kcompile.codegen.samples import draw_for
-from kcompile.errors import ArtifactError, KCompileError, MissingExtra, TargetError
+from kcompile.errors import KCompileError, MissingExtra, TargetError
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array
 from kcompile.runtime.session import THREADS_KEY, Session, check_threads
@@ -28,11 +21,10 @@ from kcompile.runtime.signature import Signature
 
 NOTE = "kcompile.auto"
 CANDIDATES = ("tvm", "onnx")
-_PACKAGES = ("kcompile", "numpy", "apache-tvm", "onnxruntime")
+_NOTEBOOK = Notebook("auto")
 
 # Turns of each candidate, and the seconds that one takes about.
 _TURNS, _SECONDS = 9, 0.02
-_REMEMBERED = 1000
 # Steps and pixels per side, about, where a model leaves them open: of few, nothing but the cost of a call would show.
 _SPARE = 60
 
@@ -84,8 +76,8 @@ def _compile(precision: str, graph: Graph, signature: Signature, notes: Mapping[
         TargetError: no candidate could be made, or none agrees with the reference.
     """
     threads = check_threads(None, notes.get(THREADS_KEY))
-    place = _key(graph, threads)
-    remembered = _remembered().get(place)
+    place = key_of(graph, threads)  # the texts of graphs hold the hashes of their weights
+    remembered = _remembered(place)
     if remembered is not None:
         target, why = remembered
         program = backend(target, precision=precision).compile(graph, signature, notes)
@@ -98,7 +90,7 @@ def _compile(precision: str, graph: Graph, signature: Signature, notes: Mapping[
         raise TargetError(f'target "auto" found no engine for {graph.name}. {"; ".join(map(str, found))}.')
     fastest = min(times, key=lambda target: times[target])
     why = f"{fastest} is the fastest on {threads} threads: {', '.join(map(str, found))}"
-    _remember(place, (fastest, why))
+    _NOTEBOOK.add({place: (fastest, why)})
     return replace(programs[fastest], notes={NOTE: why})
 
 
@@ -144,55 +136,10 @@ def _per_call(session: Session, feeds: Mapping[str, Array], calls: int) -> float
     return (time.perf_counter() - begin) / calls
 
 
-# ---- what was measured before
-
-
-def _key(graph: Graph, threads: int) -> str:
-    """Model, machine, versions and threads; texts of graphs hold the hashes of their weights."""
-    facts = [str(graph), str(threads), platform.machine(), _cpu(), *(f"{name} {_version(name)}" for name in _PACKAGES)]
-    return hashlib.sha256("\0".join(facts).encode()).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
-
-
-def _cpu() -> str:
-    """The CPU's name and its number, as Linux tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return f"{next((line for line in lines if line.startswith(('model name', 'CPU part'))), '')} x {os.cpu_count()}"
-
-
-def _file() -> Path:
-    return Path(os.environ.get("KCOMPILE_CACHE") or Path.home() / ".cache" / "kcompile") / "auto.json"
-
-
-def _remembered() -> dict[str, tuple[str, str]]:
-    """By key, the fastest target and why; nothing where the file is missing or damaged."""
-    try:
-        content = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    pairs = content.items() if isinstance(content, dict) else ()
-    return {
-        key: (value[0], value[1])
-        for key, value in pairs
-        if isinstance(value, list) and len(value) == 2 and value[0] in CANDIDATES and isinstance(value[1], str)
-    }
-
-
-def _remember(key: str, found: tuple[str, str]) -> None:
-    """Add an entry; where the folder may not be written, measuring again is all that it costs."""
-    entries = dict(list(_remembered().items())[-_REMEMBERED + 1 :]) | {key: found}
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        with replacing(_file()) as file:
-            file.write(json.dumps(entries, indent=1).encode())
-    except (OSError, ArtifactError):
-        return
+def _remembered(key: str) -> tuple[str, str] | None:
+    """The fastest target and why, where that is known."""
+    match _NOTEBOOK.read().get(key):
+        case [str(target), str(why)] if target in CANDIDATES:
+            return target, why
+        case _:
+            return None

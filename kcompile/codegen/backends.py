@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TARGETS = ("onnx", "tvm", "c", "auto")
 
 _LAW = '`target` must be "onnx", "tvm", "tvm:<machine>", "c" or "auto"'
-_NATIVE_OPTIONS = ("fast_math", "batch")
+_NATIVE_OPTIONS = ("fast_math", "batch", "tune")
 _LIBRARY_OPTIONS = ("name", "weights", "weights_dtype", "max_ram", "optimize")
 
 
@@ -73,10 +73,12 @@ class Backend:
     """Fixes extents that the target cannot leave open."""
     precisions: tuple[str, ...] = ()
     """Those beside float32 that it computes in."""
+    draft: Callable[[Graph, Signature, Mapping[str, str]], Program] | None = None
+    """The compiler of what is not kept, where that takes less time."""
 
     def session(self, graph: Graph) -> Session:
-        """`graph` compiled in memory, for one thread."""
-        return self.compile(graph, graph_signature(graph), {}).open(1)
+        """`graph` compiled in memory, for one thread, to be looked at."""
+        return (self.draft or self.compile)(graph, graph_signature(graph), {}).open(1)
 
 
 def backend(target: str, *, precision: str = "float32", **options: Any) -> Backend:
@@ -139,7 +141,9 @@ def _known(target: str, options: Mapping[str, Any], *names: str) -> dict[str, An
     unknown = sorted(set(given) - set(names))
     if unknown:
         takes = ", ".join(f"`{name}`" for name in names) or "no options"
-        raise TargetError(f"target {target!r} takes {takes}. Received: {', '.join(f'`{name}`' for name in unknown)}.")
+        received = ", ".join(f"`{name}`" for name in unknown)
+        hint = " Kernels are tuned by measuring them on this machine, for target 'tvm'." if "tune" in unknown else ""
+        raise TargetError(f"target {target!r} takes {takes}. Received: {received}.{hint}")
     return given
 
 
@@ -198,28 +202,42 @@ def _native_backend(
     machines: Sequence["Machine"],
     fast_math: bool = False,
     batch: int | Sequence[int] | None = None,
+    tune: bool | Callable[[str], None] = False,
 ) -> Backend:
-    """The back end of programs for several CPUs of one kind, the best first."""
-    from kcompile.codegen.batches import check_batches, check_rows
-    from kcompile.codegen.native import check_runs_here, native_program
+    """The back end of programs for several CPUs of one kind, the best first.
 
-    batches = check_batches(batch)
+    `tune` may be what is told how the search goes.
+    """
+    from kcompile.codegen.batches import check_batches, check_rows
+    from kcompile.codegen.native import Options, check_runs_here, native_program
+
+    if tune and len(machines) > 1:
+        law = "`tune` measures the code for one CPU, which is this machine's"
+        raise TargetError(f"{law}. Received: code for {len(machines)} CPUs. Leave `cpu` away.")
+    tell = tune if callable(tune) else (lambda text: None) if tune else None
+    options = Options(fast_math, check_batches(batch), tell)
 
     for machine in machines:
         check_runs_here(machine)
 
-    def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
-        del notes
+    def made(graph: Graph, signature: Signature, options: Options) -> Program:
         names = [f"model.{machine.name}" if len(machines) > 1 else "model" for machine in machines]
-        # Parts of a model, which are compiled to find a fault, may have no rows.
-        rows = batches if signature.batch else ()
         *better, least = (
-            native_program(graph, signature, machine, fast_math, name, rows)
+            native_program(graph, signature, machine, options, name)
             for machine, name in zip(machines, names, strict=True)
         )
         members = {name: content for program in (*better, least) for name, content in program.members.items()}
         return replace(least, members=members, better=tuple(better))
 
+    def compile(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
+        del notes
+        return made(graph, signature, options)
+
+    def draft(graph: Graph, signature: Signature, notes: Mapping[str, str]) -> Program:
+        del notes
+        return made(graph, signature, replace(options, tune=None))
+
     bfloat16 = all("+avx512bf16" in machine.features for machine in machines)
     precisions = ("int8", *(("bf16",) if bfloat16 else ()))
-    return Backend(target, (".kcb",), compile, check_rows if batches else lambda graph: graph, precisions)
+    prepare = check_rows if options.batches else lambda graph: graph
+    return Backend(target, (".kcb",), compile, prepare, precisions, draft)

@@ -1,6 +1,7 @@
 """Programs for `kcompile.load`: a shared library for one CPU, and the weights as its kernels read them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from kcompile.codegen.backends import Program, describe, extra, work
@@ -30,37 +31,54 @@ def check_runs_here(machine: Machine) -> None:
         raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")
 
 
-def native_program(
-    graph: Graph, signature: Signature, machine: Machine, fast_math: bool, name: str, batches: Sequence[int]
-) -> Program:
-    """`graph` compiled for `machine`, with code of their own for the numbers of rows in `batches`.
+@dataclass(frozen=True)
+class Options:
+    """How programs are made.
 
-    Args:
-        name: what the names of its files begin with.
+    Attributes:
+        fast_math: whether a digit may be lost for speed.
+        batches: numbers of rows to make code of their own for.
+        tune: who is told how the search goes, if measurements are to choose among what kernels may do; or None.
     """
-    general, native = _compiled(graph, signature, machine, fast_math, name)
-    if not batches:
+
+    fast_math: bool = False
+    batches: tuple[int, ...] = ()
+    tune: Callable[[str], None] | None = None
+
+
+def native_program(graph: Graph, signature: Signature, machine: Machine, options: Options, name: str) -> Program:
+    """`graph` compiled for `machine`; the names of its files begin with `name`."""
+    general, native = _compiled(graph, signature, machine, options, name)
+    # Parts of a model, which are compiled to find a fault, may have no rows.
+    if not options.batches or signature.batch is None:
         return general
-    special = {
-        rows: _compiled(
-            bind_graph(graph, {str(signature.batch): rows}), signature, machine, fast_math, f"{name}.batch{rows}"
-        )
-        for rows in batches
-    }
+    special: dict[int, tuple[Program, NativeProgram]] = {}
+    for rows in options.batches:
+        fixed = bind_graph(graph, {signature.batch: rows})
+        special[rows] = _compiled(fixed, signature, machine, options, f"{name}.batch{rows}", rows)
     return with_batches(general, native, signature, special)
 
 
 def _compiled(
-    graph: Graph, signature: Signature, machine: Machine, fast_math: bool, name: str
+    graph: Graph, signature: Signature, machine: Machine, options: Options, name: str, rows: int = 1
 ) -> tuple[Program, NativeProgram]:
+    """A program for calls with `rows` rows or, with an open batch, with any number."""
+    from kcompile.codegen.tuning import NOTE, SECONDS, Subject, tuned
     from kcompile.codegen.tvm.lower import compile_graph
+    from kcompile.codegen.tvm.variants import MODELLED
 
-    # No name holds the graph, whose weights are let go as soon as they are stored.
-    compiled = compile_graph(fuse(native_products(inference(graph))), machine, fast_math)
+    variants, why = MODELLED, ""
+    if options.tune:
+        subject = Subject(fuse(native_products(inference(graph))), machine, options.fast_math, rows)
+        found = tuned(subject, options.tune, SECONDS / (1 + len(options.batches)))
+        compiled, variants, why = found.compiled, found.variants, found.why
+    else:  # no name holds the graph, whose weights are let go as soon as they are stored
+        compiled = compile_graph(fuse(native_products(inference(graph))), machine, options.fast_math)
     library, weights = f"{name}.so", "weights.bin" if name == "model" else f"{name}.weights.bin"
     program = NativeProgram(compiled.library, compiled.weights, compiled.symbols, work(graph))
     stages = [
         {"function": c.function, "family": c.family, "layer": c.source, "macs": c.macs, "bytes": c.bytes}
+        | ({"choice": str(variants[c.number])} if c.number in variants else {})
         for c in compiled.calls
     ]
     whole = Program(
@@ -72,5 +90,6 @@ def _compiled(
         {"apache-tvm": version("apache-tvm")},
         lambda threads: NativeSession(signature, program, threads, signature.name),
         {"symbols": list(program.symbols), "work": program.work, "stages": stages},
+        notes={NOTE: why} if why else {},
     )
     return whole, program

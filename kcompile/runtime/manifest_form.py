@@ -11,7 +11,7 @@ Form: TypeAlias = "tuple[type, ...] | list[Form] | dict[str, Form]"
 _TEXT, _COUNT, _NUMBER, _EXTENT = (str,), (int,), (int, float), (int, str)
 _MOST_PROBLEMS = 8
 
-_STAGE: Form = {"function": _TEXT, "family": _TEXT, "layer": _TEXT, "macs": _EXTENT, "bytes": _EXTENT}
+_STAGE: Form = {"function": _TEXT, "family": _TEXT, "layer": _TEXT, "macs": _EXTENT, "bytes": _EXTENT, "choice?": _TEXT}
 _LAYER: Form = {"layer": _TEXT, "op": _TEXT, "result": _TEXT, "macs": _EXTENT}
 _BANDS: Form = {"count": _COUNT, "layer": _TEXT, "workspace_without": _COUNT, "extra_macs": _COUNT}
 

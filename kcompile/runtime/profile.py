@@ -20,9 +20,10 @@ from kcompile.ir.dims import Dim
 from kcompile.ir.types import Array
 from kcompile.runtime.bundle import Bundle, check_machine, is_bundle, open_bundle
 from kcompile.runtime.feeds import checked
-from kcompile.runtime.load import load_bundle
+from kcompile.runtime.load import load_bundle, native_program
 from kcompile.runtime.memory import Entries, address, aligned, aligned_empty, loaded, pointers
-from kcompile.runtime.signature import Plan, as_dict, as_dim, as_list, as_text
+from kcompile.runtime.native import NativeProgram
+from kcompile.runtime.signature import Plan, Signature, as_dict, as_dim, as_list, as_text
 
 _WARM_UP = 0.1
 _FEWEST = 9
@@ -167,29 +168,61 @@ def typical(times: Iterable[float]) -> float:
     return float(ordered[quarter : ordered.size - quarter].mean())
 
 
-class _Native:
-    """A native program with its memory, ready to run stage by stage."""
+class StageClock:
+    """A native program with its memory on one thread, ready to be run and timed stage by stage.
 
-    def __init__(self, bundle: Bundle, feeds: Mapping[str, Array]) -> None:
-        signature = bundle.signature
-        load_bundle(bundle, 1).run(feeds)
+    Raises:
+        InputError: the feeds do not fit, or have no rows.
+    """
+
+    def __init__(
+        self, program: NativeProgram, stages: int, signature: Signature, feeds: Mapping[str, Array], origin: str
+    ) -> None:
         named = checked(signature.inputs, feeds)
         self._inputs = [np.array(named[name], order="C") for name in signature.inputs]
-        self._plan: Plan = signature.fit(self._inputs)
-        if self._plan.is_empty:
-            raise InputError(f"a profile needs at least one row. Received: {dict(self._plan.bindings)}.")
-        self._bundle = bundle = bundle.for_rows(self._plan.bindings.get(signature.batch or "", 0))
+        self.plan: Plan = signature.fit(self._inputs)
+        if self.plan.is_empty:
+            raise InputError(f"a profile needs at least one row. Received: {dict(self.plan.bindings)}.")
+        self._outputs = [np.empty(shape, dtype) for shape, dtype in self.plan.results]
+        self.library = loaded(program.library, origin, _ENTRIES)
+        self._weights = aligned(program.weights)
+        self._symbols = (ctypes.c_int64 * len(program.symbols))(*(self.plan.bindings[name] for name in program.symbols))
+        self._arena = aligned_empty(self.library.kc_arena_bytes(self._symbols, 1))
+        self._stages = stages
+
+    def repeat(self, seconds: float, fewest: int) -> Array:
+        """The nanoseconds of each stage, of none, and of all, in a row per pass."""
+        rows: list[Array] = []
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(rows) < fewest:
+            row = np.empty(self._stages + 2, np.int64)
+            self.library.kc_profile(
+                pointers(self._inputs),
+                pointers(self._outputs),
+                address(self._weights),
+                address(self._arena),
+                self._symbols,
+                self._stages,
+                address(row),
+            )
+            rows.append(row)
+        return np.array(rows)
+
+
+class _Native:
+    """A bundle's program under the clock."""
+
+    def __init__(self, bundle: Bundle, feeds: Mapping[str, Array]) -> None:
+        load_bundle(bundle, 1).run(feeds)
+        signature = bundle.signature
+        self._bundle = bundle = bundle.for_rows(len(next(iter(feeds.values()))) if signature.batch else 0)
         self._stages = _stages(bundle)
-        self._outputs = [np.empty(shape, dtype) for shape, dtype in self._plan.results]
-        self._library = loaded(bundle.member("library"), bundle.path.name, _ENTRIES)
-        self._weights = aligned(bundle.member("weights"))
-        names = as_list(bundle.manifest["program"]["symbols"], "program.symbols")
-        self._symbols = (ctypes.c_int64 * len(names))(*(self._plan.bindings[name] for name in names))
-        self._arena = aligned_empty(self._library.kc_arena_bytes(self._symbols, 1))
+        self._clock = StageClock(native_program(bundle), len(self._stages), signature, feeds, bundle.path.name)
+        self._plan = self._clock.plan
 
     def measured(self, seconds: float) -> Profile:
-        self._repeat(min(seconds, _WARM_UP), 1)
-        times = self._repeat(seconds, _FEWEST)
+        self._clock.repeat(min(seconds, _WARM_UP), 1)
+        times = self._clock.repeat(seconds, _FEWEST)
         *each, nothing, whole = (typical(column) * 1e-9 for column in times.T)
         stages = tuple(
             StageTime(name, kind, layer, max(spent - nothing, 0.0), self._count(macs), self._count(size))
@@ -201,24 +234,6 @@ class _Native:
     def _count(self, dim: Dim) -> int:
         return int(dims.substitute(dim, self._plan.bindings))
 
-    def _repeat(self, seconds: float, fewest: int) -> Array:
-        """The nanoseconds of each stage, of none, and of all, in a row per pass."""
-        rows: list[Array] = []
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end or len(rows) < fewest:
-            row = np.empty(len(self._stages) + 2, np.int64)
-            self._library.kc_profile(
-                pointers(self._inputs),
-                pointers(self._outputs),
-                address(self._weights),
-                address(self._arena),
-                self._symbols,
-                len(self._stages),
-                address(row),
-            )
-            rows.append(row)
-        return np.array(rows)
-
     def _peak(self) -> float:
         """The most operations per second that were seen; a factor of 1/2 keeps the sums finite."""
         x = np.full(64, 0.5, np.float32)
@@ -227,7 +242,7 @@ class _Native:
         for _ in range(_PEAK_TRIALS):
             x[:2] = 0.5, 1.0
             begin = time.perf_counter()
-            self._library.kc_peak(address(x), _PEAK_ROUNDS, ctypes.byref(operations))
+            self._clock.library.kc_peak(address(x), _PEAK_ROUNDS, ctypes.byref(operations))
             best = min(best, time.perf_counter() - begin)
         return operations.value * _PEAK_ROUNDS / best
 

@@ -31,6 +31,7 @@ def fused(plan: Plan, node: Node) -> None:
     joined = set(plan.pools.values())
     for group in found:
         if group[0] not in joined:
+            plan.number += 1
             lower_group(plan, group)
     for outer, result in zip(node.outputs, results, strict=True):
         plan.alias(outer, result)

@@ -19,6 +19,7 @@ from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.sharing import ALL, CHOICES, Sharing
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function, Kernel
+from kcompile.codegen.tvm.variants import MODELLED, Variants
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Node, Value, substitute
@@ -53,7 +54,8 @@ _RESIDENT = 32 << 20
 class KernelCall:
     """One stage, as a profile names it: the function and the Keras layer that it computes.
 
-    `macs` are the multiply-accumulates of the stage's node, and `bytes` those of the arrays that it works on.
+    `macs` are the multiply-accumulates of the stage's node, and `bytes` those of the arrays that it works on. `number`
+    is that of its group of nodes, which a variant is chosen for.
     """
 
     function: str
@@ -61,6 +63,7 @@ class KernelCall:
     source: str
     macs: Dim
     bytes: Dim
+    number: int
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,14 @@ class Compiled:
     calls: tuple[KernelCall, ...]
 
 
-def compile_graph(graph: Graph, machine: Machine, fast_math: bool = False) -> Compiled:
+def compile_graph(graph: Graph, machine: Machine, fast_math: bool = False, variants: Variants = MODELLED) -> Compiled:
     """Native code for `graph` on `machine`; with `fast_math`, a digit may be lost for speed.
 
     Raises:
         UnsupportedOp: the graph holds ops that this back end cannot express.
         MissingExtra: a linker is missing.
     """
-    lowered = lower(graph, machine, "kc", fast_math=fast_math)
+    lowered = lower(graph, machine, "kc", fast_math=fast_math, variants=variants)
     arena = lowered.arena
     symbols = tuple(sorted(dims.symbols(*(dim for t in lowered.types for dim in t.shape))))
     objects = dict(lowered.functions)
@@ -134,6 +137,7 @@ def lower(
     weights: "Weights | None" = None,
     kept: int | None = None,
     fast_math: bool = False,
+    variants: Variants = MODELLED,
 ) -> Lowered:
     """The functions of `graph`, whose names begin with `prefix`.
 
@@ -142,6 +146,7 @@ def lower(
         kept: the number of outputs that may share memory with nothing else; what follows them is written last of all,
             so that it may replace inputs.
         fast_math: whether a digit may be lost for speed.
+        variants: how groups of nodes depart from what the models of costs choose.
 
     Raises:
         UnsupportedOp: the graph holds ops that this back end cannot express.
@@ -149,7 +154,7 @@ def lower(
     graph = prepared(graph)
     batch = batch_of(graph) if machine.threaded else None
     blob, kept = weights or Weights(machine), len(graph.outputs) if kept is None else kept
-    memory = _placed(graph, machine, blob, kept, fast_math)
+    memory = _placed(graph, machine, blob, kept, fast_math, variants)
     plan = memory.plan
     functions = _functions(plan, machine, prefix)
     calls = tuple(
@@ -157,7 +162,7 @@ def lower(
         for stage, locations in zip(plan.stages, memory.locations(plan.stages), strict=True)
     )
     table = tuple(
-        KernelCall(call.name, stage.kernel.family, stage.source, stage.macs, stage.bytes())
+        KernelCall(call.name, stage.kernel.family, stage.source, stage.macs, stage.bytes(), stage.number)
         for call, stage in zip(calls, plan.stages, strict=True)
     )
     arena = replace(memory.arena, batch=batch)
@@ -167,17 +172,19 @@ def lower(
 def workspace(graph: Graph, machine: Machine) -> int:
     """The bytes of intermediate results of `graph`, whose extents are known, as `lower` would place them."""
     graph = prepared(graph)
-    return _placed(graph, machine, Weights(machine), len(graph.outputs), fast_math=False).arena.bytes({})
+    return _placed(graph, machine, Weights(machine), len(graph.outputs), False, MODELLED).arena.bytes({})
 
 
-def _placed(graph: Graph, machine: Machine, blob: "Weights", kept: int, fast_math: bool) -> "_Memory":
+def _placed(
+    graph: Graph, machine: Machine, blob: "Weights", kept: int, fast_math: bool, variants: Variants
+) -> "_Memory":
     """The stages of a prepared graph, and where their arguments lie."""
     # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
     # Bands are in the best order already, which a search among so many nodes would not find.
     orders = [graph.nodes]
     if not machine.threaded and NOTE not in graph.notes:
         orders.append(frugal_order(graph))
-    plans = [_planned(graph, order, machine, fast_math) for order in orders]
+    plans = [planned(graph, order, machine, fast_math, variants) for order in orders]
     return _Memory(graph, plans[0], blob, kept, ALL) if machine.threaded else _least(graph, plans, blob, kept)
 
 
@@ -187,12 +194,12 @@ def _least(graph: Graph, plans: Sequence[Plan], weights: "Weights", kept: int) -
     return min(memories, key=lambda memory: (memory.arena.bytes({}), len({key(s) for s in memory.plan.stages})))
 
 
-def _planned(graph: Graph, order: Sequence[Node], machine: Machine, fast_math: bool) -> Plan:
+def planned(graph: Graph, order: Sequence[Node], machine: Machine, fast_math: bool, variants: Variants) -> Plan:
     """The stages of a graph's nodes in an order."""
     constants = (node.outputs[0].constant for node in graph.nodes if isinstance(node.op, ops.Constant))
     resident = sum(array.nbytes for array in constants if array is not None) <= _RESIDENT
     unused = frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses)
-    plan = Plan(machine, unused, fast_math, fetches=machine.threaded and resident)
+    plan = Plan(machine, unused, fast_math, fetches=machine.threaded and resident, variants=variants)
     plan.lower(order)
     if machine.half_weights:
         plan.stages = [with_half_weights(stage, machine) for stage in plan.stages]

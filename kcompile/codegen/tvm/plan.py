@@ -21,6 +21,7 @@ import numpy as np
 from kcompile.codegen.lowering import LoweringTable
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Kernel
+from kcompile.codegen.tvm.variants import ANALYTIC, Variant, Variants
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
@@ -62,7 +63,8 @@ class Stage:
     """One call of a kernel. `source` is the path of the Keras layer that it comes from.
 
     `macs` are the multiply-accumulates of the node, which stand at the last of its stages. `in_place` holds the numbers
-    of two arguments, an operand and the result, that are one array.
+    of two arguments, an operand and the result, that are one array. `number` is that of the group of nodes which it
+    computes, -1 of a mere copy.
     """
 
     kernel: Kernel
@@ -70,6 +72,7 @@ class Stage:
     source: str
     macs: Dim = 0
     in_place: tuple[int, int] | None = None
+    number: int = -1
 
     def bytes(self) -> Dim:
         """Of the arrays that it reads or writes, each counted once and whole."""
@@ -93,13 +96,16 @@ class Plan:
     """The stages of a graph for `machine`.
 
     `unused` are results that nothing reads, which a kernel may leave out; with `fast_math`, one may lose a digit for
-    speed; `fetches` says whether kernels may take `Upcoming`.
+    speed; `fetches` says whether kernels may take `Upcoming`, `variants` how groups of nodes depart from the
+    models of costs, and `number` which group is lowered.
     """
 
     machine: Machine
     unused: frozenset[Value] = frozenset()
     fast_math: bool = False
     fetches: bool = False
+    variants: Variants = field(default_factory=dict[int, Variant])
+    number: int = 0
     stages: list[Stage] = field(default_factory=list[Stage])
     aliases: dict[Value, Value] = field(default_factory=dict[Value, Value])
     offsets: dict[Value, int] = field(default_factory=dict[Value, int])
@@ -109,7 +115,12 @@ class Plan:
 
     def emit(self, kernel: Kernel, *arguments: Argument) -> None:
         """Run `kernel` next."""
-        self.stages.append(Stage(kernel, arguments, self.source))
+        self.stages.append(Stage(kernel, arguments, self.source, number=self.number))
+
+    @property
+    def variant(self) -> Variant:
+        """Of the group of nodes that is lowered."""
+        return self.variants.get(self.number, ANALYTIC)
 
     def alias(self, new: Value, old: Value, offset: int = 0) -> None:
         """`new` is `old` under another shape, or the part of it from `offset` bytes on; nothing is computed."""
@@ -142,6 +153,7 @@ class Plan:
         """Append the stages of `nodes`, each by the rule of its op."""
         for node in nodes:
             self.source, before = node.source, len(self.stages)
+            self.number += 1
             TVM[node.op](self, node)
             if len(self.stages) > before:
                 macs = node.op.macs(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs))

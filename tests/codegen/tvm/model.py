@@ -7,6 +7,7 @@ import numpy as np
 
 from kcompile.codegen.tvm.lower import Compiled, compile_graph
 from kcompile.codegen.tvm.targets import Machine, host
+from kcompile.codegen.tvm.variants import MODELLED, Variants
 from kcompile.ir.graph import Graph
 from kcompile.ir.types import bind_shapes
 from tests.codegen.tvm.harness import Array, guarded, load_library
@@ -20,9 +21,11 @@ def aligned(size: int) -> Array:
 class Model:
     """A compiled graph; `run` checks that neither inputs nor weights are written."""
 
-    def __init__(self, graph: Graph, machine: Machine | None = None, fast_math: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, machine: Machine | None = None, fast_math: bool = False, variants: Variants = MODELLED
+    ) -> None:
         self.graph = graph
-        self.compiled: Compiled = compile_graph(graph, machine or host(), fast_math)
+        self.compiled: Compiled = compile_graph(graph, machine or host(), fast_math, variants)
         library = load_library(self.compiled.library)
         library.kc_arena_bytes.restype = ctypes.c_int64
         library.kc_pool_bytes.restype = ctypes.c_size_t

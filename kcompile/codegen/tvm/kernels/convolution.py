@@ -42,9 +42,11 @@ def conv(plan: Plan, node: Node) -> None:
     if op.groups == windows.channels == filters:
         emit_depthwise(plan, node, windows, weights, bias)
         return
-    pool = plan.pool(node) if len(windows.size) > 1 else None
+    pool = plan.pool(node) if len(windows.size) > 1 and not plan.variant.apart else None
     largest = 4 if plan.fast_math else 2
     step = step_for(plan.machine, windows, op.groups, filters, x.type.dtype, largest)
+    if plan.variant.sums:
+        step = None if step else step_for(plan.machine, windows, op.groups, filters, x.type.dtype, at_any_cost=True)
     if step and (pool is None or _halves(pool)) and np.isfinite(weights).all():
         _emit_winograd(plan, x, windows, step, weights, bias, plan.tail(node), pool)
         return
@@ -66,8 +68,9 @@ def emit_conv(
     out, filters = windows.out[-1], weights.shape[-1]
     per_group = filters // groups
     row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
-    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes, weights.size // filters)
-    grid = weights.nbytes > _SMALL_WEIGHTS
+    rows, variant = out if isinstance(out, int) else None, plan.variant
+    tile = choose(plan.machine, rows, per_group, row_bytes, weights.size // filters, rank=variant.tile)
+    grid = (weights.nbytes > _SMALL_WEIGHTS) != variant.turned
     fields = (x.type.dtype, windows, groups, filters, tile, grid, bias is not None, tail.chain, places)
     packed = Packed(TensorType(dtype_of(weights), (weights.size,)), lambda: _packed(weights, groups, tile[1]))
     operands = [x, packed, *([bias] if bias else []), *tail.operands]
@@ -92,10 +95,11 @@ def _emit_winograd(
     kind = kind_of(pool.op) if pool and isinstance(pool.op, ops.MaxPool | ops.AvgPool) else None
     filters = weights.shape[-1]
     draft = Winograd(windows, filters, step, (1, 1), 1, 1, bias is not None, tail.chain, kind)
-    rows, parts = unit_of(draft.tiles, step)
+    (rows, parts), variant = unit_of(draft.tiles, step), plan.variant
+    rows = -(-rows // 2) if variant.halved else rows
     # The factors of larger tiles' transforms stay in registers throughout.
     free = plan.machine.registers - (_FACTORS if step > 2 else 0)
-    tile = choose(replace(plan.machine, registers=free), rows * draft.tiles[1], filters)
+    tile = choose(replace(plan.machine, registers=free), rows * draft.tiles[1], filters, rank=variant.tile)
     spec = replace(draft, tile=tile, rows=rows, parts=parts, fetches=plan.fetches)
     type = TensorType("float32", (spec.form.places * windows.channels * filters,))
     operands = [x, Packed(type, lambda: transformed(weights, step, tile[1])), *([bias] if bias else []), *tail.operands]

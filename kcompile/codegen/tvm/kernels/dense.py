@@ -197,10 +197,10 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
     x, (length, columns) = node.inputs[0], matrix.shape
     tail, chain = tail_of_rows(plan, node, outer_axes)
     outer, rows, _ = chain.result.shape
-    known = rows if isinstance(rows, int) else None
-    tile = choose(plan.machine, rows if isinstance(rows, int) else None, columns, length * x.type.itemsize, length)
+    known, variant = rows if isinstance(rows, int) else None, plan.variant
+    tile = choose(plan.machine, known, columns, length * x.type.itemsize, length, rank=variant.tile)
     small = length * columns * x.type.itemsize <= _SMALL_WEIGHTS
-    grid = not (small and known and known >= _MANY_TILES * tile[0])
+    grid = (not (small and known and known >= _MANY_TILES * tile[0])) != variant.turned
     # Tiles of several rows have time to fetch what comes after.
     fetched = 0
     if known and known > 1 and plan.fetches and length * columns * x.type.itemsize <= _BUSY_WEIGHTS:

@@ -111,12 +111,18 @@ def sum_dtype(dtype: str) -> str:
 
 
 def choose(
-    machine: Machine, rows: int | None, columns: int, row_bytes: int = 0, length: int | None = None, chains: int = 1
+    machine: Machine,
+    rows: int | None,
+    columns: int,
+    row_bytes: int = 0,
+    length: int | None = None,
+    chains: int = 1,
+    rank: int = 0,
 ) -> tuple[int, int]:
     """The tile, as (rows, columns), of least modelled time for a product with `rows` (None: many) and `columns`.
 
     Rows lie `row_bytes` apart; `length` elements of each are multiplied with known weights, if it is given. Each sum
-    takes `chains` registers.
+    takes `chains` registers. With `rank`, that many tiles of other widths are better, if there are as many.
 
     The model counts cycles per step of the sum: two multiply-adds, or two loads, at a time; on a machine without
     vectors one instruction. Compact code has one row, and one vector or, where there are many weights, panels that are
@@ -126,20 +132,18 @@ def choose(
         fitting = (n for n in _COMPACT_VECTORS if columns % (n * machine.lanes) == 0)
         vectors = 1 if length is not None and length * columns < _COMPACT_WEIGHTS else next(fitting, 1)
         return 1, min(vectors * machine.lanes, max(columns, 1))
-    best: tuple[float, int, int] | None = None
     most = _CACHE_WAYS if row_bytes and row_bytes % _CACHE_STRIDE == 0 else _MOST_ROWS
+    found: list[tuple[float, int, int]] = []
     for vectors in range(1, 5 if machine.lanes > 1 else _MOST_SCALARS + 1):
         width = vectors * machine.lanes
         if vectors > 1 and width > columns + machine.lanes - 1:
             continue
-        for count in range(1, most + 1):
-            if count * vectors * chains + vectors + 1 > machine.registers or (rows is not None and count > rows):
-                continue
-            time = _time(machine, rows or 10**6, columns, count, vectors, chains)
-            if best is None or time < best[0] - 1e-9:
-                best = (time, count, min(width, columns))
-    assert best
-    return best[1:]
+        counts = range(1, min(most, (machine.registers - vectors - 1) // (vectors * chains), rows or most) + 1)
+        # Times are rounded, so that the first of equal ones is taken.
+        times = [(round(_time(machine, rows or 10**6, columns, n, vectors, chains), 6), n) for n in counts]
+        found += [(*min(times), min(width, columns))] if times else []
+    ordered = sorted(found, key=lambda tile: tile[0])
+    return ordered[min(rank, len(ordered) - 1)][1:]
 
 
 def _time(machine: Machine, rows: int, columns: int, tile_rows: int, vectors: int, chains: int) -> float:

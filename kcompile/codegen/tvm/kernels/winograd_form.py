@@ -107,9 +107,18 @@ def recovered(f: Function, elements: Sequence[Sequence[Expr]]) -> list[list[Expr
 
 
 def step_for(
-    machine: Machine, windows: Windows, groups: int, filters: int, dtype: str, largest: int = 2, speed: int = 1
+    machine: Machine,
+    windows: Windows,
+    groups: int,
+    filters: int,
+    dtype: str,
+    largest: int = 2,
+    speed: int = 1,
+    at_any_cost: bool = False,
 ) -> int | None:
     """Results per side of the tiles that cost least, at most `largest`; None where the direct sum costs less.
+
+    `at_any_cost` asks only whether there are such tiles.
 
     Products are made `speed` times as fast as in float32, of so many times smaller numbers.
     """
@@ -126,7 +135,7 @@ def step_for(
     costs = {step: _cycles(machine, windows, filters, step, speed) for step in FORMS if step <= largest}
     best = min(costs, key=lambda step: costs[step])
     direct = taps * windows.channels * filters / (2 * machine.lanes * speed)
-    return best if costs[best] < 0.95 * direct else None
+    return best if at_any_cost or costs[best] < 0.95 * direct else None
 
 
 def _cycles(machine: Machine, windows: Windows, filters: int, step: int, speed: int) -> float:
