@@ -12,7 +12,7 @@ import numpy as np
 from kcompile.ir import ops
 from kcompile.ir.graph import Node
 from kcompile.ir.op import Elementwise, Op
-from kcompile.ir.ops.windows import CACHE_BYTES
+from kcompile.ir.ops.windows import PART_BYTES
 from kcompile.ir.parts import BY_SAMPLE
 from kcompile.ir.types import Array
 
@@ -176,7 +176,7 @@ def _softmax(node: Node) -> Function:
 
 def _blockwise(node: Node) -> Function:
     write = _op(node).write
-    return lambda *arrays: write(arrays[:-1], arrays[-1], CACHE_BYTES)
+    return lambda *arrays: write(arrays[:-1], arrays[-1], PART_BYTES)
 
 
 def _arg_reduce(node: Node) -> Function:
