@@ -20,9 +20,9 @@ Pairs: TypeAlias = tuple[tuple[int, int], ...]
 # largest is 8 times as fast as the smallest.
 BLOCK_BYTES = 1 << 25
 
-# The same where a product has one thread. Threads that compute parts take Python's lock in turn, for each call of NumPy,
-# and wait 20 µs when it is taken, so that calls must be long: the CIFAR CNN's step of 128 samples takes 24 ms with this
-# on two cores, 37 with patches of 512 kB, which would stay in the second-level cache; on one core both take 36.
+# The same where a product has one thread. Threads that compute parts take Python's lock in turn, for each call of
+# NumPy, and wait 20 µs where it is taken, so that calls must be long: the CIFAR CNN's step of 128 samples takes 24 ms
+# with this on two cores, 37 with patches of 512 kB, which would stay in the second-level cache; one core takes 36.
 PART_BYTES = 1 << 22
 
 
