@@ -118,6 +118,11 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         _show(str(error))
         return DISAGREES if isinstance(error, VerificationError) else FAILED
+    except MemoryError as error:
+        if debug:
+            traceback.print_exc()
+        _show(f"there is not enough memory: {error or 'an array does not fit'}.")
+        return FAILED
     except (BrokenPipeError, SystemExit):
         # The reader of the output has seen enough, of which click makes an exit; Python would complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -123,10 +123,18 @@ def _describe(found: Profile) -> None:
             [
                 ("model", f"{found.name} ({found.engine}, 1 thread{', ' if extents else ''}{extents})"),
                 ("one call", f"{duration(found.seconds)}, over {found.passes} calls"),
-                ("peak", f"{found.peak / 1e9:.1f} GFLOP/s of float32 on one core, measured" if found.peak else ""),
+                ("peak", _peak(found)),
             ]
         )
     )
+
+
+def _peak(found: Profile) -> str:
+    if not found.peak:
+        return ""
+    above = any(layer.peak_share and layer.peak_share > 1 for layer in found.layers)
+    narrow = "; products of few bits may exceed it" if above else ""
+    return f"{found.peak / 1e9:.1f} GFLOP/s of float32 on one core, measured{narrow}"
 
 
 def _row(layer: LayerTime, kernels: str) -> list[str]:

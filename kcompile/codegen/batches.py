@@ -14,6 +14,9 @@ from kcompile.runtime.reference import graph_signature
 from kcompile.runtime.session import Session
 from kcompile.runtime.signature import Signature
 
+# Far more than code of their own serves; sizes of more rows may leave 32 bits.
+_MOST_ROWS = 1 << 16
+
 
 def check_batches(batch: int | Sequence[int] | None) -> tuple[int, ...]:
     """The numbers of rows, in order.
@@ -22,8 +25,9 @@ def check_batches(batch: int | Sequence[int] | None) -> tuple[int, ...]:
         TargetError: they are none.
     """
     given: Sequence[Any] = () if batch is None else (batch,) if isinstance(batch, int) else tuple(batch)
-    if not all(isinstance(rows, int) and not isinstance(rows, bool) and rows > 0 for rows in given):
-        raise TargetError(f"`batch` must be numbers of rows from 1 on, such as (1, 8). Received: {batch!r}.")
+    if not all(isinstance(rows, int) and not isinstance(rows, bool) and 0 < rows <= _MOST_ROWS for rows in given):
+        law = f"`batch` must be numbers of rows from 1 to {_MOST_ROWS}, such as (1, 8)"
+        raise TargetError(f"{law}. Received: {batch!r}.")
     return tuple(sorted(set(given)))
 
 

@@ -22,10 +22,11 @@ def check_runs_here(machine: Machine) -> None:
     """Make sure that code for `machine` can be verified.
 
     Raises:
-        TargetError: this machine cannot run it.
+        TargetError: this machine cannot run it, or LLVM does not know its CPU or a feature.
         MissingExtra: TVM is not installed.
     """
     extra("tvm", "kcompile.codegen.tvm.lower", "apache-tvm")
+    extra("tvm", "kcompile.codegen.tvm.build", "apache-tvm").check_cpu(machine)
     misfit = machine_misfit(describe(machine))
     if misfit:
         raise TargetError(f"code for {machine.name} must run here to be verified. Received: {misfit}.")

@@ -20,7 +20,7 @@ CLEAN = {key: value for key, value in os.environ.items() if key not in ("NO_COLO
 
 
 def kc(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from kcompile.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "kcompile", *arguments]
     return subprocess.run(command, cwd=ROOT, env=CLEAN | environment, capture_output=True, text=True)
 
 
@@ -102,6 +102,17 @@ def test_a_users_mistake_shows_no_traceback_unless_asked_for(tmp_path: Path) -> 
         assert asked.returncode == 1
         assert "Traceback" in asked.stderr
         assert plain.stderr in asked.stderr
+
+
+def test_too_little_memory_is_an_error_of_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise MemoryError("Unable to allocate 1. TiB")
+
+    monkeypatch.setattr("kcompile.api.compile", fails)
+    assert run([str(ROOT / MODEL)]) == 1
+    assert capsys.readouterr().err == "error: there is not enough memory: Unable to allocate 1. TiB.\n"
 
 
 def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:

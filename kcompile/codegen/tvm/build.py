@@ -74,14 +74,28 @@ def build_module(functions: Mapping[str, Any], machine: Machine, level: int | No
         raise TargetError(f"LLVM makes no code for {machine.name} ({machine.triple}): {reason}") from error
 
 
+def cpu_features(machine: Machine) -> frozenset[str]:
+    """LLVM's names of what the machine's CPU has, with the features that are added and without those taken away."""
+    target = tvm.target.Target(_attributes(machine))
+    return frozenset(map(str, tvm.get_global_func("target.llvm_get_cpu_features")(target)))
+
+
 def check_cpu(machine: Machine) -> None:
-    """Make sure that LLVM knows the machine's CPU; of one that it does not know it would only say so on the terminal.
+    """Make sure that LLVM knows the machine's CPU and features; else it would only say so on the terminal.
 
     Raises:
         TargetError: it does not.
     """
-    if not machine.cpu:
-        return
+    if machine.cpu:
+        _check_name(machine)
+    known = cpu_features(machine) if machine.features else frozenset[str]()
+    unknown = [flag for flag in machine.features if flag.startswith("+") and flag[1:] not in known]
+    if unknown:
+        law = f"`features` must be flags that LLVM knows for {machine.triple}"
+        raise TargetError(f"{law}. Received: {', '.join(unknown)}.")
+
+
+def _check_name(machine: Machine) -> None:
     generic = tvm.target.Target(_attributes(replace(machine, cpu="", features=())))
     known = [str(name) for name in tvm.get_global_func("target.llvm_get_cpu_archlist")(generic)]
     if machine.cpu not in known:

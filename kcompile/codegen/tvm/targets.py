@@ -163,6 +163,41 @@ _NARROW_FLAGS = {
 }
 
 
+# How Linux prints the features that LLVM may use by itself for x86-64; those of AVX that are not here are named alike.
+_LINUX_FLAGS = {
+    "sse3": "pni",
+    "ssse3": "ssse3",
+    "sse4.1": "sse4_1",
+    "sse4.2": "sse4_2",
+    "sse4a": "sse4a",
+    "popcnt": "popcnt",
+    "cx16": "cx16",
+    "bmi": "bmi1",
+    "bmi2": "bmi2",
+    "tbm": "tbm",
+    "lzcnt": "abm",
+    "movbe": "movbe",
+    "adx": "adx",
+    "f16c": "f16c",
+    "fma": "fma",
+    "fma4": "fma4",
+    "xop": "xop",
+    "gfni": "gfni",
+    "avx512vnni": "avx512_vnni",
+    "avx512bf16": "avx512_bf16",
+    "avx512fp16": "avx512_fp16",
+    "avx512vbmi2": "avx512_vbmi2",
+    "avx512bitalg": "avx512_bitalg",
+    "avx512vpopcntdq": "avx512_vpopcntdq",
+    "avx512vp2intersect": "avx512_vp2intersect",
+    "avxvnni": "avx_vnni",
+    "avxvnniint8": "avx_vnni_int8",
+    "avxvnniint16": "avx_vnni_int16",
+    "avxifma": "avx_ifma",
+    "avxneconvert": "avx_ne_convert",
+}
+
+
 def machine(name: str, cpu: str | None = None, features: Sequence[str] = ()) -> Machine:
     """The machine called `name`: one of the table, an LLVM triple, or ``"host"``, the one that this process runs on.
 
@@ -263,9 +298,21 @@ def _cpu_flags() -> frozenset[str]:
 def required_flags(machine: Machine) -> frozenset[str]:
     """The feature flags, as Linux prints them, that a CPU must have to run code for `machine`."""
     levels = list(_LEVEL_FLAGS)
-    used = levels[: levels.index(machine.cpu) + 1] if machine.cpu in levels else []
+    # Kernels are written for the level that the machine's name says, whatever CPU was asked for.
+    level = machine.cpu if machine.cpu in levels else machine.name
+    used = levels[: levels.index(level) + 1] if level in levels else []
     narrow = frozenset(_NARROW_FLAGS[flag][1] for flag in machine.features if flag in _NARROW_FLAGS)
-    return narrow.union(*(_LEVEL_FLAGS[level] for level in used))
+    plain = machine.cpu == level and all(flag in _NARROW_FLAGS for flag in machine.features)
+    others = frozenset[str]() if plain or machine.architecture != "x86_64" else _linux_flags(machine)
+    return (narrow | others).union(*(_LEVEL_FLAGS[level] for level in used))
+
+
+def _linux_flags(machine: Machine) -> frozenset[str]:
+    """What LLVM may use by itself of the machine's CPU and features, as Linux prints it."""
+    from kcompile.codegen.tvm.build import cpu_features
+
+    names = cpu_features(machine)
+    return frozenset(_LINUX_FLAGS.get(name, name) for name in names if name in _LINUX_FLAGS or name.startswith("avx"))
 
 
 def with_narrow_products(machine: Machine) -> Machine:

@@ -85,14 +85,15 @@ class Linear:
         return self.kernel.reshape(*self.kernel.shape[:-1], self.groups, self.kernel.shape[-1] // self.groups)
 
     def rebuilt(self, b: Builder, x: Value, kernel: Array | None, bias: Array | None, bias_name: str = "") -> Value:
-        """The layer on `x` with other weights, where they are given, under the names of its own."""
+        """The layer on `x` with other weights, where they are given, under its own name and those of its weights."""
         weights = list(self.node.inputs[1:])
-        if kernel is not None:
-            weights[0] = b.constant(kernel, _name(weights[0]))
-        if bias is not None:
-            name = _name(weights[1]) if len(weights) > 1 else bias_name
-            weights[1:] = [b.constant(bias.astype(self.kernel.dtype), name)]
-        return b(self.op, x, *weights)
+        with b.at(self.node.source):
+            if kernel is not None:
+                weights[0] = b.constant(kernel, _name(weights[0]))
+            if bias is not None:
+                name = _name(weights[1]) if len(weights) > 1 else bias_name
+                weights[1:] = [b.constant(bias.astype(self.kernel.dtype), name)]
+            return b(self.op, x, *weights)
 
     def after(self, c: Context, scale: Array | None, shift: Array | None, shift_name: str = "") -> Value | Skip:
         """The layer whose result is ``y * scale + shift``."""

@@ -1,9 +1,11 @@
 """The table of machines."""
 
 import platform
+from dataclasses import replace
 
 import pytest
 
+from kcompile.codegen.tvm.build import check_cpu
 from kcompile.codegen.tvm.targets import MACHINES, host, machine, required_flags, x86_level
 from kcompile.errors import TargetError
 
@@ -67,3 +69,33 @@ def test_a_feature_without_a_sign_is_refused():
     with pytest.raises(TargetError) as error:
         machine("aarch64-linux", None, ("dotprod",))
     assert str(error.value) == "`features` must be LLVM flags such as +dotprod or -fp64. Received: dotprod."
+
+
+def test_code_for_a_cpu_by_name_asks_for_what_that_cpu_has_and_for_the_level_of_its_kernels():
+    level = MACHINES["x86-64-v3"]
+    skylake = required_flags(replace(level, cpu="skylake-avx512"))
+    assert required_flags(MACHINES["x86-64-v4"]) <= skylake
+    assert not {flag for flag in skylake if "vnni" in flag}
+    assert {"avx512_vnni", "avx512_bf16", "gfni"} <= required_flags(replace(level, cpu="znver4"))
+    assert required_flags(level) <= required_flags(replace(level, cpu="nehalem"))
+
+
+def test_an_added_feature_is_asked_for():
+    level = MACHINES["x86-64-v3"]
+    added = replace(level, features=(*level.features, "+avxvnniint8"))
+    assert required_flags(added) - required_flags(level) == {"avx_vnni_int8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu", "features", "text"),
+    [
+        ("host", "pentium9", (), "`cpu` must be one that LLVM knows for .*Received: 'pentium9'"),
+        ("host", None, ("+sse99",), r"`features` must be flags that LLVM knows for .*Received: \+sse99"),
+        ("cortex-m7", None, ("+sse2",), r"`features` must be flags that LLVM knows for .*Received: \+sse2"),
+    ],
+)
+def test_a_cpu_or_feature_that_llvm_does_not_know_is_refused(
+    name: str, cpu: str | None, features: tuple[str, ...], text: str
+):
+    with pytest.raises(TargetError, match=text):
+        check_cpu(machine(name, cpu, features))
