@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         layers,
         losses,
         metrics,
+        mixed_precision,
         models,
         ops,
         optimizers,
@@ -74,6 +75,7 @@ __all__ = [
     "load_model",
     "losses",
     "metrics",
+    "mixed_precision",
     "model_from_json",
     "model_from_yaml",
     "models",
@@ -100,6 +102,7 @@ _MODULES = {
     "layers",
     "losses",
     "metrics",
+    "mixed_precision",
     "models",
     "ops",
     "optimizers",
@@ -144,7 +147,6 @@ _ABSENT = {
     "datasets": "kcompile fetches nothing. Load arrays with what the data comes with, such as sklearn.datasets.",
     "distribution": "kcompile trains on one machine.",
     "export": "Use kcompile.compile.",
-    "mixed_precision": 'Give layers dtype="mixed_float16".',
     "preprocessing": "pad_sequences and timeseries_dataset_from_array are in kcompile.utils.",
 }
 

@@ -1,8 +1,18 @@
 """Settings, by the names that Keras gives them (``keras.config``); those that kcompile fixes can be asked for alone."""
 
 from kcompile.errors import ModelError
+from kcompile.frontend.policies import dtype_policy, set_dtype_policy
 
-__all__ = ["backend", "epsilon", "floatx", "image_data_format", "set_floatx", "set_image_data_format"]
+__all__ = [
+    "backend",
+    "dtype_policy",
+    "epsilon",
+    "floatx",
+    "image_data_format",
+    "set_dtype_policy",
+    "set_floatx",
+    "set_image_data_format",
+]
 
 
 def backend() -> str:
@@ -18,7 +28,7 @@ def epsilon() -> float:
 
 
 def floatx() -> str:
-    """The dtype of layers that state none."""
+    """The dtype of numbers that state none."""
     return "float32"
 
 
@@ -34,7 +44,7 @@ def set_floatx(value: str) -> None:
         ModelError: it is another.
     """
     if value != "float32":
-        raise ModelError(f'`floatx` is "float32". Received: {value!r}. Give layers a `dtype`.')
+        raise ModelError(f'`floatx` is "float32". Received: {value!r}. Give layers a `dtype`, or set a dtype policy.')
 
 
 def set_image_data_format(data_format: str) -> None:

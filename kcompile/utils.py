@@ -4,7 +4,7 @@ from typing import Any
 
 from kcompile.frontend.drawing import plot_history, plot_model
 from kcompile.frontend.initializers import set_random_seed
-from kcompile.frontend.naming import reset_names as clear_session
+from kcompile.frontend.naming import clear_session
 from kcompile.frontend.objects import deserialize_keras_object, serialize_keras_object
 from kcompile.frontend.registry import (
     CustomObjectScope,

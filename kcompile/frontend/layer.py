@@ -29,6 +29,7 @@ from kcompile.errors import ModelError, shown
 from kcompile.frontend import custom, initializers
 from kcompile.frontend.layer_weights import Weighted
 from kcompile.frontend.naming import unique_name
+from kcompile.frontend.policies import dtype_policy
 from kcompile.frontend.tensor import current
 from kcompile.frontend.tracing import (
     Call,
@@ -152,7 +153,9 @@ class Layer(Weighted):
         self.name = self.name or unique_name(type(self).__name__)
         if self.input_dim is not None and self.input_shape is None and "input_dim" in _unstated(self):
             self.input_shape = (self.input_dim,)
-        self.dtype = _policy_name(self.dtype)
+        # A field of kcompile's own layers says "float32" where it is not given; some classes have another default.
+        unstated = custom.is_own_style(type(self)) and self.dtype == "float32" and "dtype" not in self.given[1]
+        self.dtype = _policy_name(None if unstated and self.has_policy else self.dtype)
         known = self.dtype.removeprefix("mixed_") in SHORT_DTYPES
         self.require(known or not self.has_policy, "dtype", 'a dtype, or the policy "mixed_float16"')
         self.own_weights: list[Weight] = []
@@ -373,9 +376,9 @@ def map_shapes(function: Callable[[Any], Any], shapes: Any) -> Any:
 
 
 def _policy_name(dtype: Any) -> str:
-    """The name of a dtype policy, which Keras writes as a config; None is "float32"."""
+    """The name of a dtype policy, which Keras writes as a config; None is that of layers that state none."""
     config: Any = dtype.get("config") if isinstance(dtype, Mapping) else None  # pyright: ignore[reportUnknownMemberType]
-    return str(config.get("name") if isinstance(config, Mapping) else dtype or "float32")  # pyright: ignore[reportUnknownMemberType]
+    return str(config.get("name") if isinstance(config, Mapping) else dtype or dtype_policy())  # pyright: ignore[reportUnknownMemberType]
 
 
 def _serialize(name: str, value: Any) -> Any:

@@ -14,6 +14,7 @@ from kcompile.frontend.custom import attribute_layers
 from kcompile.frontend.inputs import BATCH, sharings, symbolic_shape
 from kcompile.frontend.layer import Layer, map_shapes
 from kcompile.frontend.naming import unique_name
+from kcompile.frontend.policies import dtype_policy
 from kcompile.frontend.storable import Storable
 from kcompile.frontend.tracing import Call, KerasTensor, Trace, flatten, map_structure
 from kcompile.frontend.training.eager import as_array
@@ -85,10 +86,10 @@ class Model(Trainer, Storable, Layer):
         outputs: Any = None,
         name: str | None = None,
         trainable: bool = True,
-        dtype: str = "float32",
+        dtype: str | None = None,
     ) -> None:
         self.name = name or unique_name(type(self).__name__)
-        self.trainable, self.dtype = trainable, dtype
+        self.trainable, self.dtype = trainable, dtype or dtype_policy()
         self.provenance = Provenance()
         self._graph: Model | None = None
         self._traced: Call | None = None

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 
+from kcompile.frontend.policies import reset_dtype_policy
+
 _names: Counter[str] = Counter()
 
 
@@ -16,5 +18,11 @@ def unique_name(class_name: str) -> str:
 
 
 def reset_names() -> None:
-    """Start automatic names afresh, as `keras.backend.clear_session` does."""
+    """Start automatic names afresh."""
     _names.clear()
+
+
+def clear_session() -> None:
+    """Start automatic names and the dtype policy afresh, as `keras.utils.clear_session` does."""
+    reset_names()
+    reset_dtype_policy()

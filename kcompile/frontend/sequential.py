@@ -31,7 +31,7 @@ class Sequential(Model):
         layers: Sequence[Layer | KerasTensor] | None = None,
         trainable: bool = True,
         name: str | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
     ) -> None:
         super().__init__(name=name, trainable=trainable, dtype=dtype)
         self._entry: InputLayer | None = None

@@ -9,7 +9,7 @@ from kcompile.frontend.objects import serialize_keras_object
 from kcompile.frontend.training import losses, metrics, optimizers
 from kcompile.frontend.training.losses import Loss
 from kcompile.frontend.training.metrics import Metric
-from kcompile.frontend.training.optimizers import Optimizer
+from kcompile.frontend.training.optimizers import MultiOptimizer, Optimizer, OptimizerMap
 from kcompile.frontend.training.optimizers.schedules import SCHEDULES
 from kcompile.frontend.training.paths import weight_paths
 from kcompile.frontend.training.trainer import Trainer
@@ -59,7 +59,9 @@ def _serialized(value: Any) -> Any:
             return {str(key): _serialized(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         case list() | tuple():
             return [_serialized(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-        case Optimizer() if type(value) in optimizers.OPTIMIZERS.values() and _is_known(value.schedule):
+        case MultiOptimizer() if not isinstance(value.optimizer_map, OptimizerMap):
+            raise NotSaved("the function that chooses the optimizers of a MultiOptimizer")
+        case Optimizer() if type(value) in optimizers.OPTIMIZERS.values() and all(map(_is_known, _schedules(value))):
             return optimizers.serialize(value)
         case Loss() if type(value) in losses.CLASSES:
             return losses.serialize(value)
@@ -71,6 +73,11 @@ def _serialized(value: Any) -> Any:
             return serialize_keras_object(value)
         case _:
             raise NotSaved(getattr(value, "__name__", type(value).__name__))
+
+
+def _schedules(optimizer: Optimizer) -> list[Any]:
+    inner = optimizer.optimizers if isinstance(optimizer, MultiOptimizer) else []
+    return [optimizer.schedule, *(each.schedule for each in inner)]
 
 
 def _is_known(schedule: Any) -> bool:

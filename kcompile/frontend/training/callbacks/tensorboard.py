@@ -110,7 +110,7 @@ class TensorBoard(Callback):
         self._log(self._train, scalars, self._train_batch)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        given = {**(logs or {}), "learning_rate": self.model.optimizer.learning_rate}
+        given = {**(logs or {}), **self.model.optimizer.rates}
         if self.write_steps_per_second:
             spent = time.perf_counter() - self._epoch_start
             given["steps_per_second"] = (self._steps - self._first_step) / spent

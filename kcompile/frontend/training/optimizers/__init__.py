@@ -11,6 +11,7 @@ from kcompile.frontend.training.optimizers.adam import Adam, Adamax, AdamW, Lamb
 from kcompile.frontend.training.optimizers.base import Optimizer
 from kcompile.frontend.training.optimizers.gradient import SGD, Adadelta, Adagrad, Ftrl, Lion, RMSprop
 from kcompile.frontend.training.optimizers.loss_scale import LossScaleOptimizer
+from kcompile.frontend.training.optimizers.multi import MultiOptimizer, OptimizerMap
 from kcompile.frontend.training.optimizers.muon import Muon
 from kcompile.frontend.training.optimizers.schedule_free import ScheduleFreeAdamW
 
@@ -28,6 +29,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
         Lamb,
         Lion,
         LossScaleOptimizer,
+        MultiOptimizer,
         Muon,
         Nadam,
         RMSprop,
@@ -80,9 +82,11 @@ __all__ = [
     "Lamb",
     "Lion",
     "LossScaleOptimizer",
+    "MultiOptimizer",
     "Muon",
     "Nadam",
     "Optimizer",
+    "OptimizerMap",
     "RMSprop",
     "ScheduleFreeAdamW",
     "get",

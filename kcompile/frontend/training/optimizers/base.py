@@ -212,6 +212,11 @@ class Optimizer(ABC):
         self.rate.value = np.asarray(value, np.float32)
 
     @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the next step, by names for logs."""
+        return {"learning_rate": self.learning_rate}
+
+    @property
     def iterations(self) -> int:
         """How many steps were made; of accumulated gradients, how often weights changed."""
         return int(self.iteration.value) // (self.gradient_accumulation_steps or 1)

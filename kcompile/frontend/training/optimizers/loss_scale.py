@@ -105,6 +105,10 @@ class LossScaleOptimizer(Optimizer):
         return [*self._own, self.step_counter, self.dynamic_scale, *self._inner.variables]
 
     @property
+    def rates(self) -> dict[str, float]:
+        return self._inner.rates
+
+    @property
     def iterations(self) -> int:
         return self._inner.iterations
 
