@@ -13,6 +13,7 @@ from kcompile.codegen.tvm.arena import plan as plan_arena
 from kcompile.codegen.tvm.build import compile_object, link_library, release_memory
 from kcompile.codegen.tvm.dtypes import native_dtypes
 from kcompile.codegen.tvm.kernels.copy import Copy
+from kcompile.codegen.tvm.kernels.scaled import scalings
 from kcompile.codegen.tvm.order import frugal_order
 from kcompile.codegen.tvm.plan import Argument, Packed, Plan, Stage, Temporary, Upcoming
 from kcompile.codegen.tvm.rules import TVM
@@ -199,7 +200,9 @@ def planned(graph: Graph, order: Sequence[Node], machine: Machine, fast_math: bo
     constants = (node.outputs[0].constant for node in graph.nodes if isinstance(node.op, ops.Constant))
     resident = sum(array.nbytes for array in constants if array is not None) <= _RESIDENT
     unused = frozenset(v for node in graph.nodes for v in node.outputs if v not in graph.uses)
-    plan = Plan(machine, unused, fast_math, fetches=machine.threaded and resident, variants=variants)
+    # Scaled weights take memory that pixels, which are scaled in place, do not.
+    scaled = scalings(graph) if machine.threaded else {}
+    plan = Plan(machine, unused, fast_math, machine.threaded and resident, scaled, variants)
     plan.lower(order)
     if machine.half_weights:
         plan.stages = [with_half_weights(stage, machine) for stage in plan.stages]

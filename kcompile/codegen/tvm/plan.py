@@ -12,7 +12,7 @@ whose kernel can apply elementwise ops before it stores asks for the `tail` of i
 instead of the node's; for a rule that does not ask, a kernel of their own runs them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -96,14 +96,16 @@ class Plan:
     """The stages of a graph for `machine`.
 
     `unused` are results that nothing reads, which a kernel may leave out; with `fast_math`, one may lose a digit for
-    speed; `fetches` says whether kernels may take `Upcoming`, `variants` how groups of nodes depart from the
-    models of costs, and `number` which group is lowered.
+    speed; `fetches` says whether kernels may take `Upcoming`; `scaled` are products, with their factors, that are left
+    to the convolution that reads them; `variants` say how groups of nodes depart from the models of costs, and `number`
+    which group is lowered.
     """
 
     machine: Machine
     unused: frozenset[Value] = frozenset()
     fast_math: bool = False
     fetches: bool = False
+    scaled: Mapping[Value, tuple[Value, Value]] = field(default_factory=dict[Value, tuple[Value, Value]])
     variants: Variants = field(default_factory=dict[int, Variant])
     number: int = 0
     stages: list[Stage] = field(default_factory=list[Stage])

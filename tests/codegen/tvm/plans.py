@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
+from kcompile.codegen.tvm.kernels.scaled import scalings
 from kcompile.codegen.tvm.plan import Argument, Packed, Plan, Temporary
 from kcompile.codegen.tvm.rules import TVM
 from kcompile.codegen.tvm.targets import Machine, host
@@ -33,11 +34,16 @@ class Planned:
         self._plans: dict[Graph, Plan] = {}
         for graph in graphs:
             unused = (v for node in graph.nodes for v in node.outputs if v not in graph.uses)
-            plan = Plan(machine or host(), frozenset(unused))
-            plan.lower(TVM.expand(graph).nodes)
+            expanded = TVM.expand(graph)
+            plan = Plan(machine or host(), frozenset(unused), scaled=scalings(expanded))
+            plan.lower(expanded.nodes)
             self._plans[graph] = plan
         kernels = [stage.kernel for plan in self._plans.values() for stage in plan.stages]
         self._compiled = Compiled(list(dict.fromkeys(kernels)), machine)
+
+    def families(self, graph: Graph) -> list[str]:
+        """What kinds of kernels a graph became, in order."""
+        return [stage.kernel.family for stage in self._plans[graph].stages]
 
     def __call__(self, graph: Graph, inputs: Mapping[str, Array], threads: int = 1) -> dict[str, Array]:
         """The outputs by name. A stage's arguments are what it reads, then what it writes."""

@@ -9,6 +9,7 @@ from kcompile.codegen.tvm.kernels.conv_pool import ConvPool, Pooling
 from kcompile.codegen.tvm.kernels.dense import constant_of, emit_matrix
 from kcompile.codegen.tvm.kernels.depthwise import emit_depthwise
 from kcompile.codegen.tvm.kernels.pooling import kind_of
+from kcompile.codegen.tvm.kernels.scaled import FEW_PIXELS
 from kcompile.codegen.tvm.kernels.tile import choose, pack
 from kcompile.codegen.tvm.kernels.winograd import Winograd
 from kcompile.codegen.tvm.kernels.winograd_form import step_for, transformed, unit_of
@@ -20,8 +21,6 @@ from kcompile.ir.types import Array, TensorType, dtype_of
 
 # Weights of at most this many bytes stay in the second-level cache, so that each row may run through all of them.
 _SMALL_WEIGHTS = 64_000
-# Results per image below which tiles of neighbouring pixels are too short to be worth their own loop.
-_FEW_PIXELS = 4
 # Vectors of constants that the transforms of F(4 x 4, 3 x 3) need.
 _FACTORS = 4
 
@@ -36,7 +35,7 @@ def conv(plan: Plan, node: Node) -> None:
     windows = Windows.of(x.type, node.outputs[0].type, weights.shape[:-2], op.strides, op.rates, op.padding)
     if windows.pointwise and op.groups == 1:
         pixels = node.outputs[0].type.with_shape(windows.out).size
-        outer = 1 if isinstance(pixels, int) and pixels >= _FEW_PIXELS else 0
+        outer = 1 if isinstance(pixels, int) and pixels >= FEW_PIXELS else 0
         emit_matrix(plan, node, outer, weights.reshape(-1, filters), bias)
         return
     if op.groups == windows.channels == filters:

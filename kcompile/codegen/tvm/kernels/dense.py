@@ -7,6 +7,7 @@ from kcompile.codegen.tvm.expr import Index, index_min
 from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.scaled import ScaledPanels
 from kcompile.codegen.tvm.kernels.tile import (
     LINE,
     Block,
@@ -21,7 +22,7 @@ from kcompile.codegen.tvm.kernels.tile import (
     row_pieces,
     streamed,
 )
-from kcompile.codegen.tvm.plan import TVM, Packed, Plan, Tail, Upcoming
+from kcompile.codegen.tvm.plan import TVM, Argument, Packed, Plan, Tail, Temporary, Upcoming
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.errors import UnsupportedOp
@@ -48,7 +49,7 @@ class Matrix(Kernel, family="matrix"):
     """``y[o, r, :] = epilogue(x[o, r, :] @ w + bias)``.
 
     Arguments: x ``[outer, rows, K]``, w packed, the bias ``[M]`` if `bias`, the epilogue's operands,
-    y ``[outer, rows, M]``, the weights to fetch if `fetched`. The epilogue's result has these three axes.
+    y ``[outer, rows, M]``, the weights to fetch if `fetched`. If `own`, each of the outer ones has a w of its own. The epilogue's result has these three axes.
 
     Attributes:
         fetched: cache lines of later stages' weights to fetch meanwhile, one per step of a tile's sum.
@@ -66,6 +67,7 @@ class Matrix(Kernel, family="matrix"):
     epilogue: Chain
     fetched: int = 0
     chains: int = 1
+    own: bool = False
 
     @property
     def overwritable(self) -> tuple[int, ...]:
@@ -100,7 +102,7 @@ class _MatrixFunction:
                 outer, tile = f.unravel(unit, [self._outer, tiles])
                 for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
                     for panel, columns in self._panels.all(f):
-                        weights = self._panel(panel, columns, unit * self._panels.count + panel)
+                        weights = self._panel(outer, panel, columns, unit * self._panels.count + panel)
                         self._tile(outer, start, count, panel, columns, weights)
             return
         with f.parallel(product([self._panels.count, self._outer, tiles])) as unit:
@@ -110,14 +112,14 @@ class _MatrixFunction:
                 panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
             for columns in self._panels.one(f, panel):
                 for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
-                    weights = self._panel(panel, columns, unit, tile)
+                    weights = self._panel(outer, panel, columns, unit, tile)
                     self._tile(outer, start, count, panel, columns, weights)
 
-    def _panel(self, panel: Index, columns: Block, number: Index, use: Index | None = None) -> Panel:
+    def _panel(self, outer: Index, panel: Index, columns: Block, number: Index, use: Index | None = None) -> Panel:
         """A panel for the tile numbered `number`, which is number `use` of those that read it one after another."""
         f, spec = self._f, self._spec
         size, count = spec.length * spec.tile[1], self._panels.count
-        at = f.name_index(panel * size)
+        at = f.name_index(panel * size + (outer * (spec.length * spec.columns) if spec.own else 0))
         following = None if use is None else ahead(use, spec.length, size, count, at)
         upcoming = None
         if self._upcoming:
@@ -194,7 +196,7 @@ def tail_of_rows(plan: Plan, node: Node, outer_axes: int) -> tuple[Tail, Chain]:
 
 def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Value | None) -> None:
     """Rows of the first operand times `matrix`; the result has `outer_axes` axes of images, then rows, then columns."""
-    x, (length, columns) = node.inputs[0], matrix.shape
+    (x, gates), (length, columns) = plan.scaled.get(node.inputs[0], (node.inputs[0], None)), matrix.shape
     tail, chain = tail_of_rows(plan, node, outer_axes)
     outer, rows, _ = chain.result.shape
     known, variant = rows if isinstance(rows, int) else None, plan.variant
@@ -205,8 +207,13 @@ def emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: Va
     fetched = 0
     if known and known > 1 and plan.fetches and length * columns * x.type.itemsize <= _BUSY_WEIGHTS:
         fetched = -(-known // tile[0]) * -(-columns // tile[1]) * length
-    kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, bias is not None, chain, fetched)
-    packed = Packed(TensorType(dtype_of(matrix), (matrix.size,)), lambda: pack(matrix, tile[1]))
+    own, biased = gates is not None, bias is not None
+    kernel = Matrix(x.type.dtype, outer, rows, length, columns, tile, grid, biased, chain, fetched, own=own)
+    packed: Argument = Packed(TensorType(dtype_of(matrix), (matrix.size,)), lambda: pack(matrix, tile[1]))
+    if gates:
+        scaled = Temporary(TensorType("float32", (outer, matrix.size)))
+        plan.emit(ScaledPanels(outer, length, columns, tile[1]), packed, gates, scaled)
+        packed = scaled
     weights = [packed, *([bias] if bias else [])]
     upcoming = [Upcoming(fetched)] if fetched else []
     plan.emit(kernel, x, *weights, *tail.operands, tail.result, *upcoming)

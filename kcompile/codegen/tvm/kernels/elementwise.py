@@ -137,5 +137,6 @@ def _scalar(value: Value) -> ops.Constant | None:
 
 @TVM.register(*(cls for cls in VECTOR.lowerings if cls is not ops.Constant))
 def elementwise(plan: Plan, node: Node) -> None:
-    """One op is a chain of one."""
-    emit_chain(plan, *chain_of([node]), node.outputs[0])
+    """One op is a chain of one; what the next kernel scales its weights by takes none."""
+    if node.outputs[0] not in plan.scaled:
+        emit_chain(plan, *chain_of([node]), node.outputs[0])
