@@ -60,9 +60,8 @@ class Case:
         kernel, bias = (array.astype(np.float64) for array in self.parameters)
         x, g = inputs["x"].astype(np.float64), inputs["g"].astype(np.float64)
         gates = 1 / (1 + np.exp(-g)) if isinstance(self.gates, ops.Sigmoid) else np.clip(g / 6 + 0.5, 0, 1)
-        y = (x * gates.reshape(len(x), *[1] * len(self.spatial), self.channels)) @ kernel.reshape(
-            self.channels, self.filters
-        ) + bias
+        gates = gates.reshape(len(x), *[1] * len(self.spatial), self.channels)
+        y = (x * gates) @ kernel.reshape(self.channels, self.filters) + bias
         return np.maximum(y, 0) + inputs["skip"] if self.tail else y
 
 

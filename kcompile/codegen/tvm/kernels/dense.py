@@ -49,11 +49,12 @@ class Matrix(Kernel, family="matrix"):
     """``y[o, r, :] = epilogue(x[o, r, :] @ w + bias)``.
 
     Arguments: x ``[outer, rows, K]``, w packed, the bias ``[M]`` if `bias`, the epilogue's operands,
-    y ``[outer, rows, M]``, the weights to fetch if `fetched`. If `own`, each of the outer ones has a w of its own. The epilogue's result has these three axes.
+    y ``[outer, rows, M]``, the weights to fetch if `fetched`. The epilogue's result has these three axes.
 
     Attributes:
         fetched: cache lines of later stages' weights to fetch meanwhile, one per step of a tile's sum.
         chains: the fewest parts of a sum.
+        own: whether each of the outer ones has a w of its own, one after another.
     """
 
     dtype: str
