@@ -28,8 +28,8 @@ from kcompile.runtime.profile import StageClock
 from kcompile.runtime.reference import graph_signature
 from kcompile.runtime.signature import Signature
 
-# The seconds of a turn, and the turns of each measurement.
-_TURN, _TURNS = 0.05, 12
+# The seconds of a turn, and by how much the arena lies later in the turns of a measurement, in all sets of the caches.
+_TURN, _SHIFTS = 0.05, tuple(320 * turn for turn in range(12))
 # A share of the time from which a difference is more than noise: of a kernel, and of a call.
 _KERNEL_GAIN, _CALL_GAIN = 0.03, 0.01
 # How often what is not faster in company is left out, before nothing is kept.
@@ -117,10 +117,11 @@ def variants_of(choices: Mapping[Kind, Choice]) -> Variants:
 
 
 class Timed:
-    """Code to measure, on one thread."""
+    """Code to measure, on one thread, in the memory of what it is measured `beside`."""
 
-    def __init__(self, subject: Subject, variants: Variants) -> None:
+    def __init__(self, subject: Subject, variants: Variants, beside: "Timed | None" = None) -> None:
         self.variants = variants
+        self._beside = beside
         self.compiled = subject.compiled(variants)
         content = self.compiled.library, self.compiled.weights
         self._program = NativeProgram(*content, self.compiled.symbols, work(subject.graph))
@@ -135,11 +136,12 @@ class Timed:
     def _clock(self) -> StageClock:
         signature = self._subject.signature
         feeds = draw_for(signature, self._subject.rows, {}, spare=_SPARE)
-        return StageClock(self._program, len(self.compiled.calls), signature, feeds, signature.name)
+        beside = self._beside._clock if self._beside else None
+        return StageClock(self._program, len(self.compiled.calls), signature, feeds, signature.name, beside)
 
-    def turn(self) -> tuple[dict[int, float], float]:
-        """The median nanoseconds of every group of nodes, by number, and of a call."""
-        *stages, nothing, whole = np.median(self._clock.repeat(_TURN, 3)[1:], axis=0)
+    def turn(self, shift: int) -> tuple[dict[int, float], float]:
+        """The median nanoseconds of every group of nodes, by number, and of a call, in an arena `shift` bytes later."""
+        *stages, nothing, whole = np.median(self._clock.repeat(_TURN, 3, shift)[1:], axis=0)
         groups: dict[int, float] = defaultdict(float)
         for call, spent in zip(self.compiled.calls, stages, strict=True):
             groups[call.number] += max(float(spent - nothing), 0.0)
@@ -197,11 +199,12 @@ class Search:
     def _measured(self, variants: Mapping[Kind, Variant]) -> tuple[Choices, float]:
         """What these take, and a call with all of them, as shares; no choices where the code is wrong."""
         self._last = self._base  # which frees the code that was measured before
-        tried = Timed(self._subject, variants_of(self._known | {k: Choice(v, 1.0) for k, v in variants.items()}))
+        choices = {**self._known, **{kind: Choice(variant, 1.0) for kind, variant in variants.items()}}
+        tried = Timed(self._subject, variants_of(choices), self._base)
         self._last = tried
         if not self._agrees(tried):
             return {}, 1.0
-        turns = [(self._base.turn(), tried.turn()) for _ in range(_TURNS)]
+        turns = [(self._base.turn(shift), tried.turn(shift)) for shift in _SHIFTS]
         shares: Choices = {}
         for kind, variant in variants.items():
             pairs = ([sum(groups[n] for n in kind.numbers) for groups, _ in turn] for turn in turns)

@@ -27,6 +27,8 @@ from kcompile.runtime.signature import Plan, Signature, as_dict, as_dim, as_list
 
 _WARM_UP = 0.1
 _FEWEST = 9
+# Bytes after which addresses fall into the same sets of the first-level cache again.
+_MOST_SHIFT = 4096
 # Long enough for the clock, short enough to fall between two interruptions now and then.
 _PEAK_ROUNDS, _PEAK_TRIALS = 20_000, 50
 _ENTRIES: Entries = {
@@ -171,27 +173,43 @@ def typical(times: Iterable[float]) -> float:
 class StageClock:
     """A native program with its memory on one thread, ready to be run and timed stage by stage.
 
+    Programs to be compared work in the same memory, for where it lies in the caches' sets may change what stages take
+    by half: what is `beside` another takes its feeds and, where that is large enough, its arena.
+
     Raises:
         InputError: the feeds do not fit, or have no rows.
     """
 
     def __init__(
-        self, program: NativeProgram, stages: int, signature: Signature, feeds: Mapping[str, Array], origin: str
+        self,
+        program: NativeProgram,
+        stages: int,
+        signature: Signature,
+        feeds: Mapping[str, Array],
+        origin: str,
+        beside: "StageClock | None" = None,
     ) -> None:
         named = checked(signature.inputs, feeds)
-        self._inputs = [np.array(named[name], order="C") for name in signature.inputs]
+        own = [np.array(named[name], order="C") for name in signature.inputs]
+        self._inputs: list[Array] = beside._inputs if beside else own
         self.plan: Plan = signature.fit(self._inputs)
         if self.plan.is_empty:
             raise InputError(f"a profile needs at least one row. Received: {dict(self.plan.bindings)}.")
-        self._outputs = [np.empty(shape, dtype) for shape, dtype in self.plan.results]
+        fresh = [np.empty(shape, dtype) for shape, dtype in self.plan.results]
+        self._outputs: list[Array] = beside._outputs if beside else fresh
         self.library = loaded(program.library, origin, _ENTRIES)
         self._weights = aligned(program.weights)
         self._symbols = (ctypes.c_int64 * len(program.symbols))(*(self.plan.bindings[name] for name in program.symbols))
-        self._arena = aligned_empty(self.library.kc_arena_bytes(self._symbols, 1))
+        size = self.library.kc_arena_bytes(self._symbols, 1) + _MOST_SHIFT
+        shared = beside is not None and beside._arena.nbytes >= size
+        self._arena: Array = beside._arena if beside and shared else aligned_empty(size)
         self._stages = stages
 
-    def repeat(self, seconds: float, fewest: int) -> Array:
-        """The nanoseconds of each stage, of none, and of all, in a row per pass."""
+    def repeat(self, seconds: float, fewest: int, shift: int = 0) -> Array:
+        """The nanoseconds of each stage, of none, and of all, in a row per pass.
+
+        The arena begins `shift` bytes later than else, a multiple of 64 below 4096.
+        """
         rows: list[Array] = []
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(rows) < fewest:
@@ -200,7 +218,7 @@ class StageClock:
                 pointers(self._inputs),
                 pointers(self._outputs),
                 address(self._weights),
-                address(self._arena),
+                address(self._arena) + shift,
                 self._symbols,
                 self._stages,
                 address(row),

@@ -45,7 +45,7 @@ def set_costs(monkeypatch: pytest.MonkeyPatch) -> SetCosts:
     """Sets what groups take in the place of this machine's times, and what calls with choices take beside them."""
 
     def set_costs(costs: Costs, beside: float = 0.0) -> None:
-        def turn(timed: Timed) -> tuple[dict[int, float], float]:
+        def turn(timed: Timed, shift: int) -> tuple[dict[int, float], float]:
             groups = {c.number: costs[str(timed.variants.get(c.number, ANALYTIC))] for c in timed.compiled.calls}
             return groups, sum(groups.values()) + (beside if timed.variants else 0.0)
 
@@ -58,7 +58,7 @@ def set_costs(monkeypatch: pytest.MonkeyPatch) -> SetCosts:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on, measuring fails."""
 
-    def fail(timed: Timed) -> None:
+    def fail(timed: Timed, shift: int) -> None:
         raise AssertionError(f"measured {timed.variants}")
 
     return lambda: monkeypatch.setattr(Timed, "turn", fail)
@@ -150,7 +150,7 @@ def test_a_damaged_notebook_means_measuring_again(
 def test_an_interruption_leaves_nothing(
     model: kcompile.Model, tmp_path: Path, notebook: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(timed: Timed) -> None:
+    def interrupt(timed: Timed, shift: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Timed, "turn", interrupt)
@@ -162,10 +162,10 @@ def test_an_interruption_leaves_nothing(
 def test_this_machine_is_measured_within_the_time(
     model: kcompile.Model, tmp_path: Path, notebook: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning_search, "_TURNS", 2)
+    monkeypatch.setattr(tuning_search, "_SHIFTS", (0, 64))
     assert "of 2 kernels" in made(model, tmp_path / "m.kcb").choice
     measured: list[Timed] = []
-    monkeypatch.setattr(Timed, "turn", lambda timed: measured.append(timed) or ({}, 1.0))
+    monkeypatch.setattr(Timed, "turn", lambda timed, shift: measured.append(timed) or ({}, 1.0))
     monkeypatch.setattr("kcompile.codegen.tuning.SECONDS", -1.0)
     notebook.unlink()
     made(model, tmp_path / "m.kcb")
