@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kcompile import (
         activations,
+        backend,
         callbacks,
         config,
         constraints,
@@ -64,6 +65,7 @@ __all__ = [
     "Variable",
     "__version__",
     "activations",
+    "backend",
     "callbacks",
     "compile",
     "config",
@@ -94,6 +96,7 @@ __all__ = [
 
 _MODULES = {
     "activations",
+    "backend",
     "callbacks",
     "config",
     "constraints",
@@ -143,7 +146,6 @@ _HOMES = {
 # What Keras has and kcompile has not, with what to do.
 _ABSENT = {
     "applications": "Load a file that Keras saved: kcompile.load_model.",
-    "backend": "Use kcompile.ops, and kcompile.utils.clear_session.",
     "datasets": "kcompile fetches nothing. Load arrays with what the data comes with, such as sklearn.datasets.",
     "distribution": "kcompile trains on one machine.",
     "export": "Use kcompile.compile.",

@@ -66,19 +66,22 @@ class Artifact:
 
 
 def load_model(
-    path: PathLike,
+    filepath: PathLike,
     custom_objects: "Mapping[str, Any] | None" = None,
-    weights: PathLike | None = None,
     compile: bool = True,
+    safe_mode: bool = True,
+    *,
+    weights: PathLike | None = None,
 ) -> "Model":
     """The Keras model in a file, as a model of kcompile's own.
 
     Args:
-        path: a ``.keras`` or ``.h5`` file, or a ``.json`` or ``.yaml`` file with the architecture.
+        filepath: a ``.keras`` or ``.h5`` file, or a ``.json`` or ``.yaml`` file with the architecture.
         custom_objects: layers, losses, metrics and functions for this file alone, by the names in it;
             `kcompile.saving.register_keras_serializable` and `kcompile.register_layer` enter them for good.
-        weights: a file of weights, for an architecture.
         compile: whether the model is compiled for training as its file says, with the state of its optimizer.
+        safe_mode: of no effect: code in a file is never run.
+        weights: a file of weights, for an architecture.
 
     Raises:
         ModelError: the file is damaged, incomplete or no Keras model.
@@ -86,10 +89,11 @@ def load_model(
     """
     from kcompile.frontend.keras_file import load_model as read
 
-    for needed in (path, weights):
+    del safe_mode
+    for needed in (filepath, weights):
         if needed is not None:
             _require_keras_file(Path(needed))
-    return read(Path(path), custom_objects, None if weights is None else Path(weights), compile)
+    return read(Path(filepath), custom_objects, None if weights is None else Path(weights), compile)
 
 
 def compile(

@@ -54,8 +54,12 @@ def _required(layer: "Layer") -> Trace:
 def building(method: Callable[..., Any]) -> Callable[..., Any]:
     """A `build` after which the layer counts as built, as where a user calls it."""
 
+    any_names = all(p.kind == p.VAR_POSITIONAL for p in list(inspect.signature(method).parameters.values())[1:])
+
     @wraps(method)
     def build(self: "Layer", *args: Any, **kwargs: Any) -> Any:
+        if any_names:
+            args, kwargs = (*args, *kwargs.values()), {}
         method(self, *args, **kwargs)
         if type(self).build is build:
             self.finish_build(*args, **kwargs)
@@ -219,10 +223,10 @@ def made(cls: type["Layer"], config: Mapping[str, Any]) -> Any:
         ModelError: `__init__` does not take what the config holds.
     """
     from kcompile.frontend.layer import Layer
-    from kcompile.frontend.layer_configs import deserialize_layer
+    from kcompile.frontend.layer_configs import deserialize_layer, layer_class
 
     def argument(value: Any) -> Any:
-        is_layer = isinstance(value, Mapping) and {"class_name", "config"} <= value.keys()
+        is_layer = isinstance(value, Mapping) and layer_class(value) is not None  # pyright: ignore[reportUnknownArgumentType]
         return deserialize_layer(value) if is_layer and cls.get_config is Layer.get_config else value
 
     takes = inspect.signature(cls.__init__).parameters

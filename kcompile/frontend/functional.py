@@ -88,6 +88,8 @@ class Functional(Model):
             if not call.inputs:
                 continue
             args, kwargs = map_structure(value_of, (call.args, call.kwargs))
+            if t.effects is not None and t.effects.overrides:
+                kwargs.pop("training", None)
             carried = [known[id(tensor)][1] for tensor in call.inputs]
             results, mask = t.run_with_mask(call.layer, *args, masks=carried, **kwargs)
             pairs = zip(flatten(results), _spread(mask), strict=False)
@@ -101,12 +103,8 @@ class Functional(Model):
         return functional_config(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The model that `config` describes.
-
-        Raises:
-            ModelError: the config is wrong, or the graph in it is.
-        """
+    def of_config(cls, config: Mapping[str, Any]) -> Self:
+        """The model that a graph's config describes."""
         from kcompile.frontend.serialization import functional_from_config
 
         return functional_from_config(cls, config)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -101,6 +101,11 @@ class Initializer(ABC):
     def get_config(self) -> dict[str, Any]:
         """The arguments, in Keras's words."""
         return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The initializer that `config` describes."""
+        return cls(**config)
 
 
 @dataclass(frozen=True)

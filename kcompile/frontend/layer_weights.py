@@ -64,7 +64,8 @@ class Weighted(ABC):
         if initializer is None:
             initializer = "glorot_uniform" if dtype.startswith("float") else "zeros"
         value = initializers.get(initializer)(tuple(shape), dtype)
-        weight = Weight(name, np.asarray(value), given.get("trainable", trainable), regularizer, constraint)
+        trainable = given.get("trainable", trainable)
+        weight = Weight(name, np.asarray(value), trainable, regularizer, constraint, path=f"{self.name}/{name}")
         self.own_weights.append(weight)
         return weight
 
@@ -142,4 +143,4 @@ class Weighted(ABC):
 
     def count_params(self) -> int:
         """The number of elements of all weights."""
-        return sum(weight.value.size for weight in self.weights)
+        return sum(weight.array.size for weight in self.weights)

@@ -5,11 +5,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
-from kcompile.errors import ModelError
+from kcompile.errors import KCompileError, ModelError
 from kcompile.frontend.custom import attribute_layers
 from kcompile.frontend.inputs import BATCH, sharings, symbolic_shape
 from kcompile.frontend.layer import Layer, map_shapes
@@ -111,6 +112,30 @@ class Model(Trainer, Storable, Layer):
     def is_traced(self) -> bool:
         """Whether inputs and outputs are known."""
         return self._graph is not None or not self.is_users_own() or self._traced is not None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """The model that `config` describes.
+
+        Args:
+            custom_objects: classes and functions for this config alone, by the names in it.
+
+        Raises:
+            ModelError: the config is wrong, or the graph in it is.
+        """
+        from kcompile.frontend.registry import custom_object_scope
+
+        with custom_object_scope(custom_objects):
+            return cls.of_config(config)
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> Self:
+        """`from_config`, as each kind of model has it; that of a graph makes one of any model."""
+        if cls is not Model:
+            return super().from_config(config)
+        from kcompile.frontend.functional import Functional
+
+        return cast(Self, Functional.of_config(config))
 
     # -- structure --------------------------------------------------------------------------------------------------
 
@@ -343,19 +368,24 @@ class Model(Trainer, Storable, Layer):
         """
         return self.for_input_types(lambda types: self._trace(types, shapes or {}))
 
-    def for_input_types(self, write: Callable[[dict[str, TensorType]], Written]) -> Written:
+    def for_input_types(self, write: Callable[[dict[str, TensorType]], Written], any_batch: bool = False) -> Written:
         """What `write` makes of the inputs' types by name, with as many symbols for open extents as it accepts.
+
+        Args:
+            any_batch: try them with any number of samples first, where the model states a number.
 
         Raises:
             ModelError: `write` accepts none.
         """
         *finer, coarsest = sharings([tensor.shape for tensor in self.inputs])
-        for suffixes in finer:
-            try:
-                return write(self._input_types(suffixes))
-            except ModelError:
-                continue
-        return write(self._input_types(coarsest))
+        found = [self._input_types(suffixes) for suffixes in (*finer, coarsest)]
+        if any_batch and any(isinstance(tensor.shape[0], int) for tensor in self.inputs if tensor.shape):
+            opened = [{name: _of_any_batch(type) for name, type in types.items()} for types in found]
+            found = [*opened, *found]
+        for types in found[:-1]:
+            with suppress(KCompileError, TypeError):  # of code that counts on a known number, too
+                return write(types)
+        return write(found[-1])
 
     def _input_types(self, suffixes: Sequence[str]) -> dict[str, TensorType]:
         pairs = zip(self.inputs, suffixes, strict=True)
@@ -367,7 +397,7 @@ class Model(Trainer, Storable, Layer):
 
         def constant(weight: Weight, path: str) -> Value:
             if id(weight) not in constants:
-                constants[id(weight)] = b.constant(weight.numpy() if weight.trained else weight.value, path)
+                constants[id(weight)] = b.constant(weight.numpy() if weight.trained else weight.array, path)
             return constants[id(weight)]
 
         given = [pair for name, shape in shapes.items() for pair in zip(types[name].shape, shape, strict=False)]
@@ -395,7 +425,7 @@ class Model(Trainer, Storable, Layer):
             InputError: numbers, names or shapes do not fit.
         """
         self.build_for(x)
-        types = {t.name: t.type.with_shape((BATCH, *t.type.shape[1:])) if t.type.rank else t.type for t in self.inputs}
+        types = {t.name: _of_any_batch(t.type) for t in self.inputs}
         arrays = converted(types, by_name(types, self.input_keys, x), casts=False)
         return dict(zip(types, arrays, strict=True))
 
@@ -409,6 +439,11 @@ def _input_type(x: Any) -> TensorType:
     """The type of an input for arrays like `x`, of any number of samples."""
     array = as_array(x)
     return TensorType(array.dtype.name, (BATCH, *array.shape[1:]))
+
+
+def _of_any_batch(type: TensorType) -> TensorType:
+    """The type with an open batch axis."""
+    return type.with_shape((BATCH, *type.shape[1:])) if type.rank else type
 
 
 def _before_layers(path: str) -> bool:

@@ -159,12 +159,8 @@ class Sequential(Model):
         return sequential_config(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The model that `config` describes.
-
-        Raises:
-            ModelError: the config is wrong.
-        """
+    def of_config(cls, config: Mapping[str, Any]) -> Self:
+        """The model that a stack's config describes."""
         from kcompile.frontend.serialization import sequential_from_config
 
         return sequential_from_config(cls, config)

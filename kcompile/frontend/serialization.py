@@ -162,6 +162,7 @@ def functional_from_config(cls: type[F], config: Mapping[str, Any]) -> F:
     results: dict[tuple[str, int], list[KerasTensor]] = {}
     for entry in entries:
         layer = deserialize_layer(entry)
+        layer.name = entry.get("name") or layer.name  # where the `__init__` of a user's class takes none
         if layer.name in layers:
             raise ModelError(f"the layers of {where} must have names of their own. Received a second `{layer.name}`.")
         layers[layer.name] = layer

@@ -49,7 +49,7 @@ class Storable:
 
         return yaml_text(json.loads(self.to_json()), **options)
 
-    def save(self, path: str | Path, overwrite: bool = True) -> None:
+    def save(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write the model to a file that Keras reads: ``.keras``, or ``.h5`` (Keras's older format).
 
         Raises:
@@ -57,15 +57,15 @@ class Storable:
         """
         from kcompile.frontend.keras_file.save import save_model
 
-        save_model(self._self, Path(path), overwrite)
+        save_model(self._self, Path(filepath), overwrite)
 
-    def save_weights(self, path: str | Path, overwrite: bool = True) -> None:
+    def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write the weights alone to a ``.weights.h5`` file that Keras reads."""
         from kcompile.frontend.keras_file.save import save_weights
 
-        save_weights(self._self, Path(path), overwrite)
+        save_weights(self._self, Path(filepath), overwrite)
 
-    def load_weights(self, path: str | Path, skip_mismatch: bool = False, by_name: bool = False) -> None:
+    def load_weights(self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False) -> None:
         """Take the weights from a file that Keras or kcompile wrote: ``.weights.h5``, ``.h5`` or ``.keras``.
 
         Args:
@@ -78,4 +78,4 @@ class Storable:
         """
         from kcompile.frontend.keras_file.reader import load_weights
 
-        load_weights(self._self, Path(path), by_name, skip_mismatch)
+        load_weights(self._self, Path(filepath), by_name, skip_mismatch)

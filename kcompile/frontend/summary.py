@@ -58,13 +58,15 @@ def summary_text(
         raise ModelError(f"a summary needs a line of at least 40 characters. Received: line_length={line}.")
     rows = list(_rows(model, stacked, expand_nested, show_trainable))
     trainable, frozen = model.trainable_weights, model.non_trainable_weights
+    state = model.optimizer.variables if model.compiled and model.optimizer.built else []
     return "\n".join(
         [
             f'Model: "{model.name}"',
             *_table(columns, widths, rows),
-            _total("Total params", [*trainable, *frozen]),
+            _total("Total params", [*trainable, *frozen, *state]),
             _total("Trainable params", trainable),
             _total("Non-trainable params", frozen),
+            *([_total("Optimizer params", state)] if state else []),
         ]
     )
 
@@ -161,8 +163,8 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def _total(title: str, weights: Sequence[Weight]) -> str:
-    count = sum(weight.value.size for weight in weights)
-    return f" {title}: {count:,} ({_readable(sum(weight.value.nbytes for weight in weights))})"
+    count = sum(weight.array.size for weight in weights)
+    return f" {title}: {count:,} ({_readable(sum(weight.array.nbytes for weight in weights))})"
 
 
 def _readable(size: float) -> str:

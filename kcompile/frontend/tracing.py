@@ -157,7 +157,7 @@ class Trace:
         assert self._layer is not None
         assert self.effects is not None
         weight = next(w for w in self._layer.own_weights if w.name == name)
-        self.effects.state.write(weight, self._as_float(value, weight.value.dtype.name))
+        self.effects.state.write(weight, self._as_float(value, weight.array.dtype.name))
 
     def read(self, weight: "Weight") -> Value:
         """Any weight, as layers in Keras's style hold them, in the dtype in which the layer computes."""
@@ -183,7 +183,7 @@ class Trace:
         if self.effects is None:
             law = f"`{self._path_of(weight)}` is given a new value, but a compiled model keeps no state"
             raise ModelError(f"{law}. Assign where `training` is true alone.")
-        self.effects.state.write(weight, self._as_float(value, weight.value.dtype.name))
+        self.effects.state.write(weight, self._as_float(value, weight.array.dtype.name))
 
     def has_weight(self, name: str) -> bool:
         """Whether the layer has a weight of that name."""
@@ -282,7 +282,7 @@ def apply_symbolically(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, 
 def result_types(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """The types of a layer's results on symbolic tensors, and of their masks, in the structures that it returns."""
     b = Builder("shape inference")
-    t = Trace(b, lambda weight, path: b.input(path, type_of(weight.value)))
+    t = Trace(b, lambda weight, path: b.input(path, type_of(weight.array)))
     t.for_shapes = True
 
     def value_of(tensor: Any) -> Any:

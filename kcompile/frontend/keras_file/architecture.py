@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kcompile.errors import GraphError, KCompileError, ModelError
-from kcompile.frontend import initializers
+from kcompile.frontend import initializers, registry
 from kcompile.frontend.keras_file.keras_1 import is_keras_0
 from kcompile.frontend.keras_file.normalize import normalize
 from kcompile.frontend.keras_file.version import KerasVersion
@@ -45,7 +45,8 @@ def model_from_json(
         UnsupportedLayer: it uses layers without a converter; all are named.
         ModelError: the text is no JSON, or no config of a model.
     """
-    return model_from_config(parsed_config(text, where), custom_objects, where, new_weights)
+    with registry.custom_object_scope(custom_objects):
+        return model_from_config(parsed_config(text, where), custom_objects, where, new_weights)
 
 
 def model_from_yaml(
@@ -55,7 +56,8 @@ def model_from_yaml(
     new_weights: bool = True,
 ) -> Model:
     """The model that a YAML text describes; see `model_from_json`."""
-    return model_from_config(parsed_yaml(text, where), custom_objects, where, new_weights)
+    with registry.custom_object_scope(custom_objects):
+        return model_from_config(parsed_yaml(text, where), custom_objects, where, new_weights)
 
 
 def model_from_config(config: Any, custom_objects: Mapping[str, Any] | None, where: str, new_weights: bool) -> Model:

@@ -26,6 +26,7 @@ from kcompile.frontend.keras_file.packed_layers import PACKED_LAYERS, RowPackedD
 from kcompile.frontend.keras_file.theano_padding import theano_layer
 from kcompile.frontend.keras_file.version import KerasVersion
 from kcompile.frontend.layer import LAYERS, Layer
+from kcompile.frontend.layers.functions import Lambda, named_function
 from kcompile.frontend.operations import OPERATIONS, tensorflow_rule
 
 Spec: TypeAlias = dict[str, Any]
@@ -88,7 +89,8 @@ class _Normalizer:
         known = canonical_class(class_name)
         inner: Spec = {key: self.argument(key, value, here) for key, value in config.items()}  # pyright: ignore
         cls = self.quantized(cls, known, inner, here)
-        inner = {**modern(class_name, known, inner, self.version), "name": name}
+        worded = inner if cls is Lambda else modern(class_name, known, inner, self.version)
+        inner = {**worded, "name": name}
         if self.version.is_theano and inner.get("padding") == "same":
             cls = theano_layer(cls)
         made |= {"build_config": spec["build_config"]} if "build_config" in spec else {}
@@ -171,6 +173,8 @@ class _Normalizer:
         for candidate in filter(None, names):
             if cls := self.custom.get(str(candidate)) or LAYERS.get(str(candidate)):
                 return cls
+        if class_name == "Lambda" and own and named_function(spec["config"]) is not None:
+            return Lambda
         return LAYERS.get(f"keras>{canonical_class(class_name)}") if own and class_name not in MODEL_CLASSES else None
 
     def model(self, kind: str, config: Any, name: str, here: str) -> Spec:

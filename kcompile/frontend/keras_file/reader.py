@@ -190,7 +190,7 @@ def _assign_store(model: Model, root: hdf5.Group, where: str, matching: Matching
 
 
 def _assign_archive(model: Model, zipped: Any, path: Path, matching: Matching, compile_config: Any = None) -> None:
-    expected = sum(weight.value.nbytes for weight in model.weights)
+    expected = sum(weight.array.nbytes for weight in model.weights)
     with archive.weights(zipped, path, expected) as file, hdf5.opened(file, path.name) as root:
         training_state.compile_from_config(model, compile_config)
         _assign_store(model, root, path.name, matching)
@@ -206,7 +206,7 @@ def _refuse(problems: list[str], where: str) -> None:
 
 def _check_size(model: Model, path: Path) -> None:
     """Refuse a config that declares weights which the file cannot hold, however well it were compressed."""
-    declared = sum(weight.value.nbytes for weight in model.weights)
+    declared = sum(weight.array.nbytes for weight in model.weights)
     size = path.stat().st_size
     if declared > 1100 * size:
         law = f"{path.name} must hold the weights that its config declares ({declared:,} bytes)"

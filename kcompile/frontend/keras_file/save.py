@@ -114,7 +114,7 @@ def _write_store(model: Model, file: BinaryIO) -> None:
             group = root.create_group(joined(place.path, "vars"))
             group.attrs["name"] = place.layer.name
             for number, weight in enumerate(stored_weights(place.layer)):
-                group.create_dataset(str(number), data=weight.value)
+                group.create_dataset(str(number), data=weight.array)
             for name, array in place.layer.tables.items():
                 group.create_dataset(name, data=array)
         training_state.write_store(root, model)
@@ -134,7 +134,7 @@ def _write_h5(model: Model, file: BinaryIO) -> None:
             weights = legacy_order(owned_weights(layer))
             _write_names(group, "weight_names", [owned.path for owned in weights])
             for owned in weights:
-                group.create_dataset(owned.path, data=owned.weight.value)
+                group.create_dataset(owned.path, data=owned.weight.array)
         _write_names(stored.create_group("top_level_model_weights"), "weight_names", [])
         if stated := training_state.stated(model, old=True):
             root.attrs["training_config"] = _json(stated).encode()

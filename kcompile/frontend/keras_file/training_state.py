@@ -51,7 +51,7 @@ def named_state(model: Model) -> Iterator[tuple[str, Array]]:
     for variable in optimizer.variables:
         number = counts[variable.name]
         counts[variable.name] += 1
-        yield f"{optimizer.name}/{variable.name}" + (f"_{number}" if number else ""), variable.value
+        yield f"{optimizer.name}/{variable.name}" + (f"_{number}" if number else ""), variable.array
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, Self
 
-from kcompile.errors import ModelError
+from kcompile.errors import ModelError, shown
+from kcompile.frontend import registry
 from kcompile.frontend.layer import Layer
 
 
@@ -13,7 +14,7 @@ class Lambda(Layer):
 
     Args:
         function: gets `mask` and `training` too where it names them.
-        output_shape: of no effect: the function's own ops give the shape.
+        output_shape: kept for Keras, of no effect here: the function's own ops give the shape.
         mask: the mask of the result, or a function ``(inputs, mask) -> mask``.
         arguments: more arguments of the function.
     """
@@ -29,7 +30,7 @@ class Lambda(Layer):
         super().__init__(**kwargs)
         if not callable(function):
             raise ModelError(f"`function` of layer `{self.name}` must be a function. Received: {function!r}.")
-        self.function, self.mask = function, mask
+        self.function, self.mask, self.output_shape_argument = function, mask, output_shape
         self.arguments = dict(arguments or {})
         self._takes = inspect.signature(function).parameters
 
@@ -40,14 +41,53 @@ class Lambda(Layer):
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.mask(inputs, mask) if callable(self.mask) else self.mask
 
-    def get_config(self) -> NoReturn:
-        """A function is no config.
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal layer, functions by their names, as Keras 3 writes them.
 
         Raises:
-            ModelError: always.
+            ModelError: a function has no name.
         """
-        law = f"layer `{self.name}` holds a function, which no file of kcompile's does"
-        raise ModelError(f"{law}. Write it as a registered class: @kcompile.saving.register_keras_serializable().")
+        parts = {"function": self.function, "mask": self.mask, "output_shape": self.output_shape_argument}
+        written = {key: self._written(value) for key, value in parts.items() if value is not None}
+        return {**super().get_config(), **written, "arguments": dict(self.arguments)}
+
+    def _written(self, value: Any) -> Any:
+        if not callable(value):
+            return value
+        name = str(getattr(value, "__name__", "<lambda>"))
+        if name == "<lambda>":
+            law = f"layer `{self.name}` holds a lambda, which no file of kcompile's does"
+            advice = "Give it a function that @kcompile.saving.register_keras_serializable() registers"
+            raise ModelError(f"{law}. {advice}.")
+        found = registry.get_registered_name(value)
+        return {"module": "builtins", "class_name": "function", "config": found, "registered_name": "function"}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The layer that `config` describes, by functions that are registered.
+
+        Raises:
+            ModelError: it holds code, or names a function that is not registered.
+        """
+        function = named_function(config)
+        if function is None:
+            law = "a Lambda's config must name a registered function"
+            raise ModelError(f"{law}. Received: {shown(config.get('function'))}.")
+        kept = {
+            key: config[key] for key in ("output_shape", "arguments", "name", "trainable", "dtype") if key in config
+        }
+        mask = config.get("mask")
+        return cls(function, mask=_named(mask) or mask, **kept)
+
+
+def named_function(config: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """The registered function that a Lambda's config names; None where it holds code, or the name is not known."""
+    return _named(config.get("function"))
+
+
+def _named(given: Any) -> Callable[..., Any] | None:
+    named: Any = given.get("config") if isinstance(given, Mapping) and given.get("class_name") == "function" else given  # pyright: ignore
+    return registry.find(named)
 
 
 class FunctionActivation(Layer):

@@ -124,7 +124,7 @@ def _lower_leaf(t: Trace, leaf: Any, as_it_is: bool) -> Any:
 def computed(write: Callable[[Trace], Any]) -> Any:
     """The arrays that a graph without inputs computes, in the structure that `write` gives."""
     b = Builder("eager")
-    results = write(Trace(b, lambda weight, path: b.constant(weight.value, path)))
+    results = write(Trace(b, lambda weight, path: b.constant(weight.array, path)))
     leaves = [leaf for leaf in flatten(results) if isinstance(leaf, Value)]
     found: Iterator[Array] = iter(evaluate(b.build(leaves), {}).values())
     return map_structure(lambda leaf: next(found) if isinstance(leaf, Value) else leaf, results)

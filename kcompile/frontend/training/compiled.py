@@ -1,11 +1,14 @@
 """What `compile` leaves in a model, and the programs made from it, one for each kind of batch."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kcompile.errors import KCompileError
+from kcompile.frontend.inputs import BATCH
 from kcompile.frontend.tracing import map_structure
 from kcompile.frontend.training.data import Batch, Named
 from kcompile.frontend.training.memory import keep_memory
@@ -69,7 +72,17 @@ class Compiled:
         if runner.mode == "predict":
             return _prediction(runner.model)
         optimizer = self.optimizer if runner.mode == "train" else None
-        return write_step(runner.model, runner.mode, _types(runner.model, batch), self.objectives, optimizer)
+
+        def write(extent: Dim) -> Step:
+            return write_step(runner.model, runner.mode, _types(batch, extent), self.objectives, optimizer)
+
+        extent = next((t.shape[0] for t in runner.model.inputs if isinstance(t.shape[0], int)), None)
+        if extent is None:
+            return write(BATCH)
+        # Most models that state a number of samples take any other, as those do that Keras built from a batch.
+        with suppress(KCompileError, TypeError):  # of code that counts on a known number, too
+            return write(BATCH)
+        return write(extent)
 
 
 class Runner:
@@ -112,7 +125,7 @@ class Runner:
             made = self._compiled.own_steps.get(self.mode, 0)
             self._compiled.own_steps[self.mode] = made + 1
             return made
-        return int(self._compiled.optimizer.iteration.value) if self._compiled.optimizer else 0
+        return int(self._compiled.optimizer.iteration.array) if self._compiled.optimizer else 0
 
     def structured(self, found: Mapping[str, Array]) -> Any:
         """Predictions by name in the structure that the model, or its `predict_step`, gives."""
@@ -124,12 +137,11 @@ class Runner:
 
 def _prediction(model: "Model") -> Step:
     """The step that predicts, for inputs of any extents that the model takes."""
-    return model.for_input_types(lambda types: write_step(model, "predict", BatchTypes(types)))
+    return model.for_input_types(lambda types: write_step(model, "predict", BatchTypes(types)), any_batch=True)
 
 
-def _types(model: "Model", batch: Batch) -> BatchTypes:
-    """The types of a batch with an open batch axis, unless the model fixes its extent."""
-    extent: Dim = next((t.shape[0] for t in model.inputs if isinstance(t.shape[0], int)), "N")
+def _types(batch: Batch, extent: Dim) -> BatchTypes:
+    """The types of a batch of that many samples."""
 
     def typed(arrays: Named) -> dict[str, TensorType]:
         return {name: TensorType(array.dtype.name, (extent, *array.shape[1:])) for name, array in arrays.items()}

@@ -1,9 +1,9 @@
 """What weights are brought back to after each step, by Keras's names (``keras/src/constraints/constraints.py``)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from kcompile.frontend.training.eager import on_array
 from kcompile.frontend.training.formulas import as_formula
@@ -26,6 +26,11 @@ class Constraint(ABC):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal constraint."""
         return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The one that `config` describes."""
+        return cls(**config)
 
 
 def _norms(w: Expression, axis: Axes) -> Expression:

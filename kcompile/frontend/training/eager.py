@@ -50,7 +50,8 @@ def apply_layer(layer: "Layer", args: tuple[Any, ...], kwargs: dict[str, Any]) -
     b = Builder(layer.name)
     arrays: dict[str, Array] = {"seed": np.asarray(drawn_seed(), np.int64)}
     state = State(b)
-    effects = Effects(state, b.input("seed", type_of(arrays["seed"])), bool(kwargs.get("training")))
+    asked = kwargs.get("training")
+    effects = Effects(state, b.input("seed", type_of(arrays["seed"])), bool(asked), overrides=asked is not None)
 
     def value_of(leaf: Any) -> Any:
         if not isinstance(leaf, np.ndarray):

@@ -29,11 +29,14 @@ class Effects:
         costs: beside the loss, numbers, with the layers that add them.
         model: whose code the step is, where a user wrote it.
         pack: the weights that the step changes, where they are held in one vector.
+        overrides: whether `training` here takes the place of what calls in a model's graph say of it, as in Keras's
+            `fit`, `evaluate` and `predict`.
     """
 
     state: State
     seed: Value
     training: bool = True
+    overrides: bool = True
     costs: list[tuple["Layer", Expression]] = field(default_factory=list[tuple["Layer", Expression]])
     model: "Layer | None" = None
     pack: Pack | None = None

@@ -23,7 +23,7 @@ def writing_with(b: Builder) -> Generator[None]:
     if t is not None and t.b is b:
         yield
         return
-    with writing(Trace(b, lambda weight, path: b.constant(weight.value, path))):
+    with writing(Trace(b, lambda weight, path: b.constant(weight.array, path))):
         yield
 
 

@@ -26,7 +26,7 @@ def lookup(what: str, classes: Sequence[type[Any]], identifier: Any) -> Any:
     name = parts.get("class_name") if isinstance(parts, Mapping) else None
     found = registry.find(parts.get("registered_name"), name) if isinstance(parts, Mapping) else None
     if found is not None:
-        return found if not isinstance(found, type) else found(**parts.get("config") or {})
+        return found if not isinstance(found, type) else _made(found, parts.get("config") or {})
     if name not in by_name:
         known = ", ".join(cls.__name__ for cls in classes)
         raise ModelError(f"{what} must be a function or one of {known}. Received: {identifier!r}.")
@@ -35,3 +35,8 @@ def lookup(what: str, classes: Sequence[type[Any]], identifier: Any) -> Any:
         return by_name[name](**arguments)
     except TypeError:
         raise ModelError(f"{what} {name} does not take these arguments: {arguments}.") from None
+
+
+def _made(cls: type[Any], config: Mapping[str, Any]) -> Any:
+    """An object of a user's class."""
+    return cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)

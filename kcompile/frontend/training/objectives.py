@@ -236,7 +236,7 @@ class Objectives:
     @property
     def states(self) -> list[list[Array]]:
         """What each metric has seen since `reset`."""
-        return [[weight.value.copy() for weight in metric.variables] for metric in self._kept]
+        return [[weight.array.copy() for weight in metric.variables] for metric in self._kept]
 
     def resume(self, states: list[list[Array]]) -> None:
         """Let the metrics go on from `states`, as soon as they are made."""
@@ -250,7 +250,7 @@ class Objectives:
             return
         for metric, values in zip(metrics, self._pending, strict=True):
             for weight, value in zip(metric.variables, values, strict=True):
-                weight.value = value
+                weight.array = value
         self._pending = []
 
     def total_loss(self, state: State, targets: Sequence[Target], extra: Sequence[Expression]) -> Expression:

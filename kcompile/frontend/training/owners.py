@@ -44,7 +44,7 @@ def owners(model: Layer) -> list[tuple[Layer, Weight]]:
 def penalties(model: Layer) -> list[Array]:
     """What the regularizers of the weights of a layer, and of those inside, cost now."""
     found = [(w, regularizers.get(w.regularizer or _option(layer, w, "regularizer"))) for layer, w in owners(model)]
-    return [compute(penalty, weight.value) for weight, penalty in found if penalty is not None]
+    return [compute(penalty, weight.array) for weight, penalty in found if penalty is not None]
 
 
 def _option(layer: Layer, weight: Weight, kind: str) -> Any:

@@ -28,7 +28,8 @@ class Program:
         self._arguments = [value.name for value in step.graph.inputs if value.name not in held]
         self._read = [(value.name, w) for w, value in step.state.inputs.items() if w not in self._memory.arrays]
         self._assigned = [weight for weight in step.written if weight not in self._memory.arrays]
-        self._open = {value.name: value.type for value in step.graph.inputs if not value.type.is_static}
+        known = {value.name for value in step.state.inputs.values()}
+        self._open = {value.name: value.type for value in step.graph.inputs if value.name not in known}
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
 
     def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,9 +1,9 @@
 """Costs on weights and activations by Keras's names, as IR (``keras/src/regularizers/regularizers.py``)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -30,6 +30,11 @@ class Regularizer(ABC):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal regularizer."""
         return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The one that `config` describes."""
+        return cls(**config)
 
 
 @dataclass(frozen=True)

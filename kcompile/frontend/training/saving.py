@@ -33,6 +33,17 @@ def compile_config(model: "Model") -> dict[str, Any] | None:
     Raises:
         NotSaved: an argument is a function or class of the user's own.
     """
+    if type(model).get_compile_config is not Trainer.get_compile_config:
+        return serialize_keras_object(model.get_compile_config())
+    return stated_arguments(model)
+
+
+def stated_arguments(model: "Model") -> dict[str, Any] | None:
+    """The arguments of `compile` as configs; None for a model that was not compiled.
+
+    Raises:
+        NotSaved: an argument is a function or class of the user's own.
+    """
     if not model.compiled:
         return None
     given = model.compile_arguments
@@ -81,7 +92,7 @@ def _schedules(optimizer: Optimizer) -> list[Any]:
 
 
 def _is_known(schedule: Any) -> bool:
-    return schedule is None or type(schedule) in SCHEDULES.values()
+    return schedule is None or type(schedule) in SCHEDULES.values() or bool(registry.registered_name(type(schedule)))
 
 
 def compile_from(model: "Model", config: Mapping[str, Any]) -> None:
@@ -90,6 +101,9 @@ def compile_from(model: "Model", config: Mapping[str, Any]) -> None:
     Raises:
         ModelError: it names what is not known here, or is damaged.
     """
+    if type(model).compile_from_config is not Trainer.compile_from_config:
+        _compile_by_own_code(model, config)
+        return
     if type(model).compile is not Trainer.compile:
         raise ModelError(f"{type(model).__name__} defines `compile`, which files know nothing of. Call it yourself.")
     try:
@@ -103,6 +117,14 @@ def compile_from(model: "Model", config: Mapping[str, Any]) -> None:
     loss, loss_weights, listed, weighted = (arguments[name] for name in _ARGUMENTS)
     model.compile(optimizer, loss, loss_weights, listed, weighted)
     optimizer.build(model.trainable_weights, weight_paths(model))
+
+
+def _compile_by_own_code(model: "Model", config: Mapping[str, Any]) -> None:
+    try:
+        model.compile_from_config(config)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        law = f"`compile_from_config` of {type(model).__name__} must take what the file holds: {', '.join(config)}"
+        raise ModelError(f"{law}. {type(error).__name__}: {error}.") from error
 
 
 def _mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:

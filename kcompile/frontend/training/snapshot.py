@@ -88,7 +88,7 @@ def take(model: "Model", compiled: Compiled) -> Snapshot:
     return Snapshot(
         {
             "made_for": _made_for(model, compiled),
-            "weights": [weight.value for weight in _weights(model)],
+            "weights": [weight.array for weight in _weights(model)],
             "optimizers": [_state_of(each, _weights(model)) for each in _optimizers(model, compiled)],
             "metrics": compiled.objectives.states,
             "seed": compiled.seed,
@@ -167,7 +167,7 @@ def _state_of(optimizer: Optimizer, weights: Sequence[Weight]) -> dict[str, Any]
     """The variables, and the numbers of the weights that the optimizer changes."""
     numbers = {weight: number for number, weight in enumerate(weights)}
     built_for = [numbers[weight] for weight in optimizer.weights]
-    return {"built_for": built_for, "variables": [variable.value for variable in optimizer.variables]}
+    return {"built_for": built_for, "variables": [variable.array for variable in optimizer.variables]}
 
 
 def _build(snapshot: Snapshot, model: "Model", compiled: Compiled) -> None:

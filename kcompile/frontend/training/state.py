@@ -23,19 +23,19 @@ class Pack:
 
     def __init__(self, members: Sequence[Weight]) -> None:
         self.members = tuple(members)
-        sizes = [weight.value.size for weight in self.members]
+        sizes = [weight.array.size for weight in self.members]
         self.bounds = [(sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(len(sizes))]
-        self.value = np.empty(0, self.members[0].value.dtype)
+        self.value = np.empty(0, self.members[0].array.dtype)
         self._views: list[Array] = []
 
     @property
     def type(self) -> TensorType:
         """The vector's type."""
-        return TensorType(self.members[0].value.dtype.name, (self.bounds[-1][1],))
+        return TensorType(self.members[0].array.dtype.name, (self.bounds[-1][1],))
 
     def gathered(self) -> Array:
         """The vector; made anew where a member was given another array."""
-        current = [weight.value for weight in self.members]
+        current = [weight.array for weight in self.members]
         if len(self._views) != len(current) or not all(map(is_, current, self._views)):
             self.scatter(np.concatenate([array.reshape(-1) for array in current]))
         return self.value
@@ -44,9 +44,9 @@ class Pack:
         """Make the members' arrays views of a new vector."""
         self.value = value
         pairs = zip(self.members, self.bounds, strict=True)
-        self._views = [value[start:stop].reshape(weight.value.shape) for weight, (start, stop) in pairs]
+        self._views = [value[start:stop].reshape(weight.array.shape) for weight, (start, stop) in pairs]
         for weight, view in zip(self.members, self._views, strict=True):
-            weight.value = view
+            weight.array = view
 
 
 @dataclass
@@ -92,7 +92,7 @@ class State:
 
     def _input(self, weight: Weight | Pack, name: str) -> Value:
         own = name or (weight.name if isinstance(weight, Weight) else "packed")
-        type = weight.type if isinstance(weight, Pack) else type_of(weight.value)
+        type = weight.type if isinstance(weight, Pack) else type_of(weight.array)
         taken = {value.name for value in self.inputs.values()}
         unique = own if own not in taken else next(n for i in range(len(taken) + 1) if (n := f"{own}:{i}") not in taken)
         self.inputs[weight] = self.b.input(unique, type)
@@ -146,7 +146,7 @@ class Memory:
 
 def array_of(weight: Weight | Pack) -> Array:
     """The present array."""
-    return weight.value if isinstance(weight, Weight) else weight.gathered()
+    return weight.array if isinstance(weight, Weight) else weight.gathered()
 
 
 def assign(weights: Sequence[Weight | Pack], arrays: Sequence[Array]) -> None:
@@ -155,9 +155,9 @@ def assign(weights: Sequence[Weight | Pack], arrays: Sequence[Array]) -> None:
         if isinstance(weight, Pack):
             weight.scatter(array)
         else:
-            weight.value = array
+            weight.array = array
 
 
 def copied(weights: Mapping[str, Weight]) -> dict[str, Array]:
     """The arrays of weights by name, which later steps do not change."""
-    return {name: weight.value.copy() for name, weight in weights.items()}
+    return {name: weight.array.copy() for name, weight in weights.items()}

@@ -94,6 +94,22 @@ class Trainer(Steps):
         }
         self._compiled = Compiled(made, objectives, initializers.drawn_seed(), arguments)
 
+    def get_compile_config(self) -> dict[str, Any]:
+        """What files keep for `compile_from_config`: the arguments of `compile`, unless a subclass says otherwise."""
+        from kcompile.frontend.training.saving import stated_arguments
+
+        return stated_arguments(self._self) or {}
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Compile as `get_compile_config` of a model says.
+
+        Raises:
+            ModelError: it names what is not known here, or is damaged.
+        """
+        from kcompile.frontend.training.saving import compile_from
+
+        compile_from(self._self, config)
+
     @property
     def compiled(self) -> bool:
         """Whether `compile` was called."""
@@ -334,6 +350,10 @@ class Trainer(Steps):
     def _in_order(self, logs: dict[str, Any]) -> Any:
         """The logs as a list, in the order of the metrics; alone, the number."""
         names = [name for name in self.metrics_names if name in logs]
+        if isinstance(self.loss, Mapping) and self._self.has_call and isinstance(self._self.output, Mapping):
+            # Outputs in a dict are in the order of its keys, their losses in that of `loss`.
+            order = {f"{name}_loss": number for number, name in enumerate(cast(Mapping[str, Any], self.loss))}
+            names.sort(key=lambda name: order.get(name, -1))
         found = [logs[name] for name in (*names, *sorted(logs.keys() - set(names)))]
         return found[0] if len(found) == 1 else found
 

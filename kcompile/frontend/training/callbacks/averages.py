@@ -40,7 +40,7 @@ class SwapEMAWeights(Callback):
         if epoch == self.params["epochs"] - 1 or self.model.stop_training:
             # The end of `fit` makes the averages the weights; they are there already.
             for weight, average in self._averages():
-                average.value = weight.value
+                average.array = weight.array
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         self._bring(True)
@@ -59,7 +59,7 @@ class SwapEMAWeights(Callback):
         if averages == self._swapped:
             return
         for weight, average in self._averages():
-            weight.value, average.value = average.value, weight.value
+            weight.array, average.array = average.array, weight.array
         self._swapped = averages
 
     def _averages(self) -> list[tuple[Any, Any]]:

@@ -216,7 +216,7 @@ def _weights(layer: Layer) -> Iterator[tuple[str, Array]]:
     from kcompile.frontend.keras_file.layout import owned_weights
 
     for owned in owned_weights(layer):
-        yield owned.path.replace(":", "_"), owned.weight.value
+        yield owned.path.replace(":", "_"), owned.weight.array
 
 
 def as_images(weight: Array) -> list[Array]:

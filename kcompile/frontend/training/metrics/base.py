@@ -4,8 +4,8 @@ As ``keras/src/metrics/metric.py`` and ``reduction_metrics.py`` have them. A met
 `outcome` take part in the graph of a step; `update_state` and `result` compute the same at once from arrays.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class Metric:
             value = np.asarray(initializers.get(fill)(tuple(given["shape"]), dtype), dtype)
         weight = Weight(given["name"], value, trainable=False)
         self.variables.append(weight)
-        self._initial.append(weight.value)
+        self._initial.append(weight.array)
         return weight
 
     add_weight = add_variable
@@ -107,7 +107,7 @@ class Metric:
     def reset_state(self) -> None:
         """Forget all batches."""
         for weight, value in zip(self.variables, self._initial, strict=True):
-            weight.value = value
+            weight.array = value
 
     def update_state(self, *values: Any, sample_weight: Any = None) -> None:
         """Take in one batch of arrays: labels and predictions, or values; sample weights may come after them."""
@@ -151,6 +151,11 @@ class Metric:
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal metric."""
         return {"name": self.name, "dtype": self.dtype, **{name: getattr(self, name) for name in self.arguments}}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The metric that `config` describes."""
+        return cls(**config)
 
 
 def no_nan(x: Expression, y: Expression) -> Expression:

@@ -28,7 +28,7 @@ class _Variable:
 def packs(optimizer: Optimizer) -> bool:
     """Whether the optimizer can update all of its weights as one vector."""
     weights = optimizer.weights
-    alike = len({weight.value.dtype for weight in weights}) == 1 and len({optimizer.decays(w) for w in weights}) == 1
+    alike = len({weight.array.dtype for weight in weights}) == 1 and len({optimizer.decays(w) for w in weights}) == 1
     return optimizer.elementwise and alike and not optimizer.clipnorm and len(weights) > 1
 
 

@@ -32,6 +32,28 @@ class Moment:
     shared: dict[str, Expression] = field(default_factory=dict[str, Expression])
 
 
+class Rate(float):
+    """A learning rate: a number, and what Keras's variable of it does."""
+
+    def __new__(cls, value: Any, optimizer: "Optimizer") -> Self:
+        made = super().__new__(cls, value)
+        made._optimizer = optimizer
+        return made
+
+    _optimizer: "Optimizer"
+
+    def numpy(self) -> np.float32:
+        """The number as NumPy's."""
+        return np.float32(self)
+
+    def assign(self, value: float) -> None:
+        """Set the optimizer's learning rate."""
+        self._optimizer.learning_rate = value
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (float(self),)
+
+
 class Optimizer(ABC):
     """Base of optimizers.
 
@@ -80,10 +102,10 @@ class Optimizer(ABC):
         self.ema_overwrite_frequency, self.loss_scale_factor = ema_overwrite_frequency, loss_scale_factor
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.schedule = learning_rate if isinstance(learning_rate, LearningRateSchedule) else None
-        is_number = isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool)
+        is_number = isinstance(learning_rate, int | float | np.number) and not isinstance(learning_rate, bool)
         self.require(bool(self.schedule) or is_number, "learning_rate", learning_rate, "a number or a schedule")
         self._check()
-        self.iteration = Weight("iteration", np.zeros((), np.int64), trainable=False)
+        self.iteration = Weight("iteration", np.zeros((), np.int32), trainable=False)
         rate = 0.0 if self.schedule else learning_rate
         self.rate = Weight("learning_rate", np.asarray(rate, np.float32), trainable=False)
         self.weights: list[Weight] = []
@@ -128,7 +150,7 @@ class Optimizer(ABC):
 
     def first(self, slot: str, weight: Weight) -> Array:
         """What a slot that a weight has holds at first."""
-        return np.full(self.slot_shape(slot, weight.shape) or (), self.initial(slot), weight.value.dtype)
+        return np.full(self.slot_shape(slot, weight.shape) or (), self.initial(slot), weight.array.dtype)
 
     def has_slot(self, slot: str, weight: Weight) -> bool:
         """Whether a weight has a slot of the groups."""
@@ -199,17 +221,20 @@ class Optimizer(ABC):
     # -- variables ----------------------------------------------------------------------------------------------------
 
     @property
-    def learning_rate(self) -> float:
+    def learning_rate(self) -> "Rate":
         """The learning rate of the next step."""
-        if self.schedule is not None:
-            return float(self.schedule(self.iteration.value))
-        return float(self.rate.value)
+        return Rate(self.rate.array if self.schedule is None else self.schedule(self.iteration.array), self)
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
         if self.schedule is not None:
             raise ModelError("the learning rate of an optimizer that was made with a schedule cannot be set.")
-        self.rate.value = np.asarray(value, np.float32)
+        self.rate.array = np.asarray(value, np.float32)
+
+    @property
+    def built(self) -> bool:
+        """Whether the state for the weights is there."""
+        return bool(self.weights)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -219,7 +244,7 @@ class Optimizer(ABC):
     @property
     def iterations(self) -> int:
         """How many steps were made; of accumulated gradients, how often weights changed."""
-        return int(self.iteration.value) // (self.gradient_accumulation_steps or 1)
+        return int(self.iteration.array) // (self.gradient_accumulation_steps or 1)
 
     def build(self, weights: Sequence[Weight], paths: Mapping[Weight, str] | None = None) -> None:
         """Create the slots of `weights`, which lie in layers by these `paths`; nothing for weights that have theirs."""
@@ -240,7 +265,7 @@ class Optimizer(ABC):
     def _add_slot(self, name: str, weight: Weight) -> None:
         own = name in ("average", "gradient_accumulator")
         if own or self.has_slot(name, weight):
-            value = np.zeros(weight.shape, weight.value.dtype) if own else self.first(name, weight)
+            value = np.zeros(weight.shape, weight.array.dtype) if own else self.first(name, weight)
             self.slots[name][weight] = Weight(f"{weight.name}_{name}", value, trainable=False)
 
     def slots_of(self, weight: Weight) -> dict[str, Weight]:
@@ -264,7 +289,7 @@ class Optimizer(ABC):
     def finalize(self) -> None:
         """Make the moving averages the weights, where they are kept; `fit` ends with it."""
         for weight, average in self.slots.get("average", {}).items():
-            weight.value = average.value
+            weight.array = average.array
 
     def exclude_from_weight_decay(
         self, var_list: Sequence[Weight] | None = None, var_names: Sequence[str] | None = None
@@ -281,7 +306,7 @@ class Optimizer(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer, as Keras names them."""
-        rate: Any = self.schedule.serialize() if self.schedule else float(self.rate.value)
+        rate: Any = self.schedule.serialize() if self.schedule else float(self.rate.array)
         names = (
             "weight_decay",
             "clipnorm",

@@ -32,7 +32,7 @@ class ScheduleFreeAdamW(Optimizer):
         super().__init__(learning_rate, **options)
 
     def first(self, slot: str, weight: Weight) -> Array:
-        return weight.value.copy() if slot == "momentum" else super().first(slot, weight)
+        return weight.array.copy() if slot == "momentum" else super().first(slot, weight)
 
     def update(self, w: Expression, g: Expression, slots: Slots, moment: Moment) -> tuple[Expression, Slots]:
         rate, step = moment.learning_rate, moment.step

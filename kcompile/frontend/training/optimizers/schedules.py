@@ -7,7 +7,7 @@ Formulas of https://keras.io/api/optimizers/learning_rate_schedules/ in the orde
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,13 +34,19 @@ class LearningRateSchedule:
         """The arguments that make an equal schedule."""
         return asdict(self)
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The schedule that `config` describes."""
+        return cls(**config)
+
     def serialize(self) -> dict[str, Any]:
         """The schedule as Keras 3 writes it."""
+        own = type(self) in SCHEDULES.values()
         return {
-            "module": "keras.optimizers.schedules",
+            "module": "keras.optimizers.schedules" if own else None,
             "class_name": type(self).__name__,
             "config": self.get_config(),
-            "registered_name": None,
+            "registered_name": None if own else registry.get_registered_name(type(self)),
         }
 
     def _require_positive(self, argument: str) -> None:
@@ -217,6 +223,6 @@ def schedule_from_config(parts: Mapping[str, Any]) -> LearningRateSchedule:
     if cls is None:
         raise ModelError(f"a schedule must be one of {', '.join(SCHEDULES)}. Received: {name!r}.")
     try:
-        return cls(**parts["config"])
+        return cls.from_config(parts["config"])
     except TypeError:
         raise ModelError(f"schedule {cls.__name__} does not take these arguments: {parts['config']}.") from None
