@@ -248,7 +248,7 @@ def test_everything_wrong_with_the_data_is_said_at_once() -> None:
     x, y = b.input("x", TensorType("float32", ("N", 3))), b.input("y", TensorType("int32", ("N", 4)))
     dense = b(ops.Dense(), x, b.constant(np.ones((3, 4), np.float32)))
     graph = b.build({"z": b(ops.Add(), dense, b(ops.Cast("float32"), y))})
-    data = {"x": np.array([[1, np.nan, 2]], np.float32), "y": np.zeros((1, 4), np.float32)}
+    data = {"x": np.array([[1, np.nan, 2]], np.float32), "y": np.full((1, 4), 0.5, np.float32)}
     with pytest.raises(InputError) as caught:
         read_calibration(graph, data, labels="classes")
     for part in ("input `x` must hold finite numbers", "input `y` must have dtype int32", "`classes`"):
@@ -285,6 +285,33 @@ def test_labels_may_be_numbers_or_rows() -> None:
 def test_integers_are_taken_for_a_float_input() -> None:
     data = {"in0": np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)}
     assert read_calibration(network(), data).inputs["image"].dtype == np.float32
+
+
+def test_whole_numbers_of_any_dtype_are_taken_for_an_integer_input() -> None:
+    b = Builder("words")
+    ids = b.input("ids", TensorType("int32", ("N", 4)))
+    table = b.constant(np.eye(9, dtype=np.float32))
+    found = b(ops.Dense(), b(ops.Gather(0), table, ids), b.constant(np.ones((9, 2), np.float32)))
+    graph, numbers = b.build({"y": found}), np.array([[1, 2, 8, 0]])
+    for dtype in (np.float32, np.float64, np.int64, np.uint8):
+        taken = read_calibration(graph, {"ids": numbers.astype(dtype)}).inputs["ids"]
+        assert taken.dtype == np.int32
+        assert taken.tolist() == numbers.tolist()
+    for wrong in (numbers + 0.5, numbers * np.nan, numbers * 1e12):
+        with pytest.raises(InputError, match="input `ids` must have dtype int32"):
+            read_calibration(graph, {"ids": wrong})
+
+
+def test_shares_next_to_nothing_count_by_those_that_are_not() -> None:
+    b = Builder("rare")
+    x = b.input("x", TensorType("float32", ("N", 4)))
+    kernel = b.constant(np.random.default_rng(1).normal(size=(4, 1)).astype(np.float32))
+    graph = b.build({"y": b(ops.Sigmoid(), b(ops.Dense(), x, kernel, b.constant(np.array([-15], np.float32))))})
+    data = np.random.default_rng(2).normal(size=(20, 4)).astype(np.float32)
+    data[3] = kernel.constant[:, 0] * 20 if kernel.constant is not None else 0
+    drop = to_int8(graph, read_calibration(graph, {"x": data}), Settings()).report.drop
+    assert drop is not None
+    assert drop < 1e-3
 
 
 def test_a_model_without_such_layers_is_refused() -> None:

@@ -98,7 +98,10 @@ def _fitted(name: str, array: Array, type: TensorType, problems: list[str]) -> A
 
 
 def _casts(array: Array, dtype: str) -> bool:
-    return bool(np.can_cast(array.dtype, dtype, "same_kind") or np.dtype(dtype).kind == "f")
+    if np.can_cast(array.dtype, dtype, "same_kind") or np.dtype(dtype).kind == "f":
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool((array.astype(dtype) == array).all())
 
 
 def _shape_problems(types: Mapping[str, TensorType], inputs: Mapping[str, Array]) -> list[str]:

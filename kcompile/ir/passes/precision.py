@@ -258,7 +258,8 @@ def _relative(found: Array, expected: Array) -> float:
 def _relative_of_rows(found: Array, expected: Array) -> float:
     """The mean over rows of `_relative`, so that a few rows of large numbers do not hide what the others lose.
 
-    What a row smaller than the median row loses is taken relative to that. Rows that are not finite do not count.
+    What a row smaller than a typical one loses is taken relative to that: to the median or, for shares from 0 to 1, of
+    which most may be next to nothing, to the root of the mean square. Rows that are not finite do not count.
     """
     rows = expected.reshape(len(expected), -1).astype(np.float64)
     finite = np.isfinite(rows).all(axis=1)
@@ -266,8 +267,10 @@ def _relative_of_rows(found: Array, expected: Array) -> float:
         return 0.0
     rows, narrow = rows[finite], found.reshape(rows.shape)[finite]
     sizes = np.linalg.norm(rows, axis=1)
-    typical = float(np.median(sizes)) or float(sizes.max()) or 1.0
-    return float((np.linalg.norm(narrow - rows, axis=1) / np.maximum(sizes, typical)).mean())
+    shares = bool((rows >= 0).all() and (rows <= 1).all())
+    root = float(np.sqrt(np.square(sizes).mean()))
+    typical = root if shares else float(np.median(sizes)) or root
+    return float((np.linalg.norm(narrow - rows, axis=1) / np.maximum(sizes, typical or 1.0)).mean())
 
 
 def _rows(
