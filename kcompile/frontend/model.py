@@ -109,6 +109,11 @@ class Model(Trainer, Storable, Layer):
         return type(self).call is not Model.call or self.is_graph
 
     @property
+    def has_weights(self) -> bool:
+        """Whether all weights are made."""
+        return self.built or (not self.has_call and all(layer.built for layer in self.layers))
+
+    @property
     def is_traced(self) -> bool:
         """Whether inputs and outputs are known."""
         return self._graph is not None or not self.is_users_own() or self._traced is not None
@@ -186,6 +191,9 @@ class Model(Trainer, Storable, Layer):
 
     def finish_build(self, *input_shapes: Any, **named: Any) -> None:
         """What follows `build`: the code of a `call` is traced."""
+        self.built = self.built or not self.has_call
+        if self.built:
+            return
         if not self.is_graph and self._traced is None and (input_shapes or named):
             shapes = next(iter((*input_shapes, *named.values())))
             self._trace_call(map_shapes(lambda shape: TensorType("float32", symbolic_shape(shape)), shapes))
@@ -195,10 +203,15 @@ class Model(Trainer, Storable, Layer):
         if self.built or not self.has_call:
             return
         types = map_structure(_input_type, x)
-        if not self.is_graph and type(self).build is Model.build:
-            self._trace_call(types)
-        else:
-            self.build(map_structure(lambda type: (None, *type.shape[1:]), types))
+        try:
+            if not self.is_graph and type(self).build is Model.build:
+                self._trace_call(types)
+            else:
+                self.build(map_structure(lambda type: (None, *type.shape[1:]), types))
+        except KCompileError:
+            # What a step of a user's own is given may be something else than the model's input.
+            if not (defines(self, "train_step") and self.layers and all(layer.built for layer in self.layers)):
+                raise
 
     def stored_layers(self) -> dict[str, Layer]:
         """Where Keras stores the layers of a `call`: by their attributes in the order of the names; what stands after

@@ -119,7 +119,7 @@ def built_model(
                 model = deserialize_layer(spec)
         if not isinstance(model, Model):
             raise ModelError(f"{where} must describe a model. Received: a {type(model).__name__} layer.")
-        if not model.built:
+        if not model.has_weights:
             law = f"{where} must state the shape of the model's input"
             raise ModelError(f'{law}. Build the model, or put an Input first, before `model.save("m.keras")`.')
         return model

@@ -75,7 +75,7 @@ def load_weights(model: Model, path: Path, by_name: bool = False, skip_mismatch:
     Raises:
         ModelError: weights are missing, left over or of other shapes; all are named.
     """
-    if not model.built:
+    if not model.has_weights:
         law = f"model `{model.name}` must know its input shape to take weights"
         raise ModelError(f"{law}. Put kcompile.Input(shape) first, or call model.build((None, ...)).")
     matching = Matching(not by_name, by_name, skip_mismatch)

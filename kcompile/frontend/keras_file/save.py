@@ -54,7 +54,7 @@ def save_weights(model: Model, path: Path, overwrite: bool = True) -> None:
 
 
 def _write(model: Model, path: Path, overwrite: bool, writer: Callable[[Model, BinaryIO], None]) -> None:
-    if not model.built:
+    if not model.has_weights:
         law = f"model `{model.name}` must know its input shape to be saved"
         raise ModelError(f"{law}. Put kcompile.Input(shape) first, or call model.build((None, ...)).")
     if path.exists() and not overwrite:

@@ -104,20 +104,28 @@ class Runner:
         if signature not in self._programs:
             self._programs[signature] = self._compiled.program(self, batch)
         self._last = self._programs[signature]
-        self._check_labels(batch.whole or batch)
+        self._check_labels(batch.whole or batch, self._last.step)
         seed = np.asarray((self._compiled.seed + self._made()) % 2**63, np.int64)
         return self._last.run({**batch.arrays(), SEED: seed})
 
-    def _check_labels(self, batch: Batch) -> None:
+    def _check_labels(self, batch: Batch, step: Step) -> None:
         """Refuse labels that are no classes where a loss takes such; those of many batches at once.
 
         Raises:
             InputError: there are some.
         """
         objectives = self._compiled.objectives
-        if batch is not self._checked and objectives and self.mode != "predict" and not self.own:
-            objectives.check_labels(batch.y, batch.weights)
+        if batch is not self._checked and objectives and self.mode != "predict":
+            objectives.check_labels(*self._labels(batch, step))
         self._checked = batch
+
+    def _labels(self, batch: Batch, step: Step) -> tuple[Named, Named]:
+        """Labels and their weights by output; of a user's own step, those that go to a loss as they are."""
+        if not self.own:
+            return batch.y, batch.weights
+        arrays = batch.arrays()
+        y, weights = ({n: arrays[pair[i]] for n, pair in step.labels.items() if pair[i] in arrays} for i in (0, 1))
+        return y, weights
 
     def _made(self) -> int:
         """The number of steps before this one; code of a user's own may use any optimizer, or none."""

@@ -28,6 +28,7 @@ class Effects:
         training: whether layers act as in training; an evaluation has costs, but draws nothing.
         costs: beside the loss, numbers, with the layers that add them.
         model: whose code the step is, where a user wrote it.
+        labels: the inputs of the step that a loss takes as labels of an output, and as their weights.
         pack: the weights that the step changes, where they are held in one vector.
         overrides: whether `training` here takes the place of what calls in a model's graph say of it, as in Keras's
             `fit`, `evaluate` and `predict`.
@@ -39,6 +40,7 @@ class Effects:
     overrides: bool = True
     costs: list[tuple["Layer", Expression]] = field(default_factory=list[tuple["Layer", Expression]])
     model: "Layer | None" = None
+    labels: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     pack: Pack | None = None
     _streams: "count[int]" = field(default_factory=count)
 

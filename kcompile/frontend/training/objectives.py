@@ -221,7 +221,8 @@ class Objectives:
             InputError: there are some.
         """
         for name, law in self._classes.items():
-            law.check(name, labels[name], weights.get(name))
+            if name in labels:
+                law.check(name, labels[name], weights.get(name))
 
     def reset(self) -> None:
         """Forget all batches."""

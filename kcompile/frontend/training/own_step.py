@@ -1,6 +1,7 @@
 """A step that a user's own code says: `train_step` and its kin of a model, traced once to a graph."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kcompile.errors import ModelError
@@ -53,7 +54,7 @@ def write_own_step(
         results = dict(_logs(t, method, found))
     if objectives is not None:
         objectives.assign_pending()
-    return finished(state, results)
+    return replace(finished(state, results), labels=effects.labels)
 
 
 def _data(model: "Model", b: Builder, batch: Batch) -> Any:

@@ -111,7 +111,7 @@ def compile_from(model: "Model", config: Mapping[str, Any]) -> None:
         arguments = {name: config.get(name) for name in _ARGUMENTS}
         arguments["loss"] = _mapped(arguments["loss"], _loss)
         for name in ("metrics", "weighted_metrics"):
-            arguments[name] = _flat(_mapped(arguments[name], _metric), len(model.outputs))
+            arguments[name] = _flat(_mapped(arguments[name], _metric), len(model.outputs) if model.is_traced else 1)
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ModelError(f"the arguments of `compile` are damaged ({error}).") from None
     loss, loss_weights, listed, weighted = (arguments[name] for name in _ARGUMENTS)

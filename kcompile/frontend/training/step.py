@@ -45,7 +45,7 @@ class Step:
 
     Inputs: those of the model by name, ``y/<output>``, ``weight/<output>``, `SEED`, and the state. Outputs: the logs or
     predictions `results` by name, then the new values of `written`. Of a `predict_step` of a user's own, the names of
-    the results stand in `structure`.
+    the results stand in `structure`, and in `labels` the inputs that losses take by outputs: labels, and their weights.
     """
 
     graph: Graph
@@ -53,6 +53,7 @@ class Step:
     results: tuple[str, ...]
     written: tuple[Weight | Pack, ...]
     structure: Any = None
+    labels: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
 
 def write_step(

@@ -93,8 +93,9 @@ class Steps:
         t, effects = traced_step("`compute_loss`")
         model = self._stepping
         extra = [as_expression(t.b, cost, "what `losses` holds").sum() for cost in model.losses]
-        objectives = _objectives(model)
-        return tensors(objectives.total_loss(effects.state, _targets(model, y, y_pred, sample_weight), extra))
+        targets = _targets(model, y, y_pred, sample_weight)
+        effects.labels.update({target.name: (_input(target.y_true), _input(target.weights)) for target in targets})
+        return tensors(_objectives(model).total_loss(effects.state, targets, extra))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Take a batch into the metrics of `compile`; the results of all metrics by name."""
@@ -201,6 +202,11 @@ def _targets(model: "Model", y: Any, y_pred: Any, sample_weight: Any) -> list[Ta
         Target(name, value, mask, labels.get(name), weights.get(name))
         for name, value, mask in zip(names, values, masks, strict=True)
     ]
+
+
+def _input(x: Expression | None) -> str:
+    """The name of an input of the step; of what was computed, none."""
+    return "" if x is None else x.value.name
 
 
 def _output_names(model: "Model", count: int) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 import kcompile
 from kcompile import layers, ops
-from kcompile.errors import KCompileError, ModelError
+from kcompile.errors import InputError, KCompileError, ModelError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 3)).astype("float32")
@@ -383,3 +383,72 @@ def test_tapes_and_optimizers_say_where_they_belong() -> None:
         pass
     with pytest.raises(ModelError, match="`apply` of an optimizer is for the code of a step"):
         kcompile.optimizers.SGD().apply([X], [])
+
+
+@kcompile.saving.register_keras_serializable(package="tests")
+class Halves(kcompile.Model):
+    """Two parts and no `call`."""
+
+    def __init__(self, low: Any, high: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+
+    def train_step(self, data: Any) -> Any:
+        with kcompile.GradientTape() as tape:
+            loss = ops.mean(ops.square(self.high(self.low(data)) - data))
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, self.weights), self.weights, strict=True))
+        return {"loss": loss}
+
+
+def halves() -> Halves:
+    low = kcompile.Sequential([kcompile.Input((3,)), layers.Dense(2)])
+    model = Halves(low, kcompile.Sequential([kcompile.Input((2,)), layers.Dense(3)]))
+    model.compile("adam")
+    return model
+
+
+def test_files_keep_a_model_without_a_call(tmp_path: Path) -> None:
+    model = halves()
+    callbacks = [
+        kcompile.callbacks.ModelCheckpoint(tmp_path / "m.keras", monitor="loss"),
+        kcompile.callbacks.TensorBoard(tmp_path),
+    ]
+    model.fit(X, epochs=2, verbose=0, callbacks=callbacks)
+    model.save_weights(tmp_path / "m.weights.h5")
+    other, again = halves(), kcompile.load_model(tmp_path / "m.keras")
+    other.load_weights(tmp_path / "m.weights.h5")
+    for weights in (other.get_weights(), again.get_weights()):
+        assert all(map(np.array_equal, weights, model.get_weights()))
+    assert again.train_on_batch(X) == model.train_on_batch(X)
+    for refused in (model.evaluate, model.predict, model):
+        with pytest.raises(ModelError, match="no `call` that says what it computes"):
+            refused(X)
+
+
+def test_data_of_a_step_may_be_something_else_than_the_models_input() -> None:
+    class Drawing(Halves):
+        def call(self, noise: Any) -> Any:
+            return self.high(noise)
+
+    model = halves()
+    drawing = Drawing(model.low, model.high)
+    drawing.compile("adam")
+    assert drawing.fit(X, epochs=1, verbose=0).history["loss"]
+    assert drawing.predict(X[:, :2]).shape == (20, 3)
+
+
+def test_labels_out_of_range_are_refused_where_a_loss_takes_them_as_they_are() -> None:
+    class Shifted(kcompile.Model):
+        def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+            return super().compute_loss(x, y - 5, y_pred, sample_weight)
+
+    inputs = kcompile.Input((3,))
+    outputs = layers.Dense(3, activation="softmax", name="scores")(inputs)
+    for cls in (Losing, Shifted):
+        model = cls(inputs, outputs)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        if cls is Shifted:
+            assert model.fit(X, np.arange(20) % 3 + 5, verbose=0).history["loss"][0] > 0
+        else:
+            with pytest.raises(InputError, match=r"`scores` must be classes from 0 to 2 .* Received: 7"):
+                model.fit(X, np.full(20, 7), verbose=0)

@@ -89,7 +89,7 @@ class TensorBoard(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._train_batch = self._test_batch = 0
         with self._writing():
-            if self.write_graph:
+            if self.write_graph and self.model.is_traced:
                 self._log_graph()
             if self.embeddings_freq:
                 self._configure_projector()
