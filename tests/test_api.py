@@ -188,7 +188,7 @@ def test_shapes_that_do_not_fit_are_refused(model: kcompile.Model, tmp_path: Pat
         ("tvm:", {}, '`target` must be "onnx", "tvm", "tvm:<machine>", "c" or "auto". Received: \'tvm:\'.'),
         (None, {}, '`target` must be "onnx", "tvm", "tvm:<machine>", "c" or "auto". Received: None.'),
         ("onnx", {"opste": 3}, "target 'onnx' takes `opset`. Received: `opste`."),
-        ("tvm", {"opset": 3}, "target 'tvm' takes `fast_math`, `batch`. Received: `opset`."),
+        ("tvm", {"opset": 3}, "target 'tvm' takes `fast_math`, `batch`, `tune`. Received: `opset`."),
     ],
 )
 def test_an_unknown_target_or_option_is_refused(
