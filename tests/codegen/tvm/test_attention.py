@@ -72,6 +72,21 @@ def test_attention_matches_the_reference(planned: Planned, case: Case):
         planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_nan_and_infinity_go_where_the_reference_has_them(planned: Planned, case: Case):
+    """To every query, if they stand in a value, as even weights of 0 make them NaN."""
+    graph, extents = GRAPHS[case], {"N": 2, "T": 37, "K": 21}
+    for bad in (np.nan, np.inf, -np.inf):
+        # A query whose only key has the score -infinity would attend to hidden keys; hence not the first ones.
+        for name, place in (("x0", -1), ("x1", -1), ("x2", 0), ("x2", -1)):
+            inputs = random_inputs(graph, **extents)
+            if case.mask:
+                inputs["x3"][..., 0] = True
+            inputs[name][1].flat[place] = bad
+            with np.errstate(invalid="ignore"):
+                planned.check(graph, inputs, rtol=1e-5, atol=2e-6)
+
+
 def test_long_keys_run_in_blocks(planned: Planned):
     graph = GRAPHS[CASES[9]]
     planned.check(graph, random_inputs(graph, N=1, T=20, K=900), rtol=1e-5, atol=2e-6)

@@ -15,9 +15,10 @@ from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, maximum, select
 from kcompile.codegen.tvm.kernels.nest import dot, units
 from kcompile.codegen.tvm.kernels.squares import transpose_block
+from kcompile.codegen.tvm.kernels.unseen import times_zero
 from kcompile.codegen.tvm.plan import TVM, Plan, Temporary
 from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel
+from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim, Shape
@@ -124,11 +125,12 @@ class _Tile:
             self.key_base = f.name_index((n * self.keys * k.groups + group) * k.depth)
             self.value_base = f.name_index((n * self.keys * k.groups + group) * k.value_depth)
             self._load_queries()
-            sums = self._each_block(self._last_key())
+            seen = self._last_key()
+            sums = self._each_block(seen)
             factors = [self._inverse(total) for total in sums]
             for v, factor in enumerate(factors):
                 self.scratch.store(self.at_factors + v * self.lanes, factor)
-            self._store_result()
+            self._store_result(None if seen is self.keys else self._unseen(seen))
             if self.weights:
                 self._normalize_weights()
 
@@ -137,6 +139,12 @@ class _Tile:
         if self.k.causal and not self.mask and not self.weights:
             return self.f.name_index(index_min(self.keys, self.first + self.width))
         return self.keys
+
+    def _unseen(self, seen: Index) -> Pointer:
+        """What the values after the first `seen` add to each element of the results."""
+        line = self.k.groups * self.k.value_depth
+        first, count = self.f.name_index(self.value_base + seen * line), self.f.name_index(self.keys - seen)
+        return times_zero(self.f, self.value, first, line, count, self.k.value_depth)
 
     def _inverse(self, total: Expr) -> Expr:
         # Without keys the sum is 0, and so is the result.
@@ -341,11 +349,13 @@ class _Tile:
 
     # ---- results
 
-    def _store_result(self) -> None:
+    def _store_result(self, unseen: Pointer | None) -> None:
         depth = self.k.value_depth
 
         def load(row: Index, q: Index, lanes: int) -> Expr:
             value = self.scratch.load(self.at_result + row * self.width + q, lanes)
+            if unseen:
+                value = self.f.let(value + unseen.load(row))
             return self.f.let(value * self.scratch.load(self.at_factors + q, lanes))
 
         transpose_block(
