@@ -1,6 +1,6 @@
 """What kernels may do otherwise than the models of costs say computes the same."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -8,8 +8,10 @@ import pytest
 import kcompile
 from kcompile import layers
 from kcompile.codegen.tuning_search import Subject, kinds_of
+from kcompile.codegen.tvm.kernels.depthwise import PLANES, Depthwise
 from kcompile.codegen.tvm.kernels.tile import choose
 from kcompile.codegen.tvm.targets import host
+from kcompile.codegen.tvm.tir import Kernel
 from kcompile.codegen.tvm.variants import Variant
 from kcompile.ir.evaluate import bind_graph
 from kcompile.ir.graph import Graph
@@ -70,6 +72,32 @@ def test_every_alternative_computes_the_same_within_its_buffers(
         for threads in (1, 2):
             (found,) = compiled.run({"x": x}, threads).values()
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=str(variants))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_depthwise_tiles_of_every_shape_fit_images_of_any_extent(rank: int) -> None:
+    kcompile.utils.set_random_seed(4)
+    image = kcompile.Input((7, 9, 21), name="x")
+    made = [
+        layers.DepthwiseConv2D(3, padding="same", activation="relu")(image),
+        layers.DepthwiseConv2D((5, 3), strides=2, padding="same")(image),
+        layers.DepthwiseConv2D(3, dilation_rate=2)(image),
+        layers.DepthwiseConv2D((3, 1))(layers.DepthwiseConv2D((7, 1), use_bias=False)(layers.ZeroPadding2D(1)(image))),
+    ]
+    model = kcompile.Model(image, made)
+    graph = fuse(inference(model.trace()))
+    variants = dict.fromkeys(range(99), Variant(tile=rank))
+    subject = Subject(graph, host(), fast_math=False, rows=1)
+    assert {plane for kernels in subject.kernels(variants).values() for plane in planes(kernels)} == {PLANES[rank]}
+    x = np.random.default_rng(0).standard_normal((3, 7, 9, 21)).astype(np.float32)
+    compiled = Model(graph, variants=variants)
+    for threads in (1, 2):
+        for found, expected in zip(compiled.run({"x": x}, threads).values(), model.predict(x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def planes(kernels: Sequence[Kernel]) -> list[tuple[int, int]]:
+    return [kernel.plane for kernel in kernels if isinstance(kernel, Depthwise)]
 
 
 def test_groups_keep_their_numbers_whatever_their_variants(graph: Graph, tried: list[Mapping[int, Variant]]) -> None:

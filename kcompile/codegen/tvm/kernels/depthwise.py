@@ -9,6 +9,7 @@ from kcompile.codegen.tvm.expr import Expr, Index, constant, index
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import sum_dtype
 from kcompile.codegen.tvm.plan import Plan
+from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import MOST_UNROLLED_TAPS, OpenWindows, Piece, Row, Windows, segments_of
@@ -17,13 +18,14 @@ from kcompile.ir.types import Array
 
 # Results per tile: a loaded element serves as many of them as its window reaches.
 _RESULTS = 6
-# Of windows over an image's height and width with at most so many taps, tiles of so many results in two rows are made;
+# Of windows over an image's height and width with at most so many taps, tiles of results in several rows are made;
 # without vectors of so many lanes, of fewer taps, since their code would be too long.
 _MOST_TAPS, _MOST_TAPS_OF_NARROW = 25, 9
 _WIDE = 8
 # Taps whose weights stay in registers for a whole tile; of more, each line of x loads those that it needs.
 _KEPT_TAPS = 9
-_ROWS, _COLUMNS = 2, 4
+# Rows and columns of those tiles, and what a search by measurement tries in their place.
+PLANES = ((2, 4), (1, 8), (3, 4), (2, 6))
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,23 @@ class Depthwise(Kernel, family="depthwise"):
 
     Arguments: x ``[N, *spatial, C]``, w ``[*window, C]``, the bias ``[C]`` if `bias`, the epilogue's operands,
     y ``[N, *out, C]``. Taps outside the input are skipped.
+
+    Attributes:
+        plane: rows and columns of a tile's results, where tiles have several rows.
     """
 
     dtype: str
     windows: Windows
     bias: bool
     epilogue: Chain
+    plane: tuple[int, int] = PLANES[0]
 
     @property
     def overwritable(self) -> tuple[int, ...]:
         return overwritable(self.epilogue, 2 + self.bias)
 
     def build(self, f: Function) -> None:
-        most = _MOST_TAPS if f.machine.lanes >= _WIDE and not f.machine.compact else _MOST_TAPS_OF_NARROW
-        plane = _is_plane(self.windows, most) and not f.machine.compact
-        (_PlaneFunction if plane else _DepthwiseFunction)(f, self).write()
+        (_PlaneFunction if _is_plane(f.machine, self.windows) else _DepthwiseFunction)(f, self).write()
 
     def source(self, f: Function) -> Pointer:
         """x, whose elements are read in `dtype`."""
@@ -57,10 +61,16 @@ class Depthwise(Kernel, family="depthwise"):
         return Epilogue(f, self.epilogue)
 
 
-def _is_plane(windows: Windows, most_taps: int) -> bool:
+def plane_of(plan: Plan, windows: Windows) -> tuple[int, int]:
+    """Rows and columns of the tiles of the kernel that comes next."""
+    return PLANES[min(plan.variant.tile, len(PLANES) - 1) if _is_plane(plan.machine, windows) else 0]
+
+
+def _is_plane(machine: Machine, windows: Windows) -> bool:
     """Whether images, their padding and a small window are known, so that all taps can be written out."""
+    most_taps = _MOST_TAPS if machine.lanes >= _WIDE else _MOST_TAPS_OF_NARROW
     known = all(isinstance(extent, int) for extent in (*windows.spatial, *windows.out)) and windows.low is not None
-    return known and len(windows.size) == 2 and windows.size[0] * windows.size[1] <= most_taps
+    return not machine.compact and known and len(windows.size) == 2 and windows.size[0] * windows.size[1] <= most_taps
 
 
 class _DepthwiseFunction:
@@ -163,15 +173,16 @@ class _PlaneFunction(_DepthwiseFunction):
     def write(self) -> None:
         """Threads share bands of rows of results."""
         f, windows, spec = self._f, self._windows, self._spec.windows
-        row = Row(f, windows, spec, _COLUMNS)
+        rows, columns = self._spec.plane
+        row = Row(f, windows, spec, columns)
         height = int(spec.out[0])
-        full, rest = divmod(height, _ROWS)
+        full, rest = divmod(height, rows)
         bands = full + (rest > 0)
         with f.parallel(windows.batch * bands) as unit:
             n, band = f.unravel(unit, [windows.batch, bands])
-            top = f.name_index(band * _ROWS)
-            for count in (_ROWS,) * (full > 0) + (rest,) * (rest > 0):
-                with f.when((index(band) < full) if count == _ROWS else index(band).equals(full)):
+            top = f.name_index(band * rows)
+            for count in (rows,) * (full > 0) + (rest,) * (rest > 0):
+                with f.when((index(band) < full) if count == rows else index(band).equals(full)):
                     inside = self._inside(top, count)
                     for piece in row.pieces():
                         for c, lanes in f.vectors(spec.channels):
@@ -251,5 +262,5 @@ def emit_depthwise(plan: Plan, node: Node, windows: Windows, weights: Array, bia
     """Weights are ``[*window, 1, C]``."""
     x = node.inputs[0]
     tail = plan.tail(node)
-    spec = Depthwise(x.type.dtype, windows, bias is not None, tail.chain)
+    spec = Depthwise(x.type.dtype, windows, bias is not None, tail.chain, plane_of(plan, windows))
     plan.emit(spec, x, weights, *([bias] if bias else []), *tail.operands, tail.result)

@@ -280,11 +280,11 @@ def conv(plan: Plan, node: Node) -> None:
         return
     out, per_group = windows.out[-1], filters // op.groups
     row_bytes = windows.strides[-1] * windows.channels * x.type.itemsize
-    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes)
+    tile = choose(plan.machine, out if isinstance(out, int) else None, per_group, row_bytes, rank=plan.variant.tile)
     tail, factors = plan.tail(node), factors_of(plan.machine, x.type.dtype)
     if windows.channels // op.groups % factors.word and not windows.inside(len(windows.size) - 1):
         factors = replace(factors, word=1)  # a run that begins within a word
-    grid = weights.nbytes > _SMALL_WEIGHTS
+    grid = (weights.nbytes > _SMALL_WEIGHTS) != plan.variant.turned
     spec = NarrowConv(factors, windows, op.groups, filters, tile, grid, bias is not None, tail.chain)
     packed = _packed(plan, weights, spec)
     plan.emit(spec, x, packed, *([bias] if bias else []), *tail.operands, tail.result)
@@ -294,7 +294,7 @@ def _emit_winograd(plan: Plan, node: Node, windows: Windows, weights: Array, bia
     tail, filters = plan.tail(node), weights.shape[-1]
     draft = NarrowWinograd(windows, filters, 2, (1, 1), 1, 1, bias is not None, tail.chain)
     rows, parts = unit_of(draft.tiles)
-    tile = choose(plan.machine, rows * draft.tiles[1], filters)
+    tile = choose(plan.machine, rows * draft.tiles[1], filters, rank=plan.variant.tile)
     spec = replace(draft, tile=tile, rows=rows, parts=parts)
     packed = transformed_words(bfloat16_value(weights), _blocks(plan, filters, tile[1]))
     scratch = (Temporary(type, per_thread=True) for type in (spec.scratch, spec.transformed))
@@ -323,9 +323,9 @@ def _emit_matrix(plan: Plan, node: Node, outer_axes: int, matrix: Array, bias: V
     factors = factors_of(plan.machine, x.type.dtype)
     outer, rows, _ = chain.result.shape
     known = rows if isinstance(rows, int) else None
-    tile = choose(plan.machine, known, columns, length * x.type.itemsize)
+    tile = choose(plan.machine, known, columns, length * x.type.itemsize, rank=plan.variant.tile)
     small = matrix.nbytes <= _SMALL_WEIGHTS
-    grid = not (small and known and known >= _MANY_TILES * tile[0])
+    grid = (not (small and known and known >= _MANY_TILES * tile[0])) != plan.variant.turned
     spec = NarrowMatrix(factors, outer, rows, length, columns, tile, grid, bias is not None, chain)
     packed = pack_words(matrix[None], _blocks(plan, columns, tile[1]), factors)
     plan.emit(spec, x, packed, *([bias] if bias else []), *tail.operands, tail.result)

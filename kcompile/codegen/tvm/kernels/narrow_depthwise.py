@@ -11,7 +11,7 @@ import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index
-from kcompile.codegen.tvm.kernels.depthwise import Depthwise
+from kcompile.codegen.tvm.kernels.depthwise import Depthwise, plane_of
 from kcompile.codegen.tvm.plan import Plan
 from kcompile.codegen.tvm.tir import Function, Pointer
 from kcompile.codegen.tvm.vector import apply
@@ -77,7 +77,7 @@ def emit_narrow_depthwise(plan: Plan, node: Node, windows: Windows, weights: Arr
     x, tail = node.inputs[0], plan.tail(node)
     integers = x.type.dtype == "uint8"
     wide = weights.astype(np.float32) if integers else bfloat16_value(weights)
-    spec = NarrowDepthwise(
-        "float32", windows, bias is not None and not integers, tail.chain, x.type.dtype, bias is not None and integers
-    )
+    added, offset = (bias is not None and integers == whole for whole in (False, True))
+    plane = plane_of(plan, windows)
+    spec = NarrowDepthwise("float32", windows, added, tail.chain, plane, x.type.dtype, offset)
     plan.emit(spec, x, wide, *([bias] if bias else []), *tail.operands, tail.result)
