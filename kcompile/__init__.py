@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kcompile.frontend.drawing import plot_history, plot_model
     from kcompile.frontend.initializers import Initializer
     from kcompile.frontend.tracing import KerasTensor
+    from kcompile.frontend.training.function import function
     from kcompile.frontend.training.losses.base import Loss
     from kcompile.frontend.training.metrics.base import Metric
     from kcompile.frontend.training.optimizers.base import Optimizer
@@ -71,6 +72,7 @@ __all__ = [
     "config",
     "constraints",
     "errors",
+    "function",
     "initializers",
     "layers",
     "load",
@@ -133,6 +135,7 @@ _HOMES = {
     "Session": "kcompile.runtime",
     "Variable": "kcompile.frontend.variables",
     "compile": "kcompile.api",
+    "function": "kcompile.frontend.training.function",
     "load": "kcompile.api",
     "load_model": "kcompile.api",
     "model_from_json": "kcompile.frontend",

@@ -149,7 +149,7 @@ def apply_to_tensors(layer: "Layer", args: Any, kwargs: Any) -> Any:
     """The results of a layer inside the `call` of another, as tensors with their masks."""
     t = _required(layer)
     if t.is_outermost and t.effects is not None:
-        t.effects.forget(layer)
+        t.effects.enter(layer)
     args, kwargs = map_structure(lambda leaf: _as_tensor(t, leaf), (args, kwargs))
     leaves = [leaf for leaf in flatten((args, kwargs)) if isinstance(leaf, Tensor)]
     values, named = lowered((args, kwargs))

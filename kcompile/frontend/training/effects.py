@@ -27,7 +27,7 @@ class Effects:
         seed: the step's seed: ``i64[]``.
         training: whether layers act as in training; an evaluation has costs, but draws nothing.
         costs: beside the loss, numbers, with the layers that add them.
-        model: whose code the step is, where a user wrote it.
+        roots: where a user wrote the step, the model that it is of, or the layers that it calls; elsewhere None.
         labels: the inputs of the step that a loss takes as labels of an output, and as their weights.
         pack: the weights that the step changes, where they are held in one vector.
         overrides: whether `training` here takes the place of what calls in a model's graph say of it, as in Keras's
@@ -39,7 +39,7 @@ class Effects:
     training: bool = True
     overrides: bool = True
     costs: list[tuple["Layer", Expression]] = field(default_factory=list[tuple["Layer", Expression]])
-    model: "Layer | None" = None
+    roots: "list[Layer] | None" = None
     labels: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     pack: Pack | None = None
     _streams: "count[int]" = field(default_factory=count)
@@ -82,8 +82,10 @@ class Effects:
         added = [cost for owner, cost in self.costs if id(owner) in inside]
         return [*added, *weight_penalties(layer, self.state, layer.trainable_weights)]
 
-    def forget(self, layer: "Layer") -> None:
-        """Take back the costs of a layer that the step calls again, as Keras has it."""
+    def enter(self, layer: "Layer") -> None:
+        """Let the step call a layer, and take back what it, and those inside, cost in an earlier call, as in Keras."""
+        if self.roots is not None and not any(layer is root for root in self.roots):
+            self.roots.append(layer)
         inside = _tree(layer) if self.costs else set[int]()
         self.costs = [(owner, cost) for owner, cost in self.costs if id(owner) not in inside]
 

@@ -41,7 +41,7 @@ def write_own_step(
     """
     b = Builder(f"{model.name}_{mode}")
     state = State(b)
-    effects = Effects(state, b.input(SEED, TensorType("int64", ())), training=False, model=model)
+    effects = Effects(state, b.input(SEED, TensorType("int64", ())), training=False, roots=[model])
     if mode == "train" and optimizer is not None and not defines(model, "train_step"):
         optimizer.build(model.trainable_weights, weight_paths(model))
         effects.pack = state.pack(optimizer.weights) if packs(optimizer.inner) else None

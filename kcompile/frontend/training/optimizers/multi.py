@@ -166,7 +166,7 @@ class MultiOptimizer(Optimizer):
         state.write(self.iteration, (state.expression(self.iteration) + 1).value)
 
     @property
-    def learning_rate(self) -> float:
+    def learning_rate(self) -> Any:
         law = "a MultiOptimizer has no learning rate of its own"
         raise ModelError(f"{law}. Each of `optimizers` has one.")
 

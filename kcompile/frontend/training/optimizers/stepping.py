@@ -14,6 +14,7 @@ from kcompile.frontend.training.paths import weight_paths
 from kcompile.frontend.weight import Weight
 
 if TYPE_CHECKING:
+    from kcompile.frontend.layer import Layer
     from kcompile.frontend.training.effects import Effects
 
 
@@ -24,8 +25,10 @@ def traced_step(what: str) -> tuple[Trace, "Effects"]:
         ModelError: no step is traced; `what` needs one.
     """
     t = current()
-    if t is None or t.effects is None or t.effects.model is None:
-        law = f"{what} is for the code of a step, such as `train_step` of a kcompile.Model, which is traced once"
+    if t is None or t.effects is None or t.effects.roots is None:
+        law = (
+            f"{what} is for the code of a step: `train_step` of a kcompile.Model, or what @kcompile.function decorates"
+        )
         raise ModelError(f"{law}. Received: a call outside of one.")
     return t, t.effects
 
@@ -43,22 +46,27 @@ def apply(optimizer: Optimizer, grads: Sequence[Any], weights: Sequence[Weight] 
         ModelError: no step is traced, no gradient is given, or the optimizer was built for other weights.
     """
     t, effects = traced_step("`apply` of an optimizer")
-    assert effects.model is not None
     chosen = list(optimizer.weights if weights is None else weights)
     if len(chosen) != len(grads):
         law = f"`apply` of optimizer {type(optimizer).__name__} takes a gradient for each weight"
         raise ModelError(f"{law}. Received: {len(grads)} gradients for {len(chosen)} weights.")
     if not optimizer.weights:
-        optimizer.build(chosen, weight_paths(effects.model))
+        optimizer.build(
+            chosen, {weight: path for root in _roots(effects) for weight, path in weight_paths(root).items()}
+        )
     _check_known(optimizer, chosen)
     pairs = [(weight, dw) for weight, dw in zip(chosen, grads, strict=True) if dw is not None]
     _warn_of_missing(optimizer, chosen, [weight for weight, _ in pairs])
     kept = [weight for weight, _ in pairs]
     pack = effects.pack if effects.pack is not None and list(effects.pack.members) == kept else None
-    limits = weight_constraints(effects.model)
+    limits = {weight: limit for root in _roots(effects) for weight, limit in weight_constraints(root).items()}
     given = [as_expression(t.b, dw, f"the gradient of `{weight.name}`") for weight, dw in pairs]
     state = effects.state
     optimizer.guarded(state, given, lambda gradients: optimizer.inner.write(state, gradients, kept, pack, limits))
+
+
+def _roots(effects: "Effects") -> "list[Layer]":
+    return effects.roots or []
 
 
 def _check_known(optimizer: Optimizer, weights: Sequence[Weight]) -> None:
