@@ -108,7 +108,7 @@ def _candidates(
                 continue
             programs[target] = program
         except KCompileError as error:
-            failed.append(_Found(target, reason=str(error).rstrip(".")))
+            failed.append(_Found(target, reason=str(error).splitlines()[0].rstrip(".:")))
     return programs, failed
 
 
