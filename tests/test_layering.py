@@ -40,5 +40,18 @@ def test_import_loads_no_backend(module: str) -> None:
     assert roots_loaded_by(module).isdisjoint(backends)
 
 
+def test_loading_what_is_compiled_reads_neither_the_ops_nor_the_compiler() -> None:
+    command = (
+        "import sys, kcompile; kcompile.load; print(*(name for name in sys.modules if name.startswith('kcompile.')))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    rooms = {".".join(name.split(".")[:2]) for name in loaded.stdout.split()}
+    assert rooms == {"kcompile.api", "kcompile.errors", "kcompile.ir", "kcompile.runtime"}
+    assert {name for name in loaded.stdout.split() if name.startswith("kcompile.ir.")} == {
+        "kcompile.ir.dims",
+        "kcompile.ir.types",
+    }
+
+
 def test_the_report_sees_what_a_module_loads() -> None:
     assert "h5py" in roots_loaded_by("h5py")

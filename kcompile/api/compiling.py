@@ -3,14 +3,12 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcompile.api.loading import ModelLike, PathLike, model_of, name_of, trace
 from kcompile.api.verifying import fixed_graphs
 from kcompile.errors import ArtifactError, TargetError
-from kcompile.ir.graph import Graph
 from kcompile.ir.types import Array
 from kcompile.runtime.session import THREADS_KEY, check_threads
 from kcompile.runtime.signing import check_private_key
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from kcompile.codegen.backends import Backend, Program
     from kcompile.codegen.parity import Report
     from kcompile.frontend.model import Model
+    from kcompile.ir.graph import Graph
     from kcompile.ir.passes.precision import PrecisionReport
 
 # Where the weights of a C library may be: words that `weights` of `compile` takes in place of a file.
@@ -151,7 +150,7 @@ def compile(
     return Artifact(path, target, path.stat().st_size, report, seconds, cost, "; ".join(program.notes.values()))
 
 
-def _verified(graph: Graph, program: "Program", backend: "Backend", seed: int) -> "Report":
+def _verified(graph: "Graph", program: "Program", backend: "Backend", seed: int) -> "Report":
     """The report on a program that agrees with the reference."""
     from kcompile.codegen.parity import check_graph, require_agreement
 
@@ -167,6 +166,8 @@ def _verified(graph: Graph, program: "Program", backend: "Backend", seed: int) -
 
 def _notes(model: "Model", file: str, threads: int | None) -> dict[str, str]:
     """What an artifact says about its making; what is unknown is left out."""
+    from importlib.metadata import version
+
     notes = {
         "kcompile.version": version("kcompile"),
         "kcompile.source": file,

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kcompile.errors import ArtifactError, ModelError
-from kcompile.ir.graph import Graph
 from kcompile.runtime import Session
 from kcompile.runtime.load import existing, is_artifact
 from kcompile.runtime.load import load as load_artifact
-from kcompile.runtime.reference import ReferenceSession
 from kcompile.runtime.session import check_threads
 
 if TYPE_CHECKING:
     from kcompile.frontend.model import Model
+    from kcompile.ir.graph import Graph
 
 PathLike: TypeAlias = str | os.PathLike[str]
 ModelLike: TypeAlias = "Model | str | os.PathLike[str]"
@@ -74,13 +73,15 @@ def load(path: PathLike, threads: int | None = None, check: bool = False, key: P
         return load_artifact(found, threads, check, None if key is None else Path(key))
     if key is not None:
         raise ArtifactError(f"{found.name} is no bundle, and so has no signature that `key` could check.")
+    from kcompile.runtime.reference import ReferenceSession
+
     check_threads(threads)
     model = load_model(found, compile=False)
     graph = model.trace()
     return ReferenceSession(graph, model.signature(graph))
 
 
-def trace(model: "Model", shapes: Mapping[str, Sequence[int | None]] | None = None) -> Graph:
+def trace(model: "Model", shapes: Mapping[str, Sequence[int | None]] | None = None) -> "Graph":
     """The graph of a model, with the extents of `shapes` fixed as `compile` fixes them.
 
     Raises:

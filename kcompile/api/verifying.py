@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from kcompile.api.loading import ModelLike, PathLike, model_of, name_of
 from kcompile.errors import ArtifactError, VerificationError
-from kcompile.ir.graph import Graph
 from kcompile.runtime import Session
 from kcompile.runtime.bundle import Bundle, is_bundle, open_bundle
 from kcompile.runtime.load import existing, load_bundle
@@ -14,6 +13,7 @@ from kcompile.runtime.load import load as load_artifact
 if TYPE_CHECKING:
     from kcompile.codegen.parity import Report, Samples
     from kcompile.frontend.model import Model
+    from kcompile.ir.graph import Graph
 
 
 def verify(artifact: PathLike, against: "ModelLike | None" = None, seed: int = 0) -> "Report":
@@ -75,7 +75,7 @@ def _origin(session: Session, model: "Model") -> str:
     return f"It was made from {file} with sha256 {made_from[:16]}…, this model's file has {own[:16]}…. "
 
 
-def _cause(graph: Graph, session: Session, report: "Report") -> str:
+def _cause(graph: "Graph", session: Session, report: "Report") -> str:
     """Why `session` disagrees with `graph`: a layer that its back end gets wrong, or another model."""
     from kcompile.codegen.backends import backend
     from kcompile.codegen.parity import check_graph, first_wrong_layer
@@ -86,7 +86,7 @@ def _cause(graph: Graph, session: Session, report: "Report") -> str:
     return first_wrong_layer(graph, chosen.session, report.samples.inputs)
 
 
-def _as_compiled(graph: Graph, session: Session, path: Path) -> Graph:
+def _as_compiled(graph: "Graph", session: Session, path: Path) -> "Graph":
     """`graph` with the extents that were fixed when the artifact was compiled."""
     from kcompile.codegen.shapes import fix_shapes
 
@@ -112,7 +112,7 @@ def _recorded(path: Path, bundle: Bundle | None) -> "tuple[Samples, dict[str, fl
     return Samples(*bundle.samples()), bundle.limits()
 
 
-def fixed_graphs(graph: Graph, session: Session) -> list[tuple[int, Graph]]:
+def fixed_graphs(graph: "Graph", session: Session) -> "list[tuple[int, Graph]]":
     """`graph` for each number of rows that `session` has code for, and for one that it has none for."""
     from kcompile.ir.evaluate import bind_graph
 

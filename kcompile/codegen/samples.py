@@ -16,7 +16,8 @@ from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Value
 from kcompile.ir.types import Array, TensorType
-from kcompile.runtime.extents import equalities, fitted, smallest_extents
+from kcompile.runtime.equality import fitted
+from kcompile.runtime.extents import equalities, smallest_extents
 from kcompile.runtime.signature import Signature
 
 # Ops whose results are elements of their first operand, perhaps in another dtype.

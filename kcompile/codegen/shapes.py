@@ -6,7 +6,8 @@ from kcompile.errors import InputError
 from kcompile.ir.dims import Dim
 from kcompile.ir.evaluate import bind_graph
 from kcompile.ir.graph import Graph
-from kcompile.runtime.extents import equalities, unmet
+from kcompile.runtime.equality import unmet
+from kcompile.runtime.extents import equalities
 
 
 def fix_shapes(graph: Graph, shapes: Mapping[str, Sequence[int | None]]) -> Graph:

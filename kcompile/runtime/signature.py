@@ -14,7 +14,7 @@ from kcompile.errors import ArtifactError, GraphError, InputError
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.types import Array, TensorType, array_dtype, bind_shapes
-from kcompile.runtime.extents import Equality, unmet
+from kcompile.runtime.equality import Equality, unmet
 
 # A tree of lists and dicts with output names as leaves: ``"y"`` is one array, ``["y", "z"]`` a list of two.
 Structure: TypeAlias = str | list[Any] | dict[str, Any]

@@ -18,7 +18,7 @@ from kcompile.codegen.tvm.tir import Function
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim
 from kcompile.ir.types import TensorType
-from kcompile.runtime.extents import Equality
+from kcompile.runtime.equality import Equality
 
 _LARGEST = 2**31 - 1
 _UNBOUNDED = 1 << 62
