@@ -142,6 +142,10 @@ class Unknown(Operators):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         self._unknown("a NumPy array. Use the functions of kcompile.ops in place of NumPy's")
 
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        name = function.__name__
+        self._unknown(f"an argument of numpy.{name}. Use kcompile.ops.{name}, or what takes its place there")
+
     def __len__(self) -> int:
         extent = self.shape[0] if self.shape else None
         if not isinstance(extent, int):

@@ -95,6 +95,11 @@ class Sequential(Model):
             raise ModelError(f"{law}. Received: {shape}.")
         self._grow()
 
+    def build_from_config(self, config: Mapping[str, Any]) -> None:
+        """Create the weights for inputs of the shape that is stated, where it was not known."""
+        if not self.built and "input_shape" in config:
+            self.build(config["input_shape"])
+
     def _grow(self) -> None:
         """Call the layers that have not been called yet, as soon as there is an input."""
         self._functional = None

@@ -325,8 +325,11 @@ def split(data: Any, share: float) -> tuple[Any, Any]:
     """Arrays without their last `share` of samples, and that share.
 
     Raises:
-        InputError: either part would be empty.
+        InputError: these are no arrays, or either part would be empty.
     """
+    if not is_arrays(data[0]):
+        law = "`validation_split` is for arrays; of other data, give a part as `validation_data`"
+        raise InputError(f"{law}. Received: {type(data[0]).__name__}.")
     leaves = [np.asarray(leaf) for leaf in flatten(data) if leaf is not None]
     count = leaves[0].shape[0] if leaves else 0
     at = math.floor(count * (1.0 - share))

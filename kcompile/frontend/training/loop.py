@@ -77,6 +77,10 @@ class Source:
                 break
             yield step, batch
             step += 1
+        if not step and self.ended:
+            law = "the data must give batches for every epoch"
+            advice = "Give a generator that goes on, with `steps_per_epoch`, or fewer `epochs`"
+            raise InputError(f"{law}. Received: an end after {self.taken} batches and {self.ended} epochs. {advice}.")
         if not step:
             raise InputError("the data must give at least one batch. Received: none.")
 

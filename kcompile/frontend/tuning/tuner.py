@@ -8,63 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from kcompile.errors import ModelError
 from kcompile.frontend import initializers
 from kcompile.frontend.model import Model
+from kcompile.frontend.tracing import map_structure
 from kcompile.frontend.training.callbacks import BackupAndRestore, Callback, History, TensorBoard
-from kcompile.frontend.training.callbacks.monitoring import names_what_rises
+from kcompile.frontend.tuning.hypermodel import HyperModel, as_hypermodel
 from kcompile.frontend.tuning.hyperparameters import Entry, HyperParameters, SpaceError
-from kcompile.frontend.tuning.store import Direction, Store, described, draw, optuna_or_error
+from kcompile.frontend.tuning.objective import Objective, as_objective
+from kcompile.frontend.tuning.store import Store, described, draw, optuna_or_error
 from kcompile.frontend.tuning.trial_callbacks import PruningCallback, SaveBestEpoch
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial, Trial
-
-# Parts of the names of metrics of which less is better.
-_FALLING = ("loss", "error", "mse", "mae", "mape", "msle", "crossentropy", "divergence", "hinge", "poisson", "logcosh")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The number of the logs that a search is for.
-
-    Args:
-        name: such as ``"val_loss"``.
-        direction: "min" or "max".
-
-    Raises:
-        ModelError: the direction is another.
-    """
-
-    name: str
-    direction: Direction
-
-    def __post_init__(self) -> None:
-        if self.direction not in ("min", "max"):
-            raise ModelError(f'`direction` of Objective must be "min" or "max". Received: {self.direction!r}.')
-
-
-class HyperModel:
-    """A build function with a `fit` of its own, as a class to derive from."""
-
-    def build(self, hp: HyperParameters) -> Model:
-        """A compiled model."""
-        raise NotImplementedError
-
-    def fit(self, hp: HyperParameters, model: Model, *args: Any, **kwargs: Any) -> Any:
-        """Train; what comes back is the history, a score, or a dict with the score under the objective's name."""
-        del hp
-        return model.fit(*args, **kwargs)
-
-
-class _Built(HyperModel):
-    def __init__(self, build: Callable[[HyperParameters], Any]) -> None:
-        self._build = build
-
-    def build(self, hp: HyperParameters) -> Model:
-        return self._build(hp)
 
 
 @dataclass(frozen=True)
@@ -82,8 +42,31 @@ class TrialResult:
     status: str
 
 
+@dataclass
+class RunningTrial:
+    """A trial as `run_trial` gets it.
+
+    Attributes:
+        hyperparameters: what draws its values.
+        pruned: whether it was ended early.
+    """
+
+    number: int
+    hyperparameters: HyperParameters
+    frozen: "Trial"
+    position: int
+    pruned: bool = False
+
+    @property
+    def trial_id(self) -> str:
+        """The number as text."""
+        return str(self.number)
+
+
 class Tuner:
     """Searches for the hyper-parameters with the best score.
+
+    A subclass may say in `run_trial` what a trial is, and needs no `hypermodel` then.
 
     Everything is kept in ``directory/project_name``. The same program started again goes on with it: a search that was
     killed resumes in the epoch where it was, and comes to what it would have come to.
@@ -101,6 +84,7 @@ class Tuner:
         sampler: "random", "tpe", or one of Optuna's.
         pruner: what ends unpromising trials early: None, "median", "halving", "hyperband", or one of Optuna's.
         overwrite: whether to begin anew where there is a search already.
+        compile_arguments: `optimizer`, `loss` and `metrics`, in place of what the build function gives `compile`.
 
     Raises:
         ModelError: an argument is something else, or the folder holds another search.
@@ -109,7 +93,7 @@ class Tuner:
 
     def __init__(
         self,
-        hypermodel: Any,
+        hypermodel: Any = None,
         objective: str | Objective = "val_loss",
         max_trials: int = 10,
         seed: int | None = None,
@@ -123,8 +107,14 @@ class Tuner:
         directory: str | Path = ".",
         project_name: str = "untitled_project",
         overwrite: bool = False,
+        **compile_arguments: Any,
     ) -> None:
-        self.hypermodel = _hypermodel(hypermodel)
+        self._runs_itself = hypermodel is None and type(self).run_trial is not Tuner.run_trial
+        self.hypermodel = HyperModel() if self._runs_itself else as_hypermodel(hypermodel)
+        unknown = compile_arguments.keys() - {"optimizer", "loss", "metrics"}
+        if unknown:
+            raise ModelError(f"{type(self).__name__} does not take these arguments: {', '.join(sorted(unknown))}.")
+        self._compile_arguments = compile_arguments
         self.objective = as_objective(objective)
         for name, count in (("max_trials", max_trials), ("executions_per_trial", executions_per_trial)):
             if not isinstance(count, int) or count < 1:
@@ -138,7 +128,8 @@ class Tuner:
         }
         self._sampler = sampler
         probe = HyperParameters(**self._options)
-        self._build(probe)
+        if not self._runs_itself:
+            self._build(probe)
         self.project_dir = Path(directory) / project_name
         self.make_sampler(0)
         self.store = Store(self.project_dir, self.objective.direction, self.make_pruner(pruner), overwrite)
@@ -220,7 +211,8 @@ class Tuner:
         hp = HyperParameters(draw=self.drawing(trial), **self._options)
         states = self.store.optuna.trial.TrialState
         try:
-            score, pruned = self._score(trial, hp, position, args, kwargs)
+            running = RunningTrial(trial.number, hp, trial, position)
+            score = self._score(running, args, kwargs)
         except SpaceError:
             trial.set_user_attr("void", True)
             self.store.study.tell(trial, state=states.FAIL)
@@ -230,9 +222,11 @@ class Tuner:
             self._note_failure(trial.number, error)
             return
         trial.set_user_attr("score", score)
-        self.store.study.tell(trial, None if pruned else score, state=states.PRUNED if pruned else states.COMPLETE)
+        value, state = (None, states.PRUNED) if running.pruned else (score, states.COMPLETE)
+        self.store.study.tell(trial, value, state=state)
         if says:
-            self._say(f"Trial {trial.number} {'pruned' if pruned else 'complete'}: {self.objective.name} {score:.6g}")
+            how = "pruned" if running.pruned else "complete"
+            self._say(f"Trial {trial.number} {how}: {self.objective.name} {score:.6g}")
             self._say(f"Best so far: {self.store.best[0].user_attrs['score']:.6g}")
 
     def _note_failure(self, number: int, error: Exception) -> None:
@@ -243,51 +237,86 @@ class Tuner:
             law = f"{len(failed)} trials in a row failed, the last one with {type(error).__name__}: {error}"
             raise ModelError(f"the search in {self.project_dir} ends: {law}") from error
 
-    def _score(
-        self, trial: "Trial", hp: HyperParameters, position: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[float, bool]:
-        """The mean score of all executions, and whether the trial was pruned."""
+    def _score(self, trial: RunningTrial, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+        """The score of a trial, noted with its values."""
+        self._seed(trial, 0)
+        found = self.run_trial(trial, *args, **kwargs)
+        self.store.note_space(trial.hyperparameters)
+        trial.frozen.set_user_attr("values", trial.hyperparameters.values)
+        score = self._returned(found)
+        if score is None:
+            law = "`run_trial` must give a history, a score, or a dict with the objective"
+            raise SpaceError(f"{law} {self.objective.name}. Received: {type(found).__name__}.")
+        if math.isnan(score):
+            raise ModelError(f"the objective {self.objective.name} is no number.")
+        return score
+
+    def run_trial(self, trial: RunningTrial, *args: Any, **kwargs: Any) -> Any:
+        """Build and train the models of one trial; what a subclass gives in its place is a score, a history, or a dict.
+
+        Args:
+            trial: whose `hyperparameters` draw the values.
+            args: those of `search`.
+        """
         scores: list[float] = []
         for execution in range(self.executions_per_trial):
             name = f"execution_{execution}"
-            if name not in trial.user_attrs:
-                initializers.set_seed(self.seed + 1_000_003 * (position * self.executions_per_trial + execution + 1))
-                score, pruned = self._execute(trial, hp, execution, scores, args, kwargs)
+            if name not in trial.frozen.user_attrs:
+                self._seed(trial, execution)
+                score = self._execute(trial, execution, scores, args, kwargs)
                 if math.isnan(score):
                     raise ModelError(f"the objective {self.objective.name} is no number.")
-                if pruned:
-                    return score, True
-                trial.set_user_attr(name, score)
-            scores.append(trial.user_attrs[name])
-        return sum(scores) / len(scores), False
+                if trial.pruned:
+                    return score
+                trial.frozen.set_user_attr(name, score)
+            scores.append(trial.frozen.user_attrs[name])
+        return sum(scores) / len(scores)
+
+    def _seed(self, trial: RunningTrial, execution: int) -> None:
+        number = trial.position * self.executions_per_trial + execution + 1
+        initializers.set_seed(self.seed + 1_000_003 * number)
 
     def _execute(
         self,
-        trial: "Trial",
-        hp: HyperParameters,
+        trial: RunningTrial,
         execution: int,
         before: list[float],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> tuple[float, bool]:
+    ) -> float:
         """Build and train once."""
+        hp = trial.hyperparameters
         model = self._build(hp)
         self.store.note_space(hp)
-        trial.set_user_attr("values", hp.values)
+        trial.frozen.set_user_attr("values", hp.values)
         folder, (name, mode) = self.store.folder_of(trial.number), (self.objective.name, self.objective.direction)
         extreme = min if mode == "min" else max
         save = SaveBestEpoch(name, mode, folder / "best.weights.h5", extreme(before) if before else None)
-        prune = PruningCallback(trial, name, mode)
+        prune = PruningCallback(trial.frozen, name, mode)
         own = [save, *([prune] if execution == 0 else []), BackupAndRestore(folder / f"backup_{execution}")]
         callbacks = [*_copies(kwargs.get("callbacks"), folder / str(execution)), *own]
         found = self.hypermodel.fit(hp, model, *args, **{**kwargs, "callbacks": callbacks})
-        return self._scored(found, save), prune.pruned
+        trial.pruned = prune.pruned
+        if model.is_traced and model.built:
+            dtypes = map_structure(lambda tensor: tensor.dtype, model.input)
+            trial.frozen.set_user_attr("build", {"input_shape": model.input_shape, "dtypes": dtypes})
+        return self._scored(found, save)
 
-    def _scored(self, found: Any, save: SaveBestEpoch) -> float:
-        if isinstance(found, int | float):
+    def _returned(self, found: Any) -> float | None:
+        """The score that a user's code gives; None where it gives none."""
+        if isinstance(found, int | float | np.number):
             return float(found)
+        if isinstance(found, History) and found.history.get(self.objective.name):
+            best = min if self.objective.direction == "min" else max
+            return float(best(found.history[self.objective.name]))
         if isinstance(found, Mapping) and self.objective.name in found:
             return float(found[self.objective.name])  # pyright: ignore[reportUnknownArgumentType]
+        return None
+
+    def _scored(self, found: Any, save: SaveBestEpoch) -> float:
+        score = None if isinstance(found, History) else self._returned(found)
+        if score is not None:
+            return score
         if not isinstance(found, History) and save.best is None:
             law = "`fit` of a HyperModel must give a history, a score, or a dict with the objective"
             raise SpaceError(f"{law} {self.objective.name}. Received: {type(found).__name__}.")
@@ -302,6 +331,8 @@ class Tuner:
         if not isinstance(model, Model) or not model.compiled:
             received = "a model that is not compiled" if isinstance(model, Model) else type(model).__name__
             raise SpaceError(f"a build function must give a compiled model. Received: {received}.")
+        if self._compile_arguments:
+            model.compile(**{**model.compile_arguments, **copy.deepcopy(self._compile_arguments)})
         return model
 
     @staticmethod
@@ -330,8 +361,10 @@ class Tuner:
             ModelError: a file of weights is missing.
         """
         models: list[Model] = []
-        for trial in self.get_best_trials(num_models):
-            model = self._build(trial.hyperparameters)
+        for trial in self.store.best[:num_models]:
+            model = self._build(_result(trial).hyperparameters)
+            if not model.built and (known := trial.user_attrs.get("build")):
+                model.build_from_config(known)
             model.load_weights(self.store.folder_of(trial.number) / "best.weights.h5")
             models.append(model)
         return models
@@ -352,34 +385,6 @@ class Tuner:
         self._say(f"{len(space)} hyper-parameters")
         for key, text in space.items():
             self._say(f"  {key}: {text}")
-
-
-def as_objective(objective: Any) -> Objective:
-    """An objective from its name.
-
-    Raises:
-        ModelError: the name does not say whether more is better.
-    """
-    if isinstance(objective, Objective):
-        return objective
-    if not isinstance(objective, str):
-        raise ModelError(f"`objective` must be a name in the logs or an Objective. Received: {objective!r}.")
-    name = objective.removeprefix("val_")
-    if any(part in name for part in _FALLING):
-        return Objective(objective, "min")
-    if names_what_rises(name):
-        return Objective(objective, "max")
-    law = f"whether more of `{objective}` is better is not known"
-    raise ModelError(f'{law}. Give kcompile.tune.Objective("{objective}", "min") or "max".')
-
-
-def _hypermodel(given: Any) -> HyperModel:
-    if isinstance(given, HyperModel):
-        return given
-    if isinstance(given, type) or not callable(given):
-        law = "`hypermodel` must be a function that takes hyper-parameters, or a HyperModel"
-        raise ModelError(f"{law}. Received: {given!r}.")
-    return _Built(given)
 
 
 def _copies(callbacks: Any, folder: Path) -> list[Callback]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from kcompile.errors import ModelError
 from kcompile.frontend.tuning.hyperparameters import Entry
+from kcompile.frontend.tuning.objective import Objective
 from kcompile.frontend.tuning.store import optuna_or_error
-from kcompile.frontend.tuning.tuner import Objective, Tuner
+from kcompile.frontend.tuning.tuner import Tuner
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -25,7 +26,7 @@ class RandomSearch(Tuner):
     """Draws every trial at random; the arguments are those of `Tuner`."""
 
     def __init__(
-        self, hypermodel: Any, objective: str | Objective = "val_loss", max_trials: int = 10, **options: Any
+        self, hypermodel: Any = None, objective: str | Objective = "val_loss", max_trials: int = 10, **options: Any
     ) -> None:
         options.setdefault("sampler", "random")
         super().__init__(hypermodel, objective, max_trials, **options)
@@ -36,16 +37,20 @@ class BayesianOptimization(Tuner):
 
     Args:
         num_initial_points: how many trials are drawn at random first.
+        alpha: of no effect, as is `beta`: they are for Gaussian processes.
     """
 
     def __init__(
         self,
-        hypermodel: Any,
+        hypermodel: Any = None,
         objective: str | Objective = "val_loss",
         max_trials: int = 10,
         num_initial_points: int | None = None,
+        alpha: float = 1e-4,
+        beta: float = 2.6,
         **options: Any,
     ) -> None:
+        del alpha, beta
         self._initial = 10 if num_initial_points is None else num_initial_points
         super().__init__(hypermodel, objective, max_trials, **options)
 
@@ -62,7 +67,7 @@ class GridSearch(Tuner):
 
     def __init__(
         self,
-        hypermodel: Any,
+        hypermodel: Any = None,
         objective: str | Objective = "val_loss",
         max_trials: int | None = None,
         **options: Any,
@@ -132,7 +137,7 @@ class Hyperband(Tuner):
 
     def __init__(
         self,
-        hypermodel: Any,
+        hypermodel: Any = None,
         objective: str | Objective = "val_loss",
         max_epochs: int = 100,
         factor: int = 3,

@@ -251,3 +251,23 @@ def test_a_model_is_built_by_a_shape_under_its_name() -> None:
     model = keras.Sequential([layers.Dense(2)])
     model.build(input_shape=(None, 4))
     assert model.count_params() == 10
+
+
+def test_functions_of_numpy_on_tensors_say_what_to_use() -> None:
+    text = error_of(ModelError, lambda: layers.Lambda(lambda x: np.mean(x, axis=-1))(keras.Input((4,))))
+    assert "used as an argument of numpy.mean. Use kcompile.ops.mean" in text
+
+
+def test_a_generator_that_ends_too_soon_is_told() -> None:
+    text = error_of(InputError, lambda: linear().fit(((X, Y) for _ in range(3)), epochs=2, verbose=0))
+    assert text == (
+        "the data must give batches for every epoch. Received: an end after 3 batches and 1 epochs. "
+        "Give a generator that goes on, with `steps_per_epoch`, or fewer `epochs`."
+    )
+
+
+def test_a_generator_has_no_validation_split() -> None:
+    text = error_of(InputError, lambda: linear().fit(iter([(X, Y)]), validation_split=0.25, verbose=0))
+    assert text == (
+        "`validation_split` is for arrays; of other data, give a part as `validation_data`. Received: list_iterator."
+    )
