@@ -249,7 +249,8 @@ def test_a_subclass_of_a_layer_is_loaded_with_its_initializers(tmp_path: Path) -
 
 def test_a_model_is_built_by_a_shape_under_its_name() -> None:
     model = keras.Sequential([layers.Dense(2)])
-    model.build(input_shape=(None, 4))
+    named: dict[str, Any] = {"input_shape": (None, 4)}
+    model.build(**named)
     assert model.count_params() == 10
 
 
