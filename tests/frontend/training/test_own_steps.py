@@ -343,7 +343,7 @@ def test_generators_and_weights_of_classes_reach_a_step() -> None:
 
 REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "condition": (lambda model, x: {"loss": 1.0 if ops.sum(x) > 0 else 0.0}, "elements of a symbolic tensor"),
-    "numpy": (lambda model, x: {"loss": np.mean(x)}, "used as a NumPy array"),
+    "numpy": (lambda model, x: {"loss": np.mean(x)}, "used as an argument of numpy.mean"),
     "item": (lambda model, x: {"loss": x.numpy()}, "`train_step` of Gradients must be written with kcompile.ops"),
     "no_logs": (lambda model, x: ops.sum(x), "must return a dict of what the logs say"),
     "text": (lambda model, x: {"loss": "low"}, "`loss`, which `train_step` returns, must return a tensor"),
