@@ -347,6 +347,29 @@ def perceptron() -> Graph:
     return b.build({"y": b(ops.Dense(), b(ops.Relu(), b(ops.Dense(), x, first)), second)})
 
 
+def test_layers_whose_weights_are_not_finite_stay_in_float32() -> None:
+    b = Builder("infinite")
+    x = b.input("x", TensorType("float32", ("N", 3)))
+    weights = np.array([[1, 2], [np.inf, 1], [3, 1]], np.float32)
+    spoiled = b(ops.Dense(), x, b.constant(weights))
+    graph = b.build({"y": spoiled, "z": b(ops.Dense(), x, b.constant(np.ones((3, 2), np.float32)))})
+    report = to_int8(graph, None, Settings()).report
+    assert [(layer.precision, layer.reason) for layer in report.layers] == [
+        ("float32", "its weights are not all finite numbers"),
+        ("int8", ""),
+    ]
+
+
+def test_a_limit_holds_for_all_rows_together_too() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300, 6)).astype(np.float32)
+    x[:3] *= 6  # "entropy" cuts these rows off
+    graph = perceptron()
+    narrowed = to_int8(graph, read_calibration(graph, {"x": x}), Settings(method="entropy", max_drop=0.1))
+    exact, found = (evaluate(g, {"x": x})["y"] for g in (graph, narrowed.graph))
+    assert np.linalg.norm(found - exact) <= 0.1 * np.linalg.norm(exact)
+
+
 def test_one_row_of_huge_numbers_does_not_hide_what_the_others_lose() -> None:
     rng = np.random.default_rng(6)
     x = rng.normal(size=(20, 6)).astype(np.float32)
@@ -375,7 +398,10 @@ def test_outputs_without_an_axis_of_rows_are_measured_too() -> None:
 
 def test_numbers_too_small_or_large_for_products_of_scales_are_quantised() -> None:
     graph = perceptron()
-    for size in (1e-42, 1e37):
+    for size in (1e-42, 1e-36, 1e37):
         x = (np.random.default_rng(9).normal(size=(20, 6)) * size).astype(np.float32)
         narrowed = to_int8(graph, read_calibration(graph, {"x": x}), Settings())
-        assert np.isfinite(evaluate(narrowed.graph, {"x": x})["y"]).all()
+        found = evaluate(narrowed.graph, {"x": x})["y"]
+        assert np.isfinite(found).all()
+        native = evaluate(native_products(narrowed.graph), {"x": x})["y"]
+        np.testing.assert_allclose(native, found, rtol=1e-4, atol=max(1e-4 * np.abs(found).max(), 1e-38))

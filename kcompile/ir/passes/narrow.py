@@ -217,9 +217,11 @@ def _in_steps(c: Context, node: Node, op: ops.QuantizeLinear) -> Result:
     """What is quantised is computed in steps of its scale, so that the scale vanishes among other factors."""
     x, scale, zero = node.inputs
     step = scale.constant
-    if step is None or zero.constant is None or step.size != 1 or float(step.reshape(())) == 1 or not step.all():
+    if step is None or zero.constant is None or step.size != 1 or float(step.reshape(())) == 1:
         return None
-    steps = _scaled_by(c, x, np.float32(1) / step.reshape(()))
+    with np.errstate(divide="ignore", over="ignore"):
+        factor = np.float32(1) / step.reshape(())
+    steps = _scaled_by(c, x, factor) if np.isfinite(factor) else None
     return c.b(op, steps, c.b.constant(np.ones(step.shape, step.dtype)), zero) if steps else None
 
 

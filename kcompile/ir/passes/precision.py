@@ -136,7 +136,7 @@ def to_int8(graph: Graph, calibration: Calibration | None, settings: Settings, r
         InputError: no layer can be quantised.
     """
     found = sites(graph, settings.activations, calibration is not None)
-    kept = {site.name: "sums of its products could leave int32" for site in found if overflows(site.kernel)}
+    kept = {site.name: reason for site in found if (reason := _obstacle(site))}
     served = [site for site in found if site.name not in kept]
     if not served:
         raise _nothing(graph, calibration is not None)
@@ -180,6 +180,13 @@ def to_bf16(graph: Graph, calibration: Calibration | None, run: Run = evaluate) 
             drop=score.drop(after),
         )  # fmt: skip
     return Narrowed(narrow, report)
+
+
+def _obstacle(site: Site) -> str:
+    """Why a layer cannot be in 8 bits; empty where nothing keeps it."""
+    if not all(np.isfinite(weights).all() for weights in (site.kernel, site.bias) if weights is not None):
+        return "its weights are not all finite numbers"
+    return "sums of its products could leave int32" if overflows(site.kernel) else ""
 
 
 def _nothing(graph: Graph, calibrated: bool) -> InputError:
@@ -256,7 +263,7 @@ def _relative(found: Array, expected: Array) -> float:
 
 
 def _relative_of_rows(found: Array, expected: Array) -> float:
-    """The mean over rows of `_relative`, so that a few rows of large numbers do not hide what the others lose.
+    """`_relative` of all rows, or its mean over rows where that is larger: few large ones do not hide what others lose.
 
     What a row smaller than a typical one loses is taken relative to that: to the median or, for shares from 0 to 1, of
     which most may be next to nothing, to the root of the mean square. Rows that are not finite do not count.
@@ -270,7 +277,8 @@ def _relative_of_rows(found: Array, expected: Array) -> float:
     shares = bool((rows >= 0).all() and (rows <= 1).all())
     root = float(np.sqrt(np.square(sizes).mean()))
     typical = root if shares else float(np.median(sizes)) or root
-    return float((np.linalg.norm(narrow - rows, axis=1) / np.maximum(sizes, typical or 1.0)).mean())
+    each = np.linalg.norm(narrow - rows, axis=1) / np.maximum(sizes, typical or 1.0)
+    return max(float(each.mean()), _relative(narrow, rows))
 
 
 def _rows(
