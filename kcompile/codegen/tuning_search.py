@@ -29,8 +29,9 @@ from kcompile.runtime.signature import Signature
 
 # The seconds of a turn, and by how much the arena lies later in the turns of a measurement, in all sets of the caches.
 _TURN, _SHIFTS = 0.05, tuple(320 * turn for turn in range(12))
-# A share of the time from which a difference is more than noise: of a kernel, and of a call.
-_KERNEL_GAIN, _CALL_GAIN = 0.03, 0.01
+# A share of the time from which a difference is more than noise: of a kernel and of a call, in how many turns of 100.
+_KERNEL_GAIN, _CALL_GAIN = 0.03, 0.005
+_MOST, _HALF = 75, 50
 # How often what is not faster in company is left out, before nothing is kept.
 _TRIALS = 3
 # Steps and pixels per side, about, where a model leaves them open.
@@ -210,14 +211,14 @@ class Search:
         shares: Choices = {}
         for kind, variant in variants.items():
             pairs = ([sum(groups[n] for n in kind.numbers) for groups, _ in turn] for turn in turns)
-            shares[kind] = Choice(variant, round(_share(pairs), 3))
-        return shares, _share((before, after) for (_, before), (_, after) in turns)
+            shares[kind] = Choice(variant, round(_share(pairs, _MOST), 3))
+        return shares, _share(((before, after) for (_, before), (_, after) in turns), _HALF)
 
     def _agrees(self, tried: Timed) -> bool:
         allowed = {difference.output: difference.allowed for difference in self._report.differences}
         return all(check_samples(s, self._report.samples, allowed).agrees for s in tried.sessions())
 
 
-def _share(turns: Iterable[Iterable[float]]) -> float:
-    """The share of the time before below which the time after stays in three of four turns."""
-    return float(np.percentile([after / before if before else 1.0 for before, after in turns], 75))
+def _share(turns: Iterable[Iterable[float]], percent: int) -> float:
+    """The share of the time before below which the time after stays in so many turns."""
+    return float(np.percentile([after / before if before else 1.0 for before, after in turns], percent))
