@@ -273,6 +273,16 @@ def test_data_that_do_not_fit_are_refused(data: dict[str, Array], part: str) -> 
     assert part in str(caught.value)
 
 
+def test_pictures_too_small_for_a_layer_are_refused() -> None:
+    b = Builder("open")
+    x = b.input("x", TensorType("float32", ("N", "H", "W", 2)))
+    pooled = b(ops.MaxPool((2, 2), (2, 2)), x)
+    graph = b.build({"y": b(ops.Conv((1, 1)), pooled, b.constant(np.ones((1, 1, 2, 3), np.float32)))})
+    data = read_calibration(graph, {"x": np.ones((3, 1, 1, 2), np.float32)})
+    with pytest.raises(InputError, match=r"large enough for every layer\. Received: shapes of which nothing is left at"):
+        to_int8(graph, data, Settings())
+
+
 def test_labels_may_be_numbers_or_rows() -> None:
     graph = network()
     numbers = np.array([4, 0, 2])

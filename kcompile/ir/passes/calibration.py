@@ -123,13 +123,17 @@ def observe(
     """What `data` makes of `values`, whose channel axes are given, when `graph` is computed on it by `run`.
 
     Raises:
-        InputError: the data do not fit the graph's inputs, or give numbers that are not finite.
+        InputError: the data do not fit the graph's inputs, leave a value empty, or give numbers that are not finite.
     """
     observed = {value: Observed(axis) for value, axis in values.items()}
     for rows in batches(graph, data, bytes_per_row(list(values))):
         arrays = run(graph, rows, keep=list(values))
         for i, (value, record) in enumerate(observed.items()):
             _add(value, record, arrays[f"%{i}"])
+    for value, record in observed.items():
+        if not record.counts.size:
+            law = "calibration data must be large enough for every layer"
+            raise InputError(f"{law}. Received: shapes of which nothing is left at {_place(value)}.")
     return observed
 
 
@@ -138,8 +142,12 @@ def _add(value: Value, record: Observed, array: Array) -> None:
     try:
         record.add(array)
     except InputError as error:
-        source = value.producer.source if value.producer else f"input `{value.name}`"
-        raise InputError(f"{error} At: {source or 'the graph itself'}.") from None
+        raise InputError(f"{error} At: {_place(value)}.") from None
+
+
+def _place(value: Value) -> str:
+    source = value.producer.source if value.producer else f"input `{value.name}`"
+    return source or "the graph itself"
 
 
 def bytes_per_row(values: Sequence[Value]) -> int:
