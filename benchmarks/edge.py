@@ -12,12 +12,12 @@ files that its output includes, and needs pydantic 1 without saying so. With Ten
 neither depthwise convolutions nor attention, and did not come to an end within a minute on the others.
 """
 
+import argparse
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -193,7 +193,13 @@ def figures(model: str) -> Iterator[Figure]:
 
 def main() -> None:
     """Measure, and write the results."""
-    write([figure for model in sys.argv[1:] or MODELS for figure in figures(model)])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
+    models = parser.parse_args().models or list(MODELS)
+    unknown = [model for model in models if model not in MODELS]
+    if unknown:
+        parser.error(f"the models are {', '.join(MODELS)}. Received: {', '.join(unknown)}")
+    write([figure for model in models for figure in figures(model)])
 
 
 def write(found: list[Figure]) -> None:

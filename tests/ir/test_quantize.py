@@ -279,7 +279,7 @@ def test_pictures_too_small_for_a_layer_are_refused() -> None:
     pooled = b(ops.MaxPool((2, 2), (2, 2)), x)
     graph = b.build({"y": b(ops.Conv((1, 1)), pooled, b.constant(np.ones((1, 1, 2, 3), np.float32)))})
     data = read_calibration(graph, {"x": np.ones((3, 1, 1, 2), np.float32)})
-    with pytest.raises(InputError, match=r"large enough for every layer\. Received: shapes of which nothing is left at"):
+    with pytest.raises(InputError, match=r"large enough for every layer\. Received: shapes of which nothing is left"):
         to_int8(graph, data, Settings())
 
 
