@@ -58,7 +58,7 @@ def tried(graph: Graph) -> list[Mapping[int, Variant]]:
     return rounds(graph)
 
 
-def test_every_alternative_computes_the_same_within_its_buffers(
+def test_every_alternative_computes_the_same_within_its_buffers_and_the_same_bits_on_two_threads(
     model: kcompile.Model, graph: Graph, tried: list[Mapping[int, Variant]]
 ) -> None:
     x = np.random.default_rng(0).standard_normal((3, 14, 13, 5)).astype(np.float32)
@@ -69,9 +69,9 @@ def test_every_alternative_computes_the_same_within_its_buffers(
     for number, variants in enumerate(tried[:_SINGLE]):
         fixed = bind_graph(graph, {"N": 3}) if number % 2 else graph
         compiled = Model(fixed, variants=variants)
-        for threads in (1, 2):
-            (found,) = compiled.run({"x": x}, threads).values()
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=str(variants))
+        (found,), (shared,) = (compiled.run({"x": x}, threads).values() for threads in (1, 2))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=str(variants))
+        np.testing.assert_array_equal(found, shared, err_msg=str(variants))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
