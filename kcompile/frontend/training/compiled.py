@@ -62,13 +62,24 @@ class Compiled:
         """The program of a runner for batches of these shapes, whatever their number of samples."""
         signature = () if runner.mode == "predict" and not runner.own else batch.signature
         key = (runner.mode, signature, tuple(map(id, runner.structure)))
-        if key not in self._programs:
-            self._programs[key] = Program(self._step(runner, batch), runner.structure)
-        return self._programs[key]
+        for known in (key, (*key, batch.size)):
+            if known in self._programs:
+                return self._programs[known]
+        made = Program(self._step(runner, batch), runner.structure)
+        self._programs[key if made.step.rows is None else (*key, made.step.rows)] = made
+        return made
+
+    def _own_step(self, runner: "Runner", batch: Batch) -> Step:
+        given = (runner.model, runner.mode, batch, self.objectives, self.optimizer)
+        try:
+            return write_own_step(*given)
+        except KCompileError:
+            # Some code needs the number of samples: a loss whose classes are the samples of a batch.
+            return write_own_step(*given, rows=batch.size)
 
     def _step(self, runner: "Runner", batch: Batch) -> Step:
         if runner.own:
-            return write_own_step(runner.model, runner.mode, batch, self.objectives, self.optimizer)
+            return self._own_step(runner, batch)
         if runner.mode == "predict":
             return _prediction(runner.model)
         optimizer = self.optimizer if runner.mode == "train" else None
@@ -101,9 +112,10 @@ class Runner:
     def run(self, batch: Batch) -> dict[str, Array]:
         """The results of one step on a batch."""
         signature = batch.signature
-        if signature not in self._programs:
-            self._programs[signature] = self._compiled.program(self, batch)
-        self._last = self._programs[signature]
+        found = self._programs.get(signature)
+        if found is None or found.step.rows not in (None, batch.size):
+            found = self._programs[signature] = self._compiled.program(self, batch)
+        self._last = found
         self._check_labels(batch.whole or batch, self._last.step)
         seed = np.asarray((self._compiled.seed + self._made()) % 2**63, np.int64)
         return self._last.run({**batch.arrays(), SEED: seed})

@@ -33,8 +33,12 @@ def write_own_step(
     batch: Batch,
     objectives: Objectives | None = None,
     optimizer: Optimizer | None = None,
+    rows: int | None = None,
 ) -> Step:
     """The graph of a step as the model's `train_step`, `test_step` or `predict_step` says it.
+
+    Args:
+        rows: the number of samples, where the code must know it.
 
     Raises:
         ModelError: the code does what only arrays can do, or returns something else than a step does.
@@ -48,19 +52,21 @@ def write_own_step(
     t = Trace(b, state.read, effects)
     method = f"{mode}_step"
     with writing(t):
-        found = call_users(getattr(model, method), f"`{method}` of {type(model).__name__}", _data(model, b, batch))
+        found = call_users(
+            getattr(model, method), f"`{method}` of {type(model).__name__}", _data(model, b, batch, rows)
+        )
         if mode == "predict":
-            return _prediction(t, state, found)
+            return replace(_prediction(t, state, found), rows=rows)
         results = dict(_logs(t, method, found))
     if objectives is not None:
         objectives.assign_pending()
-    return replace(finished(state, results), labels=effects.labels)
+    return replace(finished(state, results), labels=effects.labels, rows=rows)
 
 
-def _data(model: "Model", b: Builder, batch: Batch) -> Any:
-    """The batch as a user gave it, of tensors with an open batch axis, unless the model fixes its extent."""
+def _data(model: "Model", b: Builder, batch: Batch, rows: int | None) -> Any:
+    """The batch as a user gave it, of tensors with an open batch axis, unless its extent is known."""
     known = model.inputs if model.is_traced else []
-    extent: Dim = next((x.shape[0] for x in known if x.type.rank and isinstance(x.shape[0], int)), "N")
+    extent: Dim = next((x.shape[0] for x in known if x.type.rank and isinstance(x.shape[0], int)), rows or "N")
     tensors = {
         name: Tensor(b.input(name, TensorType(array.dtype.name, (extent, *array.shape[1:]))))
         for name, array in batch.arrays().items()

@@ -46,6 +46,7 @@ class Step:
     Inputs: those of the model by name, ``y/<output>``, ``weight/<output>``, `SEED`, and the state. Outputs: the logs or
     predictions `results` by name, then the new values of `written`. Of a `predict_step` of a user's own, the names of
     the results stand in `structure`, and in `labels` the inputs that losses take by outputs: labels, and their weights.
+    `rows` is the number of samples, where the step takes no other.
     """
 
     graph: Graph
@@ -54,6 +55,7 @@ class Step:
     written: tuple[Weight | Pack, ...]
     structure: Any = None
     labels: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    rows: int | None = None
 
 
 def write_step(

@@ -452,3 +452,36 @@ def test_labels_out_of_range_are_refused_where_a_loss_takes_them_as_they_are() -
         else:
             with pytest.raises(InputError, match=r"`scores` must be classes from 0 to 2 .* Received: 7"):
                 model.fit(X, np.full(20, 7), verbose=0)
+
+
+def test_a_loss_over_the_samples_of_a_batch_knows_their_number() -> None:
+    class Contrasting(kcompile.Model):
+        def train_step(self, data: Any) -> Any:
+            similar = ops.matmul(data, ops.transpose(data))
+            labels = ops.arange(ops.shape(data)[0])
+            losses = kcompile.losses.sparse_categorical_crossentropy(labels, similar, from_logits=True)
+            return {"loss": ops.mean(losses)}
+
+    model = Contrasting(inputs := kcompile.Input((3,)), layers.Dense(1)(inputs))
+    model.compile()
+    for rows in (X[:8], X[8:], X[:8] * 2.0):
+        similar = (rows @ rows.T).astype("float64")
+        expected = np.mean(np.log(np.exp(similar).sum(1)) - np.diag(similar))
+        assert np.isclose(model.train_on_batch(rows), expected, rtol=1e-5)
+
+
+def test_rates_and_numbers_of_steps_are_those_of_each_step() -> None:
+    class Telling(Plain):
+        def train_step(self, data: Any) -> Any:
+            told = {"rate": self.optimizer.learning_rate, "made": self.optimizer.iterations}
+            return {**super().train_step(data), **told}
+
+    schedule = kcompile.optimizers.schedules.PiecewiseConstantDecay([1, 2], [0.1, 0.01, 0.001])
+    model = made(Telling, optimizer=kcompile.optimizers.SGD(schedule))
+    logs = [model.train_on_batch(X, Y, return_dict=True) for _ in range(4)]
+    assert [each["made"] for each in logs] == [0, 1, 2, 3]
+    assert np.allclose([each["rate"] for each in logs], [0.1, 0.1, 0.01, 0.001])
+    model.compile(kcompile.optimizers.SGD(0.1), "mse")
+    model.train_on_batch(X, Y)
+    model.optimizer.learning_rate = 0.5
+    assert model.train_on_batch(X, Y, return_dict=True)["rate"] == 0.5

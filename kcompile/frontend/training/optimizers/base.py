@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from kcompile.errors import ModelError
+from kcompile.frontend.tensor import current
+from kcompile.frontend.training.formulas import tensors
 from kcompile.frontend.training.naming import snake_case
 from kcompile.frontend.training.optimizers.schedules import LearningRateSchedule, schedule_from_config
 from kcompile.frontend.training.state import Pack, State
@@ -221,8 +223,10 @@ class Optimizer(ABC):
     # -- variables ----------------------------------------------------------------------------------------------------
 
     @property
-    def learning_rate(self) -> "Rate":
-        """The learning rate of the next step."""
+    def learning_rate(self) -> Any:
+        """The learning rate of the next step: a number; in the code of a step, a tensor."""
+        if traced_state() is not None:
+            return self._traced_rate()
         return Rate(self.rate.array if self.schedule is None else self.schedule(self.iteration.array), self)
 
     @learning_rate.setter
@@ -241,9 +245,23 @@ class Optimizer(ABC):
         """The learning rates of the next step, by names for logs."""
         return {"learning_rate": self.learning_rate}
 
+    def _traced_rate(self) -> Any:
+        state = traced_state()
+        assert state is not None
+        if self.schedule is None:
+            return tensors(state.expression(self.rate))
+        return tensors(self.schedule.at(state.expression(self.iteration).cast("float32")))
+
     @property
-    def iterations(self) -> int:
-        """How many steps were made; of accumulated gradients, how often weights changed."""
+    def iterations(self) -> Any:
+        """How many steps were made; of accumulated gradients, how often weights changed.
+
+        In the code of a step, a tensor.
+        """
+        state = traced_state()
+        if state is not None:
+            made = tensors(state.expression(self.iteration))
+            return made // self.gradient_accumulation_steps if self.gradient_accumulation_steps else made
         return int(self.iteration.array) // (self.gradient_accumulation_steps or 1)
 
     def build(self, weights: Sequence[Weight], paths: Mapping[Weight, str] | None = None) -> None:
@@ -332,3 +350,9 @@ class Optimizer(ABC):
 
 def _placeholder(weight: Weight) -> Weight:
     return Weight(weight.name, np.zeros((), np.int32), trainable=False)
+
+
+def traced_state() -> State | None:
+    """The state of the step that is traced, where one is."""
+    t = current()
+    return None if t is None or t.effects is None else t.effects.state
