@@ -198,3 +198,24 @@ def test_a_library_without_the_entry_is_called_through_ctypes(native: Path, monk
         np.testing.assert_array_equal(session.predict(X), expected)
         np.testing.assert_array_equal(session.run({"x": X})["probabilities"], expected)
     assert session._direct.run({"x": X}) is None
+
+
+def test_results_that_cannot_be_written_end_the_call_alone(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[np.ndarray] = []
+
+    def frozen(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        made.append(np.zeros(shape, dtype))
+        made[-1].flags.writeable = False
+        return made[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "empty", frozen)
+        session = _opened(native)
+    expected = session.run({"x": X})["probabilities"]
+    made.clear()
+    for call in (lambda: session._direct.run({"x": X}), lambda: session._direct.predict(X, 9, None)):
+        with pytest.raises((BufferError, ValueError)):
+            call()
+    alone = [np.zeros(1), np.zeros(1)]
+    assert [sys.getrefcount(array) for array in made] == [sys.getrefcount(array) for array in alone]
+    np.testing.assert_array_equal(session.run({"x": X})["probabilities"], expected)

@@ -230,18 +230,18 @@ static kc_plan *open_inputs(kc_caller *caller, PyObject *const *arrays, Py_buffe
     return NULL;
 }
 
-/* Make the outputs, in `results` and open in `views`; not 0 for an exception. */
+/* Make the outputs, in `results` and open in `views`; not 0, and none of them, for an exception. */
 static int make_outputs(kc_caller *caller, kc_plan *plan, PyObject **results, Py_buffer *views)
 {
     for (int32_t i = 0; i < caller->outputs; i++) {
         results[i] = PyObject_CallObject(caller->empty, PyTuple_GetItem(plan->results, i));
         if (results[i] == NULL || PyObject_GetBuffer(results[i], &views[i], PyBUF_ND | PyBUF_WRITABLE) != 0) {
-            if (results[i] != NULL) {
-                Py_DecRef(results[i]);
-            }
             release(views, i);
-            while (i-- > 0) {
-                Py_DecRef(results[i]);
+            for (; i >= 0; i--) {
+                if (results[i] != NULL) {
+                    Py_DecRef(results[i]);
+                }
+                results[i] = NULL;
             }
             return -1;
         }
