@@ -234,7 +234,7 @@ def test_lambdas_call_functions() -> None:
     model = Model(inputs, layers.Dense(2, activation=lambda x: ops.maximum(x, 0.1))(scaled))
     kernel, bias = model.get_weights()
     assert np.allclose(model.predict(X), np.maximum((X * 3 + X.mean()) @ kernel + bias, 0.1), atol=1e-5)
-    with pytest.raises(ModelError, match="holds a function, which no file of kcompile's does"):
+    with pytest.raises(ModelError, match="holds a lambda, which no file of kcompile's does"):
         model.to_json()
 
 
