@@ -203,12 +203,14 @@ int32_t kc_barrier(void *context)
     return 0;
 }
 
-/* Every thread computes as many slices as the others in an arena of its own; those that are left over, all together. */
+/* Every thread computes as many slices as the others in an arena of its own; those that are left over, all together.
+
+   Once the last barrier opens, another thread may begin the next run, so nothing of the pool is read after it. */
 static void take_part(kc_worker *worker)
 {
     kc_pool *pool = worker->pool;
     __atomic_store_n(&worker->cpu, present_cpu(), __ATOMIC_RELAXED);
-    int32_t own = pool->slices / pool->threads, index = worker->index;
+    int32_t slices = pool->slices, threads = pool->threads, own = slices / threads, index = worker->index;
     if (own > 0) {
         char *arena = (char *)pool->arena + index * pool->arena_bytes;
         for (int32_t slice = own * index; slice < own * (index + 1); slice++) {
@@ -217,9 +219,9 @@ static void take_part(kc_worker *worker)
         }
         (void)kc_barrier(worker);
     }
-    for (int32_t slice = own * pool->threads; slice < pool->slices; slice++) {
-        (void)kc_main(pool->inputs, pool->outputs, pool->weights, pool->arena, pool->symbols, worker, index,
-                      pool->threads, slice, 0, INT32_MAX);
+    for (int32_t slice = own * threads; slice < slices; slice++) {
+        (void)kc_main(pool->inputs, pool->outputs, pool->weights, pool->arena, pool->symbols, worker, index, threads,
+                      slice, 0, INT32_MAX);
         (void)kc_barrier(worker);
     }
 }
