@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kcompile.errors import InputError, KCompileError
+from kcompile.frontend import Functional, Input, layers
 from kcompile.runtime import Session, load
 from kcompile.runtime.reference import ReferenceSession
 from tests.runtime.harness import long_graph, make_bundle, small_graph
@@ -54,6 +55,26 @@ def test_the_number_of_threads_changes_no_bit(native: Path, threads: int) -> Non
     one, more = load(native, threads=1), load(native, threads=threads)
     for x in BATCHES:
         np.testing.assert_array_equal(more.predict(x), one.predict(x))
+
+
+def test_calls_of_other_numbers_of_slices_follow_each_other(tmp_path: Path) -> None:
+    """A thread that leaves a call late must not take part in the next one before it has begun it."""
+    x = Input((64, 64, 4), name="x")
+    y = layers.Conv2D(32, 3, activation="relu")(layers.Conv2D(32, 3, activation="relu")(x))
+    graph = Functional(x, layers.GlobalAveragePooling2D()(y)).trace()
+    path = make_bundle(tmp_path / "slices.kcb", graph, "tvm")
+    one, more = load(path, threads=1), load(path, threads=2)
+    batches = [np.random.default_rng(rows).standard_normal((rows, 64, 64, 4), np.float32) for rows in (4, 7, 1)]
+    expected = [one.run({"x": batch}) for batch in batches]
+    free = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(free)})  # where two threads share a CPU, one leaves late
+    try:
+        for _ in range(40):
+            for batch, results in zip(batches, expected, strict=True):
+                for name, result in more.run({"x": batch}).items():
+                    np.testing.assert_array_equal(result, results[name])
+    finally:
+        os.sched_setaffinity(0, free)
 
 
 def test_every_batch_size_agrees_with_the_reference(native: Path) -> None:
