@@ -6,6 +6,7 @@ a layer's meaning stands in one place.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +200,12 @@ class Trace:
         inner.trainable = self.trainable and layer.trainable
         inner._training, inner._asks_training = self._training, self._asks_training
         return inner
+
+    def with_weights(self, values: Mapping["Weight", Value]) -> "Trace":
+        """This trace where these weights have other values."""
+        made = copy(self)
+        made._weights = lambda weight, path: values[weight] if weight in values else self._weights(weight, path)
+        return made
 
     def loop_body(self, b: Builder) -> tuple["Trace", dict[Value, Value]]:
         """A trace that writes the body of a loop with `b`, and the body's inputs by the weights that it reads."""

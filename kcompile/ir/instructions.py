@@ -251,6 +251,8 @@ _FRESH = frozenset[type[Op]](
 
 def may_alias(op: Op) -> bool:
     """Whether the kernel of an op may return an operand or a part of one."""
+    if isinstance(op, ops.StopGradient):  # the one elementwise op that gives its operand itself
+        return True
     return type(op) not in INTO and type(op) not in _FRESH and not isinstance(op, Elementwise)
 
 

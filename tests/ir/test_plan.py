@@ -181,3 +181,12 @@ def test_operands_are_written_where_a_concatenation_would_copy_them() -> None:
     check(graph, [rng.normal(size=(2, 3))])
     plan = Plan(b.build([b(ops.Neg(), b(ops.Concat(0), flat[0], flat[4]))]))
     assert plan.workspace == 12 * 8
+
+
+def test_what_stops_gradients_keeps_the_memory_of_its_operand() -> None:
+    b = Builder("stopped")
+    x = b.input("x", TensorType("float32", (2, 8)))
+    stopped = b(ops.StopGradient(), b(ops.Mul(), x, x))
+    other = b(ops.Exp(), b(ops.Neg(), b(ops.Add(), x, x)))
+    graph = b.build([b(ops.Sub(), stopped, other)])
+    check(graph, [np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)])

@@ -197,6 +197,15 @@ def variational(k: Any) -> tuple[Any, Any, Any]:
     return model, SERIES[:, 0], np.abs(SERIES[:, 1])
 
 
+def spectral(k: Any) -> tuple[Any, Any, Any]:
+    inputs = k.Input((16, 16, 3))
+    x = k.layers.SpectralNormalization(k.layers.Conv2D(3, 3), power_iterations=2)(inputs)
+    x = k.layers.SpectralNormalization(k.layers.Dense(4))(k.layers.GlobalMaxPooling2D()(x))
+    model = k.Model(inputs, k.layers.Dense(1)(x))
+    model.compile(k.optimizers.SGD(0.01, momentum=0.9), "mse")
+    return model, IMAGES, SIGNS
+
+
 Program = Callable[[Any], tuple[Any, Any, Any]]
 PROGRAMS: list[Program] = [
     tickets,
@@ -208,6 +217,7 @@ PROGRAMS: list[Program] = [
     fine_tuning,
     true_positives,
     variational,
+    spectral,
 ]
 
 

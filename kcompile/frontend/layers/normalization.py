@@ -1,5 +1,6 @@
 """Normalizations of activations."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from kcompile.frontend.layers import arguments
 from kcompile.frontend.layers.writing import cast, full, inverse, last_axes, like, reshape, transpose
 from kcompile.frontend.tracing import Trace, ensure_built
 from kcompile.frontend.training.losses.functions import EPSILON
+from kcompile.frontend.training.losses.functions import unit as unit_vector
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.expression import Expression
@@ -297,7 +299,7 @@ class UnitNormalization(Layer):
 @register_layer("keras>SpectralNormalization")
 @dataclass(eq=False)
 class SpectralNormalization(Layer):
-    """`layer` as it is; training divides its kernel by the largest singular value.
+    """`layer` as it is; in training, with its kernel divided by the largest singular value.
 
     Miyato et al. 2018, arXiv:1802.05957.
     """
@@ -325,7 +327,27 @@ class SpectralNormalization(Layer):
         self.add_weight("vector_u", (1, kernels[0].shape[-1]), "truncated_normal", trainable=False)
 
     def call(self, t: Trace, *args: Any, **kwargs: Any) -> Any:
+        inside = t
         if t.training:
-            raise ModelError(f"layer `{self.name}` (SpectralNormalization) cannot be trained. Take it off its layer.")
+            u, kernel = self._normalized(t)
+            t.update("vector_u", u)
+            inside = t.with_weights({self.own_weights[0]: kernel})
         # Keras gives the result the input's dtype, even that of indices.
-        return cast(t, t.run(self.layer, *args, **kwargs), args[0].type.dtype)
+        return cast(t, inside.run(self.layer, *args, **kwargs), args[0].type.dtype)
+
+    def _normalized(self, t: Trace) -> tuple[Value, Value]:
+        """The vector after iterations of the power method, and the kernel by its largest singular value.
+
+        A step of training computes with that kernel, and changes the one that it is made from; a kernel of zeros stays.
+        """
+        kernel, old = (Expression(t.b, t.read(weight)) for weight in self.own_weights)
+        extent = kernel.type.static_shape()[-1]
+        w, u = kernel.reshape((math.prod(kernel.type.static_shape()) // extent, extent)), old
+        v = u
+        for _ in range(self.power_iterations):
+            v = unit_vector(u.apply(ops.MatMul(), w.swap_last()), (1,))
+            u = unit_vector(v.apply(ops.MatMul(), w), (1,))
+        u, v = u.apply(ops.StopGradient()), v.apply(ops.StopGradient())
+        sigma = v.apply(ops.MatMul(), w).apply(ops.MatMul(), u.swap_last()).reshape(())
+        is_zero = kernel.equals(0.0).all()
+        return old.where(is_zero, u).value, (kernel / sigma.like(1.0).where(is_zero, sigma)).value

@@ -272,3 +272,34 @@ def test_a_generator_has_no_validation_split() -> None:
     assert text == (
         "`validation_split` is for arrays; of other data, give a part as `validation_data`. Received: list_iterator."
     )
+
+
+def test_spectral_normalization_trains_through_the_largest_singular_value() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.SpectralNormalization(layers.Dense(2, use_bias=False))])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    w, u = model.get_weights()
+    v = (u @ w.T) / np.linalg.norm(u @ w.T)
+    after = (v @ w) / np.linalg.norm(v @ w)
+
+    def loss(kernel: Any) -> float:
+        return float(((X @ (kernel / (v @ kernel @ after.T)) - Y) ** 2).mean())
+
+    found = model.train_on_batch(X, np.repeat(Y, 2, axis=1))
+    assert np.isclose(found, loss(w.astype("float64")), rtol=1e-5)
+    new_w, new_u = model.get_weights()
+    assert np.allclose(new_u, after, atol=1e-6)
+    for place in np.ndindex(w.shape):
+        step = np.zeros(w.shape)
+        step[place] = 1e-5
+        slope = (loss(w + step) - loss(w - step)) / 2e-5
+        assert np.isclose(w[place] - new_w[place], slope, rtol=1e-3, atol=1e-5)
+
+
+def test_spectral_normalization_leaves_a_kernel_of_zeros() -> None:
+    dense = layers.Dense(2, kernel_initializer="zeros", bias_initializer="ones")
+    model = keras.Sequential([keras.Input((4,)), layers.SpectralNormalization(dense)])
+    model.compile("sgd", "mse")
+    u = model.get_weights()[1]
+    assert np.isfinite(model.train_on_batch(X, np.repeat(Y, 2, axis=1)))
+    assert np.array_equal(model.get_weights()[1], u)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
