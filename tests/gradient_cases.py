@@ -64,6 +64,12 @@ def _cross_entropy(draw: Draw, cls: type[ops.CrossEntropy], dtype: str) -> OpCas
     return OpCase(cls(draw(st.sampled_from([0.25, 1e-2]))), (p, labels))
 
 
+@case_of(ops.ScaledSum)
+def _scaled_sum(draw: Draw, cls: type[ops.ScaledSum], dtype: str) -> OpCase:
+    shape = draw(shapes(low=0))
+    return OpCase(cls(), tuple(floats(draw, extents, dtype) for extents in (shape, (), shape, ())))
+
+
 @case_of(ops.WindowedConv)
 def _windowed_conv(draw: Draw, cls: type[ops.WindowedConv], dtype: str) -> OpCase:
     channels, filters, *window = (draw(st.integers(1, 3)) for _ in range(4))

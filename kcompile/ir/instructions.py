@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kcompile.ir import ops
+from kcompile.ir.blas import bound_scaled_sum, scaled_sum
 from kcompile.ir.graph import Node
 from kcompile.ir.op import Elementwise, Op
 from kcompile.ir.ops.windows import PART_BYTES
@@ -215,12 +216,16 @@ INTO: dict[type[Op], Make] = {
     ops.ReduceProd: _reduce,
     ops.ReduceSum: _reduce,
     ops.Relu: _relu,
+    ops.ScaledSum: lambda node: scaled_sum,
     ops.Softmax: _softmax,
     ops.Where: _where,
 }
 
+# By op class: for arrays that stay where they are, a function of the operands that are numbers.
+BOUND: dict[type[Op], Function] = {ops.ScaledSum: bound_scaled_sum}
+
 # Ops whose result may take the place of an operand of the same type.
-IN_PLACE = frozenset({*_UFUNCS, ops.Clip, ops.Div, ops.Maximum, ops.Minimum, ops.Relu})
+IN_PLACE = frozenset({*_UFUNCS, ops.Clip, ops.Div, ops.Maximum, ops.Minimum, ops.Relu, ops.ScaledSum})
 
 # Ops whose results are views of their operand, where its layout allows it.
 VIEWS = frozenset({ops.BroadcastTo, ops.Reshape, ops.Reverse, ops.Slice, ops.Transpose})

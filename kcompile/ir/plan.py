@@ -16,7 +16,7 @@ import numpy as np
 
 from kcompile.ir.evaluate import computed
 from kcompile.ir.graph import Graph, Node, Value
-from kcompile.ir.instructions import IN_PLACE, INTO, SCALAR, VIEWS, Function, may_alias
+from kcompile.ir.instructions import BOUND, IN_PLACE, INTO, SCALAR, VIEWS, Function, may_alias
 from kcompile.ir.op import Arrays
 from kcompile.ir.ops.constant import Constant
 from kcompile.ir.ops.fused import Fused
@@ -270,7 +270,17 @@ class _Writer:
         into = INTO[type(node.op)](node)
         if can_write_parts(node) and is_large(node):
             into, self.in_parts = into_in_parts(into, node), True
+        elif type(node.op) in BOUND and self._fixed.issuperset(value for value in node.inputs if value.type.rank):
+            self._bind(node, number)
+            return
         self._write(into, node.inputs, number)
+
+    def _bind(self, node: Node, result: int) -> None:
+        """Write an instruction for arrays that stay where they are, which looks for them once."""
+        registers, numbers = self.registers, [self.numbers[v] for v in node.inputs if not v.type.rank]
+        arrays = [registers[self.numbers[value]] for value in node.inputs if value.type.rank]
+        write = BOUND[type(node.op)](*arrays, registers[result])
+        self.instructions.append(lambda: write(*[registers[number] for number in numbers]))
 
     def _write(self, into: Function, operands: Sequence[Value], result: int) -> None:
         """Write an instruction that computes to an array from operands; known ones are bound once and for all."""

@@ -1,5 +1,6 @@
 """What a step of training is rewritten to computes what it computed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from kcompile.ir import ops
 from kcompile.ir.evaluate import evaluate
+from kcompile.ir.expression import Expression
 from kcompile.ir.graph import Builder, Graph, Value
 from kcompile.ir.passes.grad import backward
 from kcompile.ir.passes.pipeline import training
@@ -112,3 +114,42 @@ def test_cross_entropy_is_that_of_one_hot_labels(classes: int, seed: int) -> Non
     for place in np.ndindex(2, 3):
         terms = [-np.log(min(max(q, 0.1), 0.9)) * (number == labels[place]) for number, q in enumerate(p[place])]
         assert abs(found[place] - sum(terms)) < 1e-12
+
+
+UPDATES: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
+    "y + a * (x - y)": lambda x, y, a, b: y + (x - y) * a,
+    "(x - y) * a + y": lambda x, y, a, b: (x - y) * a + y,
+    "y - a * x": lambda x, y, a, b: y - a * x,
+    "b * y - x * a": lambda x, y, a, b: b * y - x * a,
+    "x * a + y": lambda x, y, a, b: x * a + y,
+    "a * x + b * y": lambda x, y, a, b: a * x + b * y,
+    "y - a * x / z": lambda x, y, a, b: y - x * a / (x * x + 1.0),
+}
+
+
+@pytest.mark.parametrize("formula", UPDATES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_a_scaled_sum_takes_one_pass(formula: str, dtype: str) -> None:
+    b = Builder("update")
+    x, y = (Expression(b, b.input(name, TensorType(dtype, (5,)))) for name in "xy")
+    first, second = (Expression(b, b.input(name, TensorType(dtype, ()))) for name in "ab")
+    graph = b.build([UPDATES[formula](x, y, first, second).value])
+    changed = training(graph)
+    assert isinstance(changed.outputs[0].op, ops.ScaledSum)
+    assert not any(
+        isinstance(node.op, ops.Add | ops.Sub) and node.outputs[0] is changed.outputs[0] for node in changed.nodes
+    )
+    given = {"x": np.arange(-2, 3), "y": np.array([3, -1, 0.5, 4, 2]), "a": np.array(0.25), "b": np.array(-2)}
+    feeds = {name: array.astype(dtype) for name, array in given.items()}
+    (before,), (after,) = evaluate(graph, feeds).values(), Plan(changed).run(list(feeds.values()))
+    np.testing.assert_allclose(after, before, rtol=1e-3 if dtype == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize("shapes", [((5,), (1,)), ((5,), ())])
+def test_a_sum_that_broadcasts_stays(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    b = Builder("sum")
+    x, y = (
+        Expression(b, b.input(name, TensorType("float32", shape))) for name, shape in zip("xy", shapes, strict=True)
+    )
+    changed = training(b.build([(x * 0.5 + y).value]))
+    assert not any(isinstance(node.op, ops.ScaledSum) for node in changed.nodes)

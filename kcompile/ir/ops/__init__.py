@@ -72,7 +72,7 @@ from kcompile.ir.ops.gradients_norm import (
 )
 from kcompile.ir.ops.gradients_recurrent import RecurrentGradient
 from kcompile.ir.ops.image import Resize
-from kcompile.ir.ops.linear import Dense, MatMul
+from kcompile.ir.ops.linear import Dense, MatMul, ScaledSum
 from kcompile.ir.ops.normalization import BatchNorm, LayerNorm
 from kcompile.ir.ops.quantization import (
     ConvNarrow,
@@ -135,6 +135,7 @@ TRAINING = (
     RecurrentGradient,
     ReduceProdGradient,
     ResizeGradient,
+    ScaledSum,
     ScatterAdd,
     SliceGradient,
     SortGradient,
@@ -236,6 +237,7 @@ __all__ = [
     "ResizeGradient",
     "Reverse",
     "Round",
+    "ScaledSum",
     "Scan",
     "ScatterAdd",
     "Selu",

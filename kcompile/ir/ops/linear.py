@@ -8,7 +8,7 @@ import numpy as np
 
 from kcompile.ir import dims, expression
 from kcompile.ir.dims import Dim
-from kcompile.ir.op import Arrays, Gradients, Op, Types, Values, broadcast_shapes
+from kcompile.ir.op import Arrays, Elementwise, Gradients, Op, Types, Values, broadcast_shapes
 from kcompile.ir.types import Array
 
 if TYPE_CHECKING:
@@ -74,3 +74,22 @@ class MatMul(Op, name="matmul", operands=("x", "y")):
         x, y, dy = expression.lift(b, *xs, *dys)
         dx, other = dy.apply(MatMul(), y.swap_last()), x.swap_last().apply(MatMul(), dy)
         return expression.unbroadcast(dx, x.type), expression.unbroadcast(other, y.type)
+
+
+@dataclass(frozen=True)
+class ScaledSum(Elementwise, name="scaled_sum", operands=("x", "a", "y", "b")):
+    """``a * x + b * y``, BLAS's axpby: ``x, y: T[...], a, b: T[] -> T[...]``."""
+
+    def infer(self, types: Types) -> Types:
+        x, a, y, b = types
+        fits = x.is_float and x == y and a == b == x.with_shape(())
+        self.require(fits, "x and y must be floats of one type, a and b numbers of theirs", types)
+        return (x,)
+
+    def kernel(self, args: Arrays) -> Arrays:
+        x, a, y, b = args
+        return (a * x + b * y,)
+
+    def vjp(self, b: "Builder", xs: Values, ys: Values, dys: Gradients) -> Gradients:
+        x, first, y, second, dy = expression.lift(b, *xs, *dys)
+        return (dy * first).value, (dy * x).sum().value, (dy * second).value, (dy * y).sum().value

@@ -2,16 +2,22 @@
 
 from typing import TypeAlias
 
+import numpy as np
+
 from kcompile.ir.graph import Graph, Node, Value
 from kcompile.ir.ops import (
+    Add,
     AvgPoolGradient,
     Compare,
     CrossEntropyGradient,
+    Div,
     MaxPool,
     MaxPoolGradient,
     Mul,
+    Neg,
     ReduceSum,
     Relu,
+    ScaledSum,
     Softmax,
     Sub,
     Where,
@@ -95,7 +101,56 @@ def _both(value: Value | None, op: type) -> tuple[Value, Value] | tuple[None, No
     return value.producer.inputs[0], value.producer.inputs[1]
 
 
-RULES = (entropy_of_softmax, pool_before_relu, gradient_before_relu, sum_of_pool_gradient)
+@rule(Add)
+def scaled_sum(c: Context, node: Node, op: Add) -> Result:
+    """``a * x + b * y`` takes one pass instead of up to three, and so does ``y + a * (x - y)``, a mean that runs."""
+    for y, other in (node.inputs, reversed(node.inputs)):
+        difference, a = _scaled(other)
+        if a is not None and isinstance(difference.op, Sub) and _second(difference) is y:
+            return _sum(c, _operand(difference, Sub), a, y, c.b(Sub(), _one(c, a), a))
+    (x, a), (y, b) = map(_scaled, node.inputs)
+    return _sum(c, x, a, y, b)
+
+
+@rule(Sub)
+def scaled_difference(c: Context, node: Node, op: Sub) -> Result:
+    """``y - a * x``; where x is a quotient, `a` may stand in its numerator."""
+    (y, b), (x, a) = map(_scaled, node.inputs)
+    if a is None and isinstance(x.op, Div):
+        numerator, a = _scaled(_operand(x, Div) or x)
+        x = x if a is None else c.b(Div(), numerator, _second(x))
+    return None if a is None else _sum(c, x, c.b(Neg(), a), y, b)
+
+
+def _scaled(value: Value) -> tuple[Value, Value | None]:
+    """What a product scales, and the number by which."""
+    one, other = _both(value, Mul)
+    for x, a in ((one, other), (other, one)):
+        if x is not None and a is not None and x.type.rank and not a.type.rank:
+            return x, a
+    return value, None
+
+
+def _one(c: Context, like: Value) -> Value:
+    return c.b.constant(np.ones((), like.type.dtype))
+
+
+def _sum(c: Context, x: Value | None, a: Value | None, y: Value, b: Value | None) -> Result:
+    if x is None or (a is None and b is None) or x.type != y.type or not x.type.is_float:
+        return None
+    given = a if a is not None else b
+    assert given is not None
+    return c.b(ScaledSum(), x, a if a is not None else _one(c, given), y, b if b is not None else _one(c, given))
+
+
+RULES = (
+    entropy_of_softmax,
+    pool_before_relu,
+    gradient_before_relu,
+    sum_of_pool_gradient,
+    scaled_sum,
+    scaled_difference,
+)
 
 
 def simplify_step(graph: Graph) -> Graph:
