@@ -281,7 +281,8 @@ def _chosen(condition: Any, x: Any, y: Any) -> Any:
 
 def _converted(node: Node) -> Function:
     dtype = np.dtype(_op(node).dtype)
-    return lambda x: x.astype(dtype)
+    exact = dtype.kind == "f" and not node.inputs[0].type.is_float
+    return dtype.type if exact else lambda x: x.astype(dtype)
 
 
 # By op class: what computes a numpy scalar, for which Python's operators are faster than numpy's functions.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Named = dict[str, Array]
 
 # Shuffled samples that are gathered at a time: many, as handing the work to another thread takes 30 µs.
-_AHEAD_BYTES = 1 << 20
+_AHEAD_BYTES = 1 << 21
 
 
 @dataclass(frozen=True)
