@@ -144,13 +144,21 @@ def _mean(node: Node) -> Function:
 
 
 def _dense(node: Node) -> Function:
+    if node.inputs[0].type.rank == 2:
+        return np.matmul if len(node.inputs) == 2 else _dense_of_rows
+
     def into(x: Array, kernel: Array, *rest: Array) -> None:
-        out = rest[-1].reshape(-1, kernel.shape[1])
-        np.matmul(x.reshape(-1, kernel.shape[0]), kernel, out=out)
+        rows, out = x.reshape(-1, kernel.shape[0]), rest[-1].reshape(-1, kernel.shape[1])
+        np.matmul(rows, kernel, out=out)
         if len(rest) > 1:
             np.add(out, rest[0], out=out)
 
     return into
+
+
+def _dense_of_rows(x: Array, kernel: Array, bias: Array, out: Array) -> None:
+    np.matmul(x, kernel, out=out)
+    np.add(out, bias, out=out)
 
 
 def _concat(node: Node) -> Function:
