@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from kcompile.codegen.tvm.kernels.scaled import scalings
 from kcompile.codegen.tvm.lower import prepared
 from kcompile.codegen.tvm.targets import MACHINES, host
 from kcompile.ir import ops
@@ -149,3 +150,14 @@ def test_a_whole_model_has_the_same_bits_for_any_number_of_threads():
 def test_other_products_are_computed(case: Case):
     graph = case.graph()
     assert "scaled_panels" not in Planned([graph]).families(graph)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (1, 1, 4), (5, 6, 1)])
+@pytest.mark.parametrize("first", [True, False])
+def test_factors_of_any_other_shape_stay(shape: tuple[int, ...], first: bool) -> None:
+    b = Builder()
+    x = b.input("x", TensorType("float32", ("N", 5, 6, 4)))
+    factor = b(ops.Sigmoid(), b.input("f", TensorType("float32", shape)))
+    kernel = b.constant(np.ones((1, 1, 4, 2), np.float32))
+    y = b(ops.Conv((1, 1), "same"), b(ops.Mul(), *((factor, x) if first else (x, factor))), kernel)
+    assert not scalings(prepared(b.build([y])))

@@ -66,11 +66,12 @@ def scalings(graph: Graph) -> Mapping[Value, tuple[Value, Value]]:
 
 def _gated(node: Node) -> tuple[Value, Value] | None:
     """What a multiplication scales by image and channel, and the gates."""
-    if not isinstance(node.op, ops.Mul) or node.outputs[0].type.dtype != "float32" or node.outputs[0].type.rank < 3:
+    type = node.outputs[0].type
+    if not isinstance(node.op, ops.Mul) or type.dtype != "float32" or type.rank < 3:
         return None
+    batch, *middle, channels = type.shape
     for x, gates in (node.inputs, node.inputs[::-1]):
-        batch, *middle, channels = x.type.shape
-        if gates.type.shape == (batch, *[1] * len(middle), channels) and _is_share(gates):
+        if x.type == type and gates.type.shape == (batch, *[1] * len(middle), channels) and _is_share(gates):
             return x, gates
     return None
 
