@@ -19,11 +19,17 @@ _SIZE = ctypes.c_int64
 
 
 @cache
+def libraries() -> ThreadpoolController:
+    """The libraries that this process multiplies with."""
+    return ThreadpoolController()
+
+
+@cache
 def _axpby(dtype: str) -> Callable[..., None] | None:
     """``y <- a * x + b * y``, for (n, a, address of x, step, b, address of y, step); None where no library has it."""
     kind, number = _KINDS.get(dtype, ("", None))
-    libraries = [info["filepath"] for info in ThreadpoolController().info() if info["user_api"] == "blas"]
-    for library in map(ctypes.CDLL, libraries if number else []):
+    files = [info["filepath"] for info in libraries().info() if info["user_api"] == "blas"] if number else []
+    for library in map(ctypes.CDLL, files):
         for name in _NAMES:
             function: Any = getattr(library, name.format(kind), None)
             if function is not None:

@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from kcompile.ir import ops
+from kcompile.ir.blas import libraries
 from kcompile.ir.graph import Node
 from kcompile.ir.op import Arrays, Elementwise, Op
 from kcompile.ir.types import Array, TensorType
@@ -157,18 +157,13 @@ def one_thread_products() -> Generator[None]:
         return
     token = _limited.set(True)
     try:
-        with _libraries().limit(limits=1, user_api="blas"):
+        with libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
         _limited.reset(token)
 
 
 _limited = ContextVar("_limited", default=False)
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 @cache

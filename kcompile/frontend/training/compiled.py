@@ -52,7 +52,7 @@ class Compiled:
         """What runs steps of the model as it is now."""
         keep_memory()
         # The parts of a model are part of the key, and kept alive by it.
-        own = defines(model, "predict_step") if mode == "predict" else has_own_steps(model)
+        own = defines(model, "predict_step") if mode == "predict" else has_own_steps(model, self.objectives_made)
         if own:
             return Runner(self, model, mode, (*model.trainable_weights, *model.non_trainable_weights), own)
         structure = (model.topology, *model.trainable_weights) if mode == "train" else (model.topology,)

@@ -156,9 +156,9 @@ def defines(model: "Model", *names: str) -> bool:
     return any(getattr(type(model), name) is not getattr(Steps, name) for name in names)
 
 
-def has_own_steps(model: "Model") -> bool:
+def has_own_steps(model: "Model", objectives: Objectives) -> bool:
     """Whether the steps of training and evaluation are in part a user's own code."""
-    return defines(model, *_STEPS) or bool(own_metrics(model))
+    return defines(model, *_STEPS) or bool(objectives.own)
 
 
 def own_metrics(layer: "Layer") -> list[Metric]:

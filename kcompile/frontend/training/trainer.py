@@ -171,10 +171,10 @@ class Trainer(Steps):
 
     def _reader(self, compiled: Compiled) -> Reader:
         model = self._self
-        objectives = compiled.objectives
-        if has_own_steps(model):
+        objectives = compiled.objectives_made
+        if has_own_steps(model, objectives):
             return FreeReader(model, ["data"])
-        return Reader(model, objectives.needed(model.output_names) if objectives else [])
+        return Reader(model, objectives.needed(model.output_names))
 
     def fit(
         self,
