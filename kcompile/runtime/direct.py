@@ -17,8 +17,9 @@ from kcompile.runtime.signature import Plan, Signature
 
 # Of what this module and `kc_python.c` tell each other; to change with it.
 _VERSION = 2
-# Bytes of an arena up to which each choice of shapes may have some of its own, one per caller at a time.
-_MOST_ARENA = 1 << 20
+# Bytes of an arena up to which calls that take this way may have one, beside those of the other: of longer calls, the
+# time that the other way takes is a small part.
+_MOST_ARENA = 16 << 20
 # Operations up to which a call keeps Python's lock: for longer calls it pays that other threads go on meanwhile.
 _BRIEF = 500_000
 

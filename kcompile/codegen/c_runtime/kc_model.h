@@ -47,6 +47,10 @@ kc_pool *kc_pool_create(void *memory, int32_t threads);
    Where they sleep, and runs follow each other closely, it wakes them for later ones. */
 int kc_pool_ready(kc_pool *pool);
 
+/* As kc_run, on the pool if it is ready and on the caller's thread alone if it is not. */
+int kc_run_brief(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
+                 const int64_t *symbols, kc_pool *pool);
+
 /* End the threads of a pool that no caller uses any more; its memory may then be freed. */
 void kc_pool_destroy(kc_pool *pool);
 

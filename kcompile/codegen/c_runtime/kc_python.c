@@ -74,16 +74,15 @@ WEAK void PyEval_RestoreThread(void *);
 WEAK void Py_IncRef(PyObject *);
 WEAK void Py_DecRef(PyObject *);
 
-/* Memory of one call at a time. */
+/* Memory of one call at a time: an arena of so many bytes follows this head. */
 typedef struct kc_place {
     struct kc_place *next;
+    size_t bytes;
 } kc_place;
 
 /* How to call for one choice of shapes. `numbers` holds what `learn` takes. */
 typedef struct kc_plan {
     struct kc_plan *next;
-    kc_place *free;
-    char busy; /* guards `free` */
     size_t arena;
     int alone;                  /* whether other Python threads wait while it computes */
     Py_ssize_t rows;            /* of the batch; 0 where it is never split */
@@ -100,6 +99,8 @@ typedef struct kc_plan {
 typedef struct {
     kc_plan *plans;
     int32_t count;
+    kc_place *free; /* as many as there were calls at once, each as large as those that it served */
+    char busy;      /* guards `free` */
     int32_t inputs, outputs;
     const void *weights;
     PyObject *owner; /* of the weights */
@@ -111,38 +112,39 @@ static const char *const CAPSULE = "kcompile";
 
 /* ---- memory */
 
-static kc_place *take_place(kc_plan *plan)
+static kc_place *take_place(kc_caller *caller, size_t bytes)
 {
-    while (__atomic_test_and_set(&plan->busy, __ATOMIC_ACQUIRE)) {
+    while (__atomic_test_and_set(&caller->busy, __ATOMIC_ACQUIRE)) {
     }
-    kc_place *place = plan->free;
+    kc_place *place = caller->free;
     if (place != NULL) {
-        plan->free = place->next;
+        caller->free = place->next;
     }
-    __atomic_clear(&plan->busy, __ATOMIC_RELEASE);
-    void *fresh = place;
-    if (fresh == NULL && posix_memalign(&fresh, ALIGNMENT, plan->arena + ALIGNMENT) != 0) {
+    __atomic_clear(&caller->busy, __ATOMIC_RELEASE);
+    if (place != NULL && place->bytes >= bytes) {
+        return place;
+    }
+    free(place);
+    void *fresh = NULL;
+    if (posix_memalign(&fresh, ALIGNMENT, ALIGNMENT + bytes) != 0) {
         return NULL;
     }
-    return fresh;
+    place = fresh;
+    place->bytes = bytes;
+    return place;
 }
 
-static void give_place(kc_plan *plan, kc_place *place)
+static void give_place(kc_caller *caller, kc_place *place)
 {
-    while (__atomic_test_and_set(&plan->busy, __ATOMIC_ACQUIRE)) {
+    while (__atomic_test_and_set(&caller->busy, __ATOMIC_ACQUIRE)) {
     }
-    place->next = plan->free;
-    plan->free = place;
-    __atomic_clear(&plan->busy, __ATOMIC_RELEASE);
+    place->next = caller->free;
+    caller->free = place;
+    __atomic_clear(&caller->busy, __ATOMIC_RELEASE);
 }
 
 static void free_plan(kc_plan *plan)
 {
-    while (plan->free != NULL) {
-        kc_place *next = plan->free->next;
-        free(plan->free);
-        plan->free = next;
-    }
     Py_DecRef(plan->results);
     free(plan->numbers);
     free(plan);
@@ -155,6 +157,11 @@ static void forget(PyObject *capsule)
         kc_plan *next = caller->plans->next;
         free_plan(caller->plans);
         caller->plans = next;
+    }
+    while (caller->free != NULL) {
+        kc_place *next = caller->free->next;
+        free(caller->free);
+        caller->free = next;
     }
     PyObject *held[] = {caller->owner, caller->takes, caller->gives, caller->array, caller->empty, caller->dict};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
@@ -285,18 +292,18 @@ static int compute(kc_caller *caller, kc_plan *plan, const Py_buffer *inputs, co
     if (plan->pool != NULL && plan->process != getpid()) {
         return -1;
     }
-    kc_place *place = take_place(plan);
+    kc_place *place = take_place(caller, plan->arena);
     if (place == NULL) {
         (void)PyErr_NoMemory();
         return -1;
     }
     void *waiting = plan->alone ? NULL : PyEval_SaveThread();
-    kc_pool *pool = plan->pool != NULL && (!plan->brief || kc_pool_ready(plan->pool)) ? plan->pool : NULL;
-    int failed = kc_run(x, y, caller->weights, place, plan->symbols, pool);
+    int failed = (plan->brief ? kc_run_brief : kc_run)(x, y, caller->weights, (char *)place + ALIGNMENT, plan->symbols,
+                                                          plan->pool);
     if (!plan->alone) {
         PyEval_RestoreThread(waiting);
     }
-    give_place(plan, place);
+    give_place(caller, place);
     return failed;
 }
 

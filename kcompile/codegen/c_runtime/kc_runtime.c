@@ -46,9 +46,10 @@ int32_t kc_barrier(void *worker);
 typedef struct {
     uint32_t value;
     char padding[CACHE_LINE - sizeof(uint32_t)];
-} kc_word;
+} __attribute__((aligned(CACHE_LINE))) kc_word;
 
 typedef struct {
+    kc_word barriers; /* counts those at which the thread has arrived */
     kc_pool *pool;
     int32_t index;
     uint32_t job; /* the last job that the thread has seen */
@@ -59,19 +60,18 @@ typedef struct {
 } kc_worker;
 
 struct kc_pool {
-    kc_word job;     /* counts runs */
-    kc_word phase;   /* counts barriers */
-    kc_word arrived; /* threads that wait at the present barrier */
-    kc_word asleep;  /* threads in the kernel */
+    kc_word job;    /* counts runs */
+    kc_word asleep; /* threads in the kernel */
     const void *const *inputs;
     void *const *outputs;
     const void *weights;
     void *arena;
     const int64_t *symbols;
     int32_t threads;
-    int64_t asked;       /* when kc_pool_ready was last called */
+    int64_t last;        /* when kc_pool_ready was last called, or kc_run_brief ended */
     int64_t woken;       /* when it last woke threads */
     int64_t arena_bytes; /* of one thread's arena */
+    int32_t alone;       /* whether a caller computes without the pool's threads, and may soon want them */
     int32_t slices;
     int32_t stop;
     pthread_mutex_t lock;
@@ -157,6 +157,9 @@ static void wait_while(kc_worker *worker, uint32_t *word, uint32_t old)
         if (spins % 16 == 0) {
             __atomic_store_n(&worker->seen, nanoseconds_now(), __ATOMIC_RELAXED);
         }
+        if (__atomic_load_n(&worker->pool->alone, __ATOMIC_RELAXED)) {
+            spins %= 16;
+        }
         if (spins < SPINS && (spins % 16 != 0 || !shares_cpu(worker))) {
             relax();
         } else {
@@ -186,6 +189,8 @@ static void advance(kc_pool *pool, uint32_t *word)
     wake(pool, word);
 }
 
+/* Every thread tells in a word of its own that it has arrived: one cache line's way between two of them, where a common
+   counter's would be two. A thread is at most one barrier ahead, so all but the old number says that it was here. */
 int32_t kc_barrier(void *context)
 {
     kc_worker *worker = context;
@@ -193,12 +198,12 @@ int32_t kc_barrier(void *context)
         return 0;
     }
     kc_pool *pool = worker->pool;
-    uint32_t phase = __atomic_load_n(&pool->phase.value, __ATOMIC_RELAXED);
-    if (__atomic_add_fetch(&pool->arrived.value, 1, __ATOMIC_ACQ_REL) == (uint32_t)pool->threads) {
-        __atomic_store_n(&pool->arrived.value, 0, __ATOMIC_RELAXED);
-        advance(pool, &pool->phase.value);
-    } else {
-        wait_while(worker, &pool->phase.value, phase);
+    uint32_t old = __atomic_load_n(&worker->barriers.value, __ATOMIC_RELAXED);
+    advance(pool, &worker->barriers.value);
+    for (int32_t i = 0; i < pool->threads; i++) {
+        if (i != worker->index) {
+            wait_while(worker, &pool->workers[i].barriers.value, old);
+        }
     }
     return 0;
 }
@@ -277,7 +282,7 @@ int kc_run(const void *const *inputs, void *const *outputs, const void *weights,
 
 int kc_pool_ready(kc_pool *pool)
 {
-    int64_t now = nanoseconds_now(), before = __atomic_exchange_n(&pool->asked, now, __ATOMIC_RELAXED);
+    int64_t now = nanoseconds_now(), before = __atomic_exchange_n(&pool->last, now, __ATOMIC_RELAXED);
     int32_t ready = 1;
     for (int32_t i = 1; i < pool->threads; i++) {
         ready &= now - __atomic_load_n(&pool->workers[i].seen, __ATOMIC_RELAXED) < FRESH;
@@ -287,6 +292,20 @@ int kc_pool_ready(kc_pool *pool)
         wake(pool, &pool->job.value);
     }
     return ready;
+}
+
+int kc_run_brief(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
+                 const int64_t *symbols, kc_pool *pool)
+{
+    if (kc_pool_ready(pool)) {
+        return kc_run(inputs, outputs, weights, arena, symbols, pool);
+    }
+    __atomic_store_n(&pool->workers[0].cpu, present_cpu(), __ATOMIC_RELAXED);
+    __atomic_fetch_add(&pool->alone, 1, __ATOMIC_RELAXED);
+    int failed = kc_run(inputs, outputs, weights, arena, symbols, NULL);
+    __atomic_fetch_sub(&pool->alone, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->last, nanoseconds_now(), __ATOMIC_RELAXED);
+    return failed;
 }
 
 int kc_profile(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
@@ -322,11 +341,10 @@ kc_pool *kc_pool_create(void *memory, int32_t threads)
 {
     kc_pool *pool = memory;
     pool->job.value = 0;
-    pool->phase.value = 0;
-    pool->arrived.value = 0;
     pool->asleep.value = 0;
     pool->threads = threads;
-    pool->asked = 0;
+    pool->last = 0;
+    pool->alone = 0;
     pool->woken = 0;
     pool->stop = 0;
     if (pthread_mutex_init(&pool->lock, NULL) != 0) {
@@ -334,6 +352,7 @@ kc_pool *kc_pool_create(void *memory, int32_t threads)
     }
     for (int32_t i = 0; i < threads; i++) {
         kc_worker *worker = &pool->workers[i];
+        worker->barriers.value = 0;
         worker->pool = pool;
         worker->index = i;
         worker->job = 0;

@@ -12,7 +12,7 @@ from typing import Any
 from kcompile.codegen.tvm.arena import CACHED, MOST_ROWS, THREADS, Arena, Place
 from kcompile.codegen.tvm.build import global_variable
 from kcompile.codegen.tvm.compiler import tirx, tvm
-from kcompile.codegen.tvm.expr import Expr, constant, prim_type, select
+from kcompile.codegen.tvm.expr import Expr, constant, prim_type, quotient, select
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function
 from kcompile.ir import dims
@@ -218,7 +218,7 @@ def _rows(f: _Entry, arena: Arena) -> Expr:
 
 
 def _ceil_div(x: Expr, y: Expr) -> Expr:
-    return Expr(tirx.truncdiv((x + y - 1).node, y.node), "int64")
+    return quotient(x + y - 1, y)
 
 
 def _at_least(x: Expr, y: int) -> Expr:

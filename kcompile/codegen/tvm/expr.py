@@ -186,6 +186,11 @@ def minimum(x: Expr, y: Expr | Number) -> Expr:
     return select(x > y, y, x)
 
 
+def quotient(x: Expr, y: Expr) -> Expr:
+    """``x // y`` of integers that are not negative, which need no rounding down."""
+    return Expr(tirx.truncdiv(x.node, y.node), x.dtype)
+
+
 def index_min(x: Index, y: Index) -> Index:
     """The smaller index."""
     if isinstance(x, int) and isinstance(y, int):

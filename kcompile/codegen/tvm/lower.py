@@ -35,6 +35,7 @@ from kcompile.runtime.memory import aligned_empty
 EXPORTS = (
     "kc_arena_bytes",
     "kc_run",
+    "kc_run_brief",
     "kc_profile",
     "kc_peak",
     "kc_pool_bytes",

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kcompile.codegen.tvm.compiler import tirx, tvm
-from kcompile.codegen.tvm.expr import Expr, Index, index, prim_type
+from kcompile.codegen.tvm.expr import Expr, Index, index, prim_type, quotient
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.ir.dims import Dim
 
@@ -157,7 +157,7 @@ class Function:
         self._names: set[Any] = set()
         self._imports: dict[str, None] = {}
         self._thread, self._threads = (self._scalar(n) for n in ("thread", "threads"))
-        self._shared = machine.threaded
+        self.shared = machine.threaded
 
     # ---- parameters
 
@@ -225,17 +225,26 @@ class Function:
     @contextmanager
     def parallel(self, units: Index) -> Generator[Index]:
         """A loop over the units that the threads share; every unit is computed whole by one thread."""
-        if not self._shared:
-            with self.loop(units) as i:
-                yield i
-            return
+        begin, count = self.share(units)
+        with self.loop(count) as i:
+            yield self.name_index(begin + i)
+
+    def share(self, units: Index) -> tuple[Index, Index]:
+        """The first of the thread's `units`, and how many it has: as many as the others, or one more."""
+        if not self.shared:
+            return 0, units
         total = self.let(index(units))
-        share = self.let(Expr(tirx.truncdiv(total.node, self._threads.node), "int32"))
+        share = self.let(quotient(total, self._threads))
         rest = self.let(total - share * self._threads)
         begin = self.let(self._thread * share + Expr(tirx.Min(self._thread.node, rest.node), "int32"))
         more = Expr(tirx.Cast(prim_type("int32", 1), (self._thread < rest).node), "int32")
-        with self.loop(share + more) as i:
-            yield self.let(begin + i)
+        return begin, share + more
+
+    def share_of(self, total: Expr) -> tuple[Expr, Expr]:
+        """Where the thread's part of a `total`, which is int64, begins and ends."""
+        ends = (total * (self._thread.cast("int64") + i) for i in range(2))
+        begin, end = (self.let(quotient(end, self._threads.cast("int64"))) for end in ends)
+        return begin, end
 
     def parallel_tiles(self, extent: Index, size: int) -> Iterator[tuple[Index, Index]]:
         """``(start, length)`` of pieces of `size` elements and of the rest, shared by the threads.
@@ -263,10 +272,9 @@ class Function:
             if extent == 1:
                 indices.append(0)
                 continue
-            # Nothing is negative here, so the quotient needs no rounding down.
-            quotient = self.let(Expr(tirx.truncdiv(index(number).node, index(extent).node), "int32"))
-            indices.append(self.let(number - quotient * extent))
-            number = quotient
+            whole = self.let(quotient(index(number), index(extent)))
+            indices.append(self.let(number - whole * extent))
+            number = whole
         return [number, *reversed(indices)]
 
     def name_index(self, value: Index) -> Index:
@@ -335,7 +343,7 @@ class Function:
 
     def finish(self) -> Any:
         """The PrimFunc: pointers, symbols in order of their first use, thread number and threads if there are any."""
-        scalars = [*self.symbols.values(), *((self._thread, self._threads) if self._shared else ())]
+        scalars = [*self.symbols.values(), *((self._thread, self._threads) if self.shared else ())]
         parameters = [*self._pointers, *(scalar.node for scalar in scalars)]
         self.emit(tirx.Return(tirx.const(0, "int32")))
         function = tirx.PrimFunc(parameters, self.body(), ret_type=prim_type("int32", 1))

@@ -62,15 +62,19 @@ class Compiled:
         outputs: Sequence[Array],
         symbols: Mapping[str, int] | None = None,
         threads: int = 1,
+        only: int | None = None,
     ) -> list[Array]:
-        """What `kernel` writes, on guarded copies: the last bytes guarded, then the first; both must agree."""
+        """What `kernel` writes, on guarded copies: the last bytes guarded, then the first; both must agree.
+
+        With `only`, it is what that one of the threads writes.
+        """
         results: list[list[Array]] = []
         name, symbol_names = self._names[kernel]
         scalars = [(symbols or {})[symbol] for symbol in symbol_names]
         for at_end in (True, False):
             arrays = [guarded(array, at_end) for array in (*inputs, *outputs)]
             pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
-            for thread in range(threads):
+            for thread in range(threads) if only is None else (only,):
                 getattr(self._library, name)(*pointers, *map(ctypes.c_int32, (*scalars, thread, threads)))
             for given, array in zip(inputs, arrays, strict=False):
                 np.testing.assert_array_equal(array, given, "an input was written")

@@ -262,18 +262,38 @@ def test_a_pool_is_ready_when_its_threads_wait_awake_and_is_woken_by_calls_that_
     cnn.library.kc_pool_destroy(pool)
 
 
+def test_brief_calls_of_any_length_wake_the_pool_when_they_follow_each_other(cnn: Model, rng: np.random.Generator):
+    """What counts is the time between two calls: a call itself may take longer than threads wait awake."""
+    image = rng.normal(size=(1, 17, 14, 3)).astype(np.float32)
+    expected = cnn.run({"image": image})["logits"]
+    memory = aligned(cnn.library.kc_pool_bytes(2))
+    pool = cnn.library.kc_pool_create(address(memory), 2)
+    caller = Caller(cnn, pool, 2, "kc_run_brief")
+    time.sleep(0.2)
+    np.testing.assert_array_equal(caller(image), expected)
+    assert not cnn.library.kc_pool_ready(ctypes.c_void_p(pool))
+    end, ready = time.monotonic() + 20, False
+    while not ready:
+        np.testing.assert_array_equal(caller(image), expected)
+        ready = cnn.library.kc_pool_ready(ctypes.c_void_p(pool))
+        assert time.monotonic() < end
+    np.testing.assert_array_equal(caller(image), expected)
+    cnn.library.kc_pool_destroy(ctypes.c_void_p(pool))
+
+
 class Caller:
     """Calls of a model with one arena."""
 
-    def __init__(self, model: Model, pool: int | None = None, threads: int = 1) -> None:
+    def __init__(self, model: Model, pool: int | None = None, threads: int = 1, entry: str = "kc_run") -> None:
         self.model, self.pool = model, pool
+        self.run = getattr(model.library, entry)
         self.symbols = np.array([1], np.int64)
         self.arena = aligned(model.library.kc_arena_bytes(address(self.symbols), threads))
 
     def __call__(self, image: Array) -> Array:
         result = np.zeros((1, 10), np.float32)
         arguments = (pointers([image]), pointers([result]), address(self.model.weights), address(self.arena))
-        assert self.model.library.kc_run(*arguments, address(self.symbols), ctypes.c_void_p(self.pool)) == 0
+        assert self.run(*arguments, address(self.symbols), ctypes.c_void_p(self.pool)) == 0
         return result
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kcompile.codegen.backends import backend
-from kcompile.codegen.tvm.kernels.winograd_form import step_for, unit_of
+from kcompile.codegen.tvm.kernels.winograd_form import rows_of, step_for
 from kcompile.codegen.tvm.targets import MACHINES, host
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
@@ -141,7 +141,8 @@ def test_tiles_of_sixteen_results_are_chosen_for_large_images_alone():
     assert step_for(machine, windows(9, 64), 1, 64, "float32", 4) == 2
 
 
-def test_one_image_is_work_for_two_threads():
-    assert unit_of((4, 4)) == (4, 2)
-    assert unit_of((7, 7)) == (4, 1)
-    assert unit_of((28, 28)) == (2, 1)
+def test_an_image_is_cut_in_two_blocks_where_its_weights_stay_in_the_cache():
+    assert rows_of((4, 4), 64 * 64) == 4
+    assert rows_of((7, 7), 64 * 64) == 4
+    assert rows_of((7, 7), 256 * 256) == 7
+    assert rows_of((28, 28), 64 * 64) == rows_of((28, 28), 256 * 256) == 2

@@ -9,6 +9,7 @@ import numpy as np
 from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.shares import parallel
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, Tile, block
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
@@ -93,7 +94,7 @@ class ConvFunction:
                         self.write_row(n, position, (segment, segments), (group, panel), columns, self._store)
             return
         extents = [spec.groups, self._panels.count, *lead]
-        with f.parallel(product(extents)) as unit:
+        with parallel(f, self._panels.costs(spec.groups, product(lead))) as unit:
             group, panel, n, *position, segment = f.unravel(unit, extents)
             for columns in self._panels.one(f, panel):
                 self.write_row(n, position, (segment, segments), (group, panel), columns, self._store)

@@ -12,7 +12,7 @@ from kcompile.codegen.tvm.kernels.pooling import kind_of
 from kcompile.codegen.tvm.kernels.scaled import FEW_PIXELS
 from kcompile.codegen.tvm.kernels.tile import choose, pack
 from kcompile.codegen.tvm.kernels.winograd import Winograd
-from kcompile.codegen.tvm.kernels.winograd_form import step_for, transformed, unit_of
+from kcompile.codegen.tvm.kernels.winograd_form import rows_of, step_for, transformed
 from kcompile.codegen.tvm.plan import TVM, Packed, Plan, Tail, Temporary, Upcoming
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
@@ -93,13 +93,13 @@ def _emit_winograd(
 ) -> None:
     kind = kind_of(pool.op) if pool and isinstance(pool.op, ops.MaxPool | ops.AvgPool) else None
     filters = weights.shape[-1]
-    draft = Winograd(windows, filters, step, (1, 1), 1, 1, bias is not None, tail.chain, kind)
-    (rows, parts), variant = unit_of(draft.tiles, step), plan.variant
+    draft = Winograd(windows, filters, step, (1, 1), 1, bias is not None, tail.chain, kind)
+    rows, variant = rows_of(draft.tiles, windows.channels * filters, step), plan.variant
     rows = -(-rows // 2) if variant.halved else rows
     # The factors of larger tiles' transforms stay in registers throughout.
     free = plan.machine.registers - (_FACTORS if step > 2 else 0)
     tile = choose(replace(plan.machine, registers=free), rows * draft.tiles[1], filters, rank=variant.tile)
-    spec = replace(draft, tile=tile, rows=rows, parts=parts, fetches=plan.fetches)
+    spec = replace(draft, tile=tile, rows=rows, fetches=plan.fetches)
     type = TensorType("float32", (spec.form.places * windows.channels * filters,))
     operands = [x, Packed(type, lambda: transformed(weights, step, tile[1])), *([bias] if bias else []), *tail.operands]
     scratch = Temporary(spec.scratch, per_thread=True)

@@ -8,6 +8,7 @@ from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.scaled import ScaledPanels
+from kcompile.codegen.tvm.kernels.shares import parallel, parallel_runs
 from kcompile.codegen.tvm.kernels.tile import (
     LINE,
     Block,
@@ -93,28 +94,31 @@ class _MatrixFunction:
         self._panels = Panels(panels, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
 
     def write(self) -> None:
-        """Threads share tiles: with `grid`, those of one panel after another, else row tiles with all panels.
+        """Threads share tiles: with `grid`, those of one panel after another, else the panels of row tiles.
 
         Where the weights stay in the cache, an image (all its panels) comes after another, so that it stays there too.
         """
         f, tiles = self._f, self._f.name_index((self._rows + (self._spec.tile[0] - 1)) // self._spec.tile[0])
         if not self._spec.grid:
-            with f.parallel(product([self._outer, tiles])) as unit:
-                outer, tile = f.unravel(unit, [self._outer, tiles])
-                for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
-                    for panel, columns in self._panels.all(f):
-                        weights = self._panel(outer, panel, columns, unit * self._panels.count + panel)
-                        self._tile(outer, start, count, panel, columns, weights)
+            count = self._panels.count
+            with parallel_runs(f, product([self._outer, tiles]), count) as (row, *share):
+                outer, tile = f.unravel(row, [self._outer, tiles])
+                for start, rows in row_pieces(f, tile, self._rows, self._spec.tile[0]):
+                    for panel, columns in self._panels.between(f, *share):
+                        weights = self._panel(outer, panel, columns, row * count + panel)
+                        self._tile(outer, start, rows, panel, columns, weights)
             return
-        with f.parallel(product([self._panels.count, self._outer, tiles])) as unit:
-            if self._spec.length * self._spec.columns * 4 <= _CACHED_WEIGHTS:
+        cached = self._spec.length * self._spec.columns * 4 <= _CACHED_WEIGHTS
+        images = self._outer if cached else 1
+        with parallel(f, self._panels.costs(images, tiles if cached else product([self._outer, tiles]))) as unit:
+            if cached:
                 outer, panel, tile = f.unravel(unit, [self._outer, self._panels.count, tiles])
             else:
                 panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
             for columns in self._panels.one(f, panel):
-                for start, count in row_pieces(f, tile, self._rows, self._spec.tile[0]):
+                for start, rows in row_pieces(f, tile, self._rows, self._spec.tile[0]):
                     weights = self._panel(outer, panel, columns, unit, tile)
-                    self._tile(outer, start, count, panel, columns, weights)
+                    self._tile(outer, start, rows, panel, columns, weights)
 
     def _panel(self, outer: Index, panel: Index, columns: Block, number: Index, use: Index | None = None) -> Panel:
         """A panel for the tile numbered `number`, which is number `use` of those that read it one after another."""

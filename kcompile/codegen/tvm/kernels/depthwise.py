@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index
 from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.shares import Costs, parallel_runs, vectors_between
 from kcompile.codegen.tvm.kernels.tile import sum_dtype
 from kcompile.codegen.tvm.plan import Plan
 from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer
+from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import MOST_UNROLLED_TAPS, OpenWindows, Piece, Row, Windows, segments_of
 from kcompile.ir.graph import Node, Value
@@ -171,21 +172,22 @@ class _PlaneFunction(_DepthwiseFunction):
     """Tiles of results in neighbouring rows and columns: each element is loaded once and used by all that see it."""
 
     def write(self) -> None:
-        """Threads share bands of rows of results."""
+        """Threads share bands of rows of results, and the channels of a band."""
         f, windows, spec = self._f, self._windows, self._spec.windows
         rows, columns = self._spec.plane
         row = Row(f, windows, spec, columns)
         height = int(spec.out[0])
         full, rest = divmod(height, rows)
-        bands = full + (rest > 0)
-        with f.parallel(windows.batch * bands) as unit:
-            n, band = f.unravel(unit, [windows.batch, bands])
+        bands, vectors = full + (rest > 0), len(split(spec.channels, f.machine.lanes))
+        costs = Costs(windows.batch, full * vectors, rows, vectors if rest else 0, rest)
+        with parallel_runs(f, windows.batch * bands, vectors, costs) as (number, *share):
+            n, band = f.unravel(number, [windows.batch, bands])
             top = f.name_index(band * rows)
             for count in (rows,) * (full > 0) + (rest,) * (rest > 0):
                 with f.when((index(band) < full) if count == rows else index(band).equals(full)):
                     inside = self._inside(top, count)
                     for piece in row.pieces():
-                        for c, lanes in f.vectors(spec.channels):
+                        for c, lanes in vectors_between(f, spec.channels, *share):
                             self._write_tile(n, top, inside, piece, c, lanes)
 
     def _inside(self, top: Index, count: int) -> dict[int, tuple[list[tuple[int, int]], Expr | None]]:

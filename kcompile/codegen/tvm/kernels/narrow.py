@@ -13,7 +13,7 @@ from kcompile.codegen.tvm.kernels.narrow_tile import Factors, NarrowTile, factor
 from kcompile.codegen.tvm.kernels.narrow_winograd import NarrowWinograd, bfloat16_pays, transformed_words
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Panels, Rows, block, choose, row_pieces
-from kcompile.codegen.tvm.kernels.winograd_form import unit_of
+from kcompile.codegen.tvm.kernels.winograd_form import rows_of
 from kcompile.codegen.tvm.plan import TVM, Plan, Temporary
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
@@ -292,10 +292,10 @@ def conv(plan: Plan, node: Node) -> None:
 
 def _emit_winograd(plan: Plan, node: Node, windows: Windows, weights: Array, bias: Value | None) -> None:
     tail, filters = plan.tail(node), weights.shape[-1]
-    draft = NarrowWinograd(windows, filters, 2, (1, 1), 1, 1, bias is not None, tail.chain)
-    rows, parts = unit_of(draft.tiles)
+    draft = NarrowWinograd(windows, filters, 2, (1, 1), 1, bias is not None, tail.chain)
+    rows = rows_of(draft.tiles, windows.channels * filters)
     tile = choose(plan.machine, rows * draft.tiles[1], filters, rank=plan.variant.tile)
-    spec = replace(draft, tile=tile, rows=rows, parts=parts)
+    spec = replace(draft, tile=tile, rows=rows)
     packed = transformed_words(bfloat16_value(weights), _blocks(plan, filters, tile[1]))
     scratch = (Temporary(type, per_thread=True) for type in (spec.scratch, spec.transformed))
     plan.emit(spec, node.inputs[0], packed, *([bias] if bias else []), *tail.operands, *scratch, tail.result)

@@ -10,8 +10,14 @@ from kcompile.codegen.tvm import math as polynomials
 from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, index, unary
 from kcompile.codegen.tvm.kernels.elementwise import Elementwise, collapse, regroup
-from kcompile.codegen.tvm.kernels.nest import units
-from kcompile.codegen.tvm.kernels.reduction import Reducer, Reduction, WidePointer, blocks, lanes_of, require_float
+from kcompile.codegen.tvm.kernels.reduction import (
+    Reducer,
+    Reduction,
+    WidePointer,
+    lanes_of,
+    require_float,
+    shared_blocks,
+)
 from kcompile.codegen.tvm.plan import TVM, Argument, Plan, Tail
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
@@ -48,12 +54,11 @@ class Softmax(Kernel, family="softmax"):
             with f.parallel(outer) as row:
                 body.write(f.name_index(row * body.extent), None)
             return
-        for start, count, width in blocks(body.stride, f.machine.lanes):
-            with units(f, [outer, count]) as (row, block):
-                offset = f.name_index(row * f.name_index(body.extent * body.stride) + block * width + start)
-                for lanes in split(width, f.machine.lanes):
-                    body.write(offset, lanes)
-                    offset = offset + lanes
+        for (row,), start, width in shared_blocks(f, [outer], body.stride, f.machine.lanes):
+            offset = f.name_index(row * f.name_index(body.extent * body.stride) + start)
+            for lanes in split(width, f.machine.lanes):
+                body.write(offset, lanes)
+                offset = offset + lanes
 
 
 class _SoftmaxBody:

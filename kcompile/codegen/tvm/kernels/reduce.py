@@ -11,7 +11,7 @@ from typing import Literal
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, index
 from kcompile.codegen.tvm.kernels.nest import dot, merged, product, units
-from kcompile.codegen.tvm.kernels.reduction import VECTORS, Axes, Reducer, Reduction, WidePointer, blocks, lanes_of
+from kcompile.codegen.tvm.kernels.reduction import Axes, Reducer, Reduction, WidePointer, lanes_of, shared_blocks
 from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.ir import ops
@@ -53,16 +53,14 @@ class Reduce(Kernel, family="reduce"):
         return kept, [axis for axis, stride in zip(axes, theirs, strict=True) if stride == 0]
 
     def _across(self, f: Function, reduction: Reduction, y: WidePointer, kept: Axes, gone: Axes) -> None:
-        outer, columns = kept[:-1], kept[-1][0]
-        lanes = lanes_of(f, self.dtype)
-        for start, count, width in blocks(columns, lanes, 1 if f.machine.compact else VECTORS):
-            with units(f, [*(extent for extent, _ in outer), count]) as position:
-                column = f.name_index(position[-1] * width + start)
-                offset = f.name_index(dot(position[:-1], [stride for _, stride in outer], column))
-                place = f.name_index(dot(position[:-1], _dense([extent for extent, _ in outer], columns), column))
-                for value in reduction.across(offset, split(width, lanes)):
-                    y.store(place, self._finish(value, gone))
-                    place = place + value.lanes
+        columns, lanes = kept[-1][0], lanes_of(f, self.dtype)
+        extents, strides = [extent for extent, _ in kept[:-1]], [stride for _, stride in kept[:-1]]
+        for outer, column, width in shared_blocks(f, extents, columns, lanes):
+            offset = f.name_index(dot(outer, strides, column))
+            place = f.name_index(dot(outer, _dense(extents, columns), column))
+            for value in reduction.across(offset, split(width, lanes)):
+                y.store(place, self._finish(value, gone))
+                place = place + value.lanes
 
     def _along(self, f: Function, reduction: Reduction, y: WidePointer, kept: Axes, gone: Axes) -> None:
         with units(f, [extent for extent, _ in kept]) as position:

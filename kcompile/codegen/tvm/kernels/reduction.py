@@ -1,12 +1,12 @@
 """Reducing terms, which a kernel computes from an offset, over nested axes: into lanes or across them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from kcompile.codegen.tvm.expr import Expr, Index, constant, index_min, maximum, minimum
-from kcompile.codegen.tvm.kernels.nest import dot, product
+from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, maximum, minimum
+from kcompile.codegen.tvm.kernels.nest import dot, product, units
 from kcompile.codegen.tvm.tir import Accumulators, Function, split
 from kcompile.errors import UnsupportedOp
 from kcompile.ir.graph import Node
@@ -186,15 +186,36 @@ def fold(f: Function, kind: Reducer, vectors: Sequence[Expr]) -> Expr:
         value = f.let(_COMBINE[kind](value.slice(0, half), value.slice(half, half)))
 
 
-def blocks(columns: Index, lanes: int, vectors: int = VECTORS) -> list[tuple[Index, Index, int]]:
-    """``(start, count, width)`` of runs of blocks that cover `columns`, each `vectors` wide, or as wide as the rest."""
+def shared_blocks(
+    f: Function, outer: Sequence[Index], columns: Index, lanes: int
+) -> Iterator[tuple[list[Index], Index, int]]:
+    """``(position, start, width)`` of blocks of neighbouring columns at each position of `outer`, for threads to share.
+
+    The body is written once for full blocks and once for those of the rest.
+    """
     if not isinstance(columns, int):
-        count = columns // lanes
-        return [(0, count, lanes), (count * lanes, columns - count * lanes, 1)]
-    wide = lanes * vectors
-    done = columns - columns % wide
-    full: list[tuple[Index, Index, int]] = [(0, done // wide, wide)] if done else []
-    return [*full, (done, 1, columns - done)] if columns > done else full
+        count = f.name_index(columns // lanes)
+        for start, blocks, width in ((0, count, lanes), (count * lanes, columns - count * lanes, 1)):
+            with units(f, [*outer, blocks]) as (*position, block):
+                yield position, f.name_index(start + block * width), width
+        return
+    size = lanes * _vectors(-(-columns // lanes), f)
+    full, rest = divmod(columns, size)
+    with units(f, [*outer, full + (rest > 0)]) as (*position, block):
+        if full:
+            with f.when(index(block) < full):
+                yield position, block * size, size
+        if rest:
+            with f.when(index(block).equals(full)):
+                yield position, full * size, rest
+
+
+def _vectors(count: int, f: Function) -> int:
+    """Vectors per block where there are `count`: of enough to be fast, those that two threads share best."""
+    if not f.shared:
+        return 1 if f.machine.compact else VECTORS
+    choices = range(VECTORS, 1, -1) if count > 2 else [1]
+    return min(choices, key=lambda size: -(-count // size // 2) * size)
 
 
 def require_float(node: Node) -> None:

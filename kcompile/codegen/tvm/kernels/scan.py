@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, is_nan, select
-from kcompile.codegen.tvm.kernels.nest import units
-from kcompile.codegen.tvm.kernels.reduction import WidePointer, blocks, lanes_of, neutral
+from kcompile.codegen.tvm.kernels.reduction import WidePointer, lanes_of, neutral, shared_blocks
 from kcompile.codegen.tvm.plan import TVM, Plan
 from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.ir import dims, ops
@@ -40,12 +39,10 @@ class Lines:
         """``(outer number, inner number, lanes)`` of lines that are handled together, shared by the threads."""
         outer, inner = f.extent(self.outer), f.extent(self.inner)
         lanes = lanes_of(f, self.dtype)
-        for start, count, width in blocks(inner, lanes):
-            with units(f, [outer, count]) as (row, block):
-                column = f.name_index(block * width + start)
-                for part in split(width, lanes):
-                    yield row, column, part
-                    column = f.name_index(column + part)
+        for (row,), column, width in shared_blocks(f, [outer], inner, lanes):
+            for part in split(width, lanes):
+                yield row, f.name_index(column), part
+                column = column + part
 
 
 @dataclass(frozen=True)

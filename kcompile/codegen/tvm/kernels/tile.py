@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue
-from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min
+from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_max, index_min
+from kcompile.codegen.tvm.kernels.shares import Costs
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Accumulators, Function, Pointer, split
 from kcompile.ir.types import Array
@@ -74,6 +75,14 @@ class Panels:
         """The number of panels."""
         return self.full + (1 if self.narrow.columns else 0)
 
+    def costs(self, periods: Index, units: Index) -> Costs:
+        """Of `units` of each panel, one panel after another, `periods` times.
+
+        A step of a tile costs as its vectors of columns, and the loading of its rows as one more.
+        """
+        wide, narrow = (1 + len(panel.widths) for panel in (self.wide, self.narrow))
+        return Costs(periods, self.full * units, wide, units if self.narrow.columns else 0, narrow)
+
     def all(self, f: Function) -> Iterator[tuple[Index, Block]]:
         """Every panel; the body is written once per width."""
         if self.full:
@@ -81,6 +90,18 @@ class Panels:
                 yield panel, self.wide
         if self.narrow.columns:
             yield self.full, self.narrow
+
+    def between(self, f: Function, first: Index, end: Index) -> Iterator[tuple[Index, Block]]:
+        """The panels from number `first` on and before `end`; the body is written once per width."""
+        if isinstance(first, int) and isinstance(end, int):
+            yield from self.all(f)
+            return
+        if self.full:
+            with f.loop(f.name_index(index_max(index_min(end, self.full) - first, 0))) as i:
+                yield f.name_index(first + i), self.wide
+        if self.narrow.columns:
+            with f.when(index(end) > self.full):
+                yield self.full, self.narrow
 
     def one(self, f: Function, panel: Index) -> Iterator[Block]:
         """The panel numbered `panel`; the body is written once per width."""

@@ -17,6 +17,7 @@ from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_max, i
 from kcompile.codegen.tvm.kernels.nest import nest
 from kcompile.codegen.tvm.kernels.pooling import Kind, finished, neutral
 from kcompile.codegen.tvm.kernels.pooling import combined as pooled
+from kcompile.codegen.tvm.kernels.shares import Costs, parallel_runs
 from kcompile.codegen.tvm.kernels.tile import LINE, Block, Panel, Panels, Rows, Tile, ahead, block, row_pieces
 from kcompile.codegen.tvm.kernels.winograd_form import FORMS, Form, combined, recovered
 from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
@@ -40,8 +41,7 @@ class Winograd(Kernel, family="winograd"):
     Attributes:
         step: results per side of a tile, 2 or 4.
         tile: rows and columns of the products' register tiles.
-        rows: rows of tiles in a unit of work.
-        parts: units among which the filters are shared; each transforms the inputs for itself.
+        rows: rows of tiles in a block.
         fetches: whether steps of the products each fetch a cache line of later stages' weights.
     """
 
@@ -50,7 +50,6 @@ class Winograd(Kernel, family="winograd"):
     step: int
     tile: tuple[int, int]
     rows: int
-    parts: int
     bias: bool
     epilogue: Chain
     pooled: Kind | None = None
@@ -84,7 +83,7 @@ class Winograd(Kernel, family="winograd"):
 
     @property
     def blocks(self) -> int:
-        """Units of an image, but for the parts."""
+        """Blocks of rows of tiles of an image."""
         return -(-self.tiles[0] // self.rows)
 
     @property
@@ -139,38 +138,36 @@ class WinogradFunction:
         return self._step == 2
 
     def write(self) -> None:
-        """Threads share blocks of rows of tiles, and the parts of the filters."""
-        f, spec = self._f, self._spec
+        """Threads share blocks of rows of tiles, and the panels of filters of a block; each transforms its inputs."""
+        f, spec, panels = self._f, self._spec, self._panels
         full, rest = divmod(spec.tiles[0], spec.rows)
         blocks = full + (rest > 0)
-        with f.parallel(self._batch * (blocks * spec.parts)) as unit:
-            n, number, part = f.unravel(unit, [self._batch, blocks, spec.parts])
-            self._block = f.name_index(n * blocks + number)
+        costs = Costs(self._batch, full * panels.count, spec.rows, panels.count if rest else 0, rest)
+        with parallel_runs(f, self._batch * blocks, panels.count, costs) as (block, *share):
+            n, number = f.unravel(block, [self._batch, blocks])
+            self._block = block
             first = f.name_index(number * spec.rows)
             if full:
                 with f.when(index(number) < full):
-                    self._write_block(n, first, spec.rows, part)
+                    self._write_block(n, first, spec.rows, share)
             if rest:
                 with f.when(index(number).equals(full)):
-                    self._write_block(n, first, rest, part)
+                    self._write_block(n, first, rest, share)
 
-    def _write_block(self, n: Index, first: Index, rows: int, part: Index) -> None:
-        """`rows` rows of tiles from the one numbered `first` on."""
+    def _write_block(self, n: Index, first: Index, rows: int, share: Sequence[Index]) -> None:
+        """`rows` rows of tiles from the one numbered `first` on, for a share of the panels."""
         f = self._f
         tiles = rows * self._across
         finite = self._transform_inputs(n, first, rows)
-        share = -(-self._panels.count // self._spec.parts)
-        with f.loop(share) as i:
-            panel = f.name_index(part * share + i)
-            for columns in self._panels.one(f, panel):
-                if finite is None:
+        for panel, columns in self._panels.between(f, *share):
+            if finite is None:
+                self._multiply(tiles, panel, columns)
+            else:
+                with f.when(finite):
                     self._multiply(tiles, panel, columns)
-                else:
-                    with f.when(finite):
-                        self._multiply(tiles, panel, columns)
-                    with f.when(~finite):
-                        self._sum_windows(n, first, rows, panel, columns)
-                self._transform_sums(n, first, rows, panel, columns)
+                with f.when(~finite):
+                    self._sum_windows(n, first, rows, panel, columns)
+            self._transform_sums(n, first, rows, panel, columns)
 
     # ---- inputs
 

@@ -22,7 +22,8 @@ _MOST_LARGE_WEIGHTS = 4_000_000
 _FEWEST_CHANNELS = 16
 # Cycles for transforming a vector of an element of a tile's inputs, or sums.
 _TRANSFORM = 2
-# Bytes of weights that arrive per cycle from beyond the second-level cache.
+# Bytes of weights that stay in the second-level cache, as a rule, and those that arrive per cycle from beyond it.
+_CACHED = 1 << 20
 _STREAM = 16
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -150,11 +151,15 @@ def _cycles(machine: Machine, windows: Windows, filters: int, step: int, speed: 
     return tiles * places * products / (2 * machine.lanes * speed) + transforms + streamed
 
 
-def unit_of(tiles: tuple[int, int], step: int = 2) -> tuple[int, int]:
-    """Rows of tiles in a unit of work, and the units among which its filters are shared: at least two to share."""
+def rows_of(tiles: tuple[int, int], products: int, step: int = 2) -> int:
+    """Rows of tiles in a block, for so many products of channels and filters.
+
+    An image is cut in two, so that threads need not transform the same inputs, unless weights would be streamed twice.
+    """
     count, kept = tiles[0] * tiles[1], _KEPT // FORMS[step].places
-    blocks = max(round(count / kept), 2 if count > kept // 2 else 1)
-    return -(-tiles[0] // min(blocks, tiles[0])), 1 if blocks > 1 else 2
+    cached = 4 * FORMS[step].places * products <= _CACHED
+    blocks = max(round(count / kept), 2 if cached and count > kept // 2 else 1)
+    return -(-tiles[0] // min(blocks, tiles[0]))
 
 
 def transformed(weights: Array, step: int, columns: int) -> Array:
