@@ -17,6 +17,7 @@ from benchmarks.worker import PEERS, ROOT
 # Each is a process of its own, so that none inherits the other's memory and threads.
 BENCHMARKS = {
     "engines": ["-m", "benchmarks.engines", "--threads", "1", "2", "--batch", "1", "32"],
+    "scaling": ["-m", "benchmarks.scaling"],
     "precision": ["-m", "benchmarks.precision"],
     "training": ["-m", "benchmarks.training"],
     "compile_resnet50": ["-m", "benchmarks.compile_resnet50"],

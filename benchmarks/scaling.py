@@ -1,0 +1,101 @@
+"""How much faster several threads run a model than one, beside what the machine's cores do at once.
+
+    python -m benchmarks.scaling [MODEL ...] [--threads 2] [--rounds 40]
+
+In each round of some milliseconds a bundle runs on one thread; on several, one call after another; and on one thread of
+each of so many callers at once, which share nothing but the machine. The first column of ratios is what the threads of
+a call gain, the second is how much more the callers get done than one alone: cores that share a cache, a clock or, on
+virtual machines, even a core, do less than their number. Each figure is the median of the rounds, the ratios' too.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import kcompile
+from benchmarks.engines import RESULTS, inputs, keras_file, machine, versions
+
+MODELS = ("cifar_cnn", "emotion_cnn", "mobilenet_v3_small", "mobilenet_v2", "efficientnet_b0", "resnet50")
+# Seconds that the calls of a round take on one thread, about.
+_ROUND = 0.04
+_FEWEST_CALLS, _WARM_UP = 2, 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians: milliseconds of a call on one thread and on several, what these gain, and what callers at once gain."""
+
+    model: str
+    one: float
+    several: float
+    gain: float
+    callers: float
+
+
+def measure(name: str, threads: int, rounds: int) -> Row:
+    """Of one model, one row per call."""
+    path = keras_file(name)
+    bundle = kcompile.compile(path, target="tvm", output=path.with_suffix(".kcb")).path
+    alone, shared = (kcompile.load(bundle, count) for count in (1, threads))
+    callers = [kcompile.load(bundle, 1) for _ in range(threads)]
+    x = inputs(name, 1)
+
+    def seconds(session: kcompile.Session, calls: int) -> float:
+        for _ in range(_WARM_UP):
+            session.predict(x)
+        start = time.perf_counter()
+        for _ in range(calls):
+            session.predict(x)
+        return (time.perf_counter() - start) / calls
+
+    calls = max(_FEWEST_CALLS, round(_ROUND / seconds(alone, _FEWEST_CALLS)))
+    times: list[tuple[float, float, float]] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            together = pool.map(lambda session: seconds(session, calls), callers)
+            at_once = statistics.mean(together)
+            times.append((seconds(alone, calls), seconds(shared, calls), at_once))
+    one, several = (statistics.median(each[i] for each in times) * 1e3 for i in range(2))
+    gain = statistics.median(one / several for one, several, _ in times)
+    return Row(name, one, several, gain, statistics.median(threads * one / at_once for one, _, at_once in times))
+
+
+def table(rows: Sequence[Row], threads: int) -> str:
+    """The rows as Markdown."""
+    head = ["model", "1 thread, ms", f"{threads} threads, ms", "gain", f"{threads} callers at once"]
+    lines = [f"| {' | '.join(head)} |", "|---|--:|--:|--:|--:|"]
+    for row in rows:
+        lines.append(f"| {row.model} | {row.one:.4g} | {row.several:.4g} | {row.gain:.2f} | {row.callers:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the models that are named, or all convolutional ones."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    given = parser.parse_args(arguments)
+    rows: list[Row] = []
+    for name in given.models or MODELS:
+        try:
+            rows.append(measure(name, given.threads, given.rounds))
+        except FileNotFoundError as error:
+            print(f"{name} is left out: {error}")
+            continue
+        print(table(rows[-1:], given.threads).splitlines()[-1], flush=True)
+    given.output.mkdir(parents=True, exist_ok=True)
+    about = {"machine": machine(), "versions": versions((), 1), "threads": given.threads}
+    (given.output / "scaling.json").write_text(json.dumps({**about, "rows": [*map(asdict, rows)]}, indent=2) + "\n")
+    (given.output / "scaling.md").write_text(table(rows, given.threads))
+    print(table(rows, given.threads))
+
+
+if __name__ == "__main__":
+    main()
