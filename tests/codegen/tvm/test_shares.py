@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kcompile.codegen.tvm.kernels.shares import Costs, parallel, parallel_runs, vectors_between
+from kcompile.codegen.tvm.kernels.shares import Costs, parallel, parallel_regions, parallel_runs, vectors_between
 from kcompile.codegen.tvm.kernels.tile import Panels, block
 from kcompile.codegen.tvm.tir import Function, Kernel, Pointer
 from tests.codegen.tvm.harness import Array, Compiled
@@ -48,6 +48,21 @@ class Runs(Kernel, family="runs"):
 
 
 @dataclass(frozen=True)
+class Regions(Kernel, family="regions"):
+    """``y[i, row, column] += 1`` for N outer ones of T rows."""
+
+    columns: int
+
+    def build(self, f: Function) -> None:
+        y, n, rows = f.pointer("y", "int32"), f.extent("N"), f.extent("T")
+        with parallel_regions(f, n, rows, self.columns, Costs(n * rows, self.columns, 1, 0, 1)) as (i, region):
+            for column in range(self.columns):
+                first, end = region(column)
+                with f.loop(end - first) as row:
+                    visit(y, (i * rows + first + row) * self.columns + column)
+
+
+@dataclass(frozen=True)
 class Pieces(Kernel, family="pieces"):
     """``y[i, c] += 1`` for N outer ones, in vectors of channels; ``z[i, panel] += 1``."""
 
@@ -64,11 +79,12 @@ class Pieces(Kernel, family="pieces"):
 
 WEIGHED = tuple(Weighed(*sizes) for sizes in [(1, 3, 1, 1), (4, 2, 4, 1), (22, 4, 22, 3), (7, 3, 0, 1), (0, 2, 5, 3)])
 RUNS = tuple(map(Runs, (1, 2, 5)))
+REGIONS = tuple(map(Regions, (1, 4)))
 
 
 @pytest.fixture(scope="module")
 def compiled() -> Compiled:
-    return Compiled([*WEIGHED, *RUNS, Pieces()])
+    return Compiled([*WEIGHED, *RUNS, *REGIONS, Pieces()])
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,6 +109,19 @@ def test_every_pair_is_one_threads(compiled: Compiled, kernel: Runs, n: int, thr
     np.testing.assert_array_equal(sum(shares), 1)
     counts = [int(share.sum()) for share in shares]
     assert max(counts) - min(counts) <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(REGIONS), st.integers(0, 4), st.integers(0, 5), st.integers(1, 7))
+def test_a_region_is_neighbouring_rows_and_parts_of_two_others(
+    compiled: Compiled, kernel: Regions, n: int, rows: int, threads: int
+):
+    fresh = [np.zeros((n, rows, kernel.columns), np.int32)]
+    shares = [compiled(kernel, [], fresh, {"N": n, "T": rows}, threads, only)[0] for only in range(threads)]
+    np.testing.assert_array_equal(sum(shares), 1)
+    for share in shares:
+        assert np.count_nonzero(np.diff(share.ravel(), prepend=0, append=0)) in (0, 2)
+        assert abs(share.sum() - n * rows * kernel.columns / threads) < 1
 
 
 @settings(max_examples=20, deadline=None)

@@ -8,7 +8,7 @@ from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.scaled import ScaledPanels
-from kcompile.codegen.tvm.kernels.shares import parallel, parallel_runs
+from kcompile.codegen.tvm.kernels.shares import parallel, parallel_regions, parallel_runs
 from kcompile.codegen.tvm.kernels.tile import (
     LINE,
     Block,
@@ -94,31 +94,50 @@ class _MatrixFunction:
         self._panels = Panels(panels, block(spec.tile[1], f.machine.lanes), block(narrow, f.machine.lanes))
 
     def write(self) -> None:
-        """Threads share tiles: with `grid`, those of one panel after another, else the panels of row tiles.
-
-        Where the weights stay in the cache, an image (all its panels) comes after another, so that it stays there too.
-        """
-        f, tiles = self._f, self._f.name_index((self._rows + (self._spec.tile[0] - 1)) // self._spec.tile[0])
+        """Threads share tiles: rows of them, unless the weights are so many that columns are better."""
+        tiles = self._f.name_index((self._rows + (self._spec.tile[0] - 1)) // self._spec.tile[0])
         if not self._spec.grid:
-            count = self._panels.count
-            with parallel_runs(f, product([self._outer, tiles]), count) as (row, *share):
-                outer, tile = f.unravel(row, [self._outer, tiles])
-                for start, rows in row_pieces(f, tile, self._rows, self._spec.tile[0]):
-                    for panel, columns in self._panels.between(f, *share):
-                        weights = self._panel(outer, panel, columns, row * count + panel)
-                        self._tile(outer, start, rows, panel, columns, weights)
-            return
-        cached = self._spec.length * self._spec.columns * 4 <= _CACHED_WEIGHTS
-        images = self._outer if cached else 1
-        with parallel(f, self._panels.costs(images, tiles if cached else product([self._outer, tiles]))) as unit:
-            if cached:
-                outer, panel, tile = f.unravel(unit, [self._outer, self._panels.count, tiles])
-            else:
-                panel, outer, tile = f.unravel(unit, [self._panels.count, self._outer, tiles])
-            for columns in self._panels.one(f, panel):
-                for start, rows in row_pieces(f, tile, self._rows, self._spec.tile[0]):
-                    weights = self._panel(outer, panel, columns, unit, tile)
-                    self._tile(outer, start, rows, panel, columns, weights)
+            self._row_after_row(tiles)
+        elif self._spec.length * self._spec.columns * 4 <= _CACHED_WEIGHTS:
+            self._image_after_image(tiles)
+        else:
+            self._panel_after_panel(tiles)
+
+    def _row_after_row(self, tiles: Index) -> None:
+        """All panels for a row tile."""
+        f, count = self._f, self._panels.count
+        with parallel_runs(f, product([self._outer, tiles]), count) as (row, *share):
+            outer, tile = f.unravel(row, [self._outer, tiles])
+            for panel, columns in self._panels.between(f, *share):
+                self._row_tile(outer, tile, panel, columns, row * count + panel)
+
+    def _image_after_image(self, tiles: Index) -> None:
+        """All row tiles of an image, which stays in the cache as the weights do, for a panel."""
+        f, panels = self._f, self._panels
+        costs = panels.costs(product([self._outer, tiles]), 1)
+        with parallel_regions(f, self._outer, tiles, panels.count, costs) as (outer, region):
+            for panel, columns in panels.all(f):
+                first, end = region(panel)
+                with f.loop(end - first) as use:
+                    tile = f.name_index(first + use)
+                    number = (outer * tiles + tile) * panels.count + panel
+                    self._row_tile(outer, tile, panel, columns, number, use)
+
+    def _panel_after_panel(self, tiles: Index) -> None:
+        """All row tiles of all images for a panel."""
+        f, panels = self._f, self._panels
+        extents = [panels.count, self._outer, tiles]
+        with parallel(f, panels.costs(1, product(extents[1:]))) as unit:
+            panel, outer, tile = f.unravel(unit, extents)
+            for columns in panels.one(f, panel):
+                self._row_tile(outer, tile, panel, columns, unit, tile)
+
+    def _row_tile(
+        self, outer: Index, tile: Index, panel: Index, columns: Block, number: Index, use: Index | None = None
+    ) -> None:
+        for start, rows in row_pieces(self._f, tile, self._rows, self._spec.tile[0]):
+            weights = self._panel(outer, panel, columns, number, use)
+            self._tile(outer, start, rows, panel, columns, weights)
 
     def _panel(self, outer: Index, panel: Index, columns: Block, number: Index, use: Index | None = None) -> Panel:
         """A panel for the tile numbered `number`, which is number `use` of those that read it one after another."""

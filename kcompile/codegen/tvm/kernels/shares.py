@@ -4,13 +4,17 @@ A thread's units are neighbours, as those of `Function.parallel` are. So that th
 units, their costs are weighed, and what has a part in common (an image's rows, whose filters are shared) is cut, too.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kcompile.codegen.tvm.expr import Expr, Index, index, index_max, index_min, maximum, quotient, select
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.tir import Function, split
+
+# What comes first on a thread, and by column the rows that are its: the first, and the one after the last.
+Region: TypeAlias = tuple[Index, Callable[[Index], tuple[Index, Index]]]
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,44 @@ def parallel_runs(f: Function, outer: Index, inner: int, costs: Costs | None = N
         with parallel(f, costs) if costs and f.shared else f.parallel(outer) as i:
             yield i, 0, inner
         return
-    begin, count = share(f, costs) if costs else f.share(product([outer, inner]))
-    end, size = f.let(index(begin + count)), index(inner)
+    own = share(f, costs) if costs else f.share(product([outer, inner]))
+    with _runs(f, own, inner) as run:
+        yield run
+
+
+@contextmanager
+def _runs(f: Function, own: tuple[Index, Index], inner: Index) -> Generator[tuple[Index, ...]]:
+    begin, count = own
+    end, size = f.let(index(begin + count)), f.let(index(index_max(inner, 1)))
     first = f.let(quotient(index(begin), size))
-    turns = f.let(select(index(count) > 0, quotient(end + (inner - 1), size) - first, 0))
+    turns = f.let(select(index(count) > 0, quotient(end + (size - 1), size) - first, 0))
     with f.loop(turns) as turn:
         i = f.let(first + turn)
-        start = f.let(i * inner)
-        yield i, f.let(index(index_max(begin - start, 0))), f.let(index(index_min(end - start, inner)))
+        start = f.let(i * size)
+        yield i, f.let(index(index_max(begin - start, 0))), f.let(index(index_min(end - start, size)))
+
+
+@contextmanager
+def parallel_regions(f: Function, outer: Index, rows: Index, columns: Index, costs: Costs) -> Generator[Region]:
+    """A loop over the thread's part of `outer`, with its region of the rows and columns there: neighbouring rows whole.
+
+    The units, which `costs` weighs, are those of all rows, column after column; but the region may be gone through
+    column by column, so that what a column needs is used by all rows.
+    """
+    if not f.shared:
+        with f.loop(outer) as i:
+            yield i, lambda column: (0, rows)
+        return
+    with _runs(f, share(f, costs), product([rows, columns])) as (i, begin, end):
+        width = index(columns)
+        corners = [f.let(quotient(index(corner), width)) for corner in (begin, end)]
+        rests = [f.let(index(corner) - row * columns) for corner, row in zip((begin, end), corners, strict=True)]
+
+        def region(column: Index) -> tuple[Index, Index]:
+            first, last = (f.let(select(rest > column, row + 1, row)) for rest, row in zip(rests, corners, strict=True))
+            return first, last
+
+        yield i, region
 
 
 def vectors_between(f: Function, extent: int, first: Index, end: Index) -> Iterator[tuple[Index, int]]:
