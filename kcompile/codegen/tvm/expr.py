@@ -175,14 +175,16 @@ def select(condition: Expr, yes: Expr | Number, no: Expr | Number) -> Expr:
 def maximum(x: Expr, y: Expr | Number) -> Expr:
     """The larger; NaN where either is NaN, as in NumPy."""
     if isinstance(y, Expr):
-        return select((x > y) | is_nan(x) if x.is_float else x > y, x, y)
+        larger = select(x > y, x, y)  # one instruction where there are vectors, which gives y if either is NaN
+        return select(is_nan(x), x, larger) if x.is_float else larger
     return select(x < y, y, x)
 
 
 def minimum(x: Expr, y: Expr | Number) -> Expr:
     """The smaller; NaN where either is NaN, as in NumPy."""
     if isinstance(y, Expr):
-        return select((x < y) | is_nan(x) if x.is_float else x < y, x, y)
+        smaller = select(x < y, x, y)
+        return select(is_nan(x), x, smaller) if x.is_float else smaller
     return select(x > y, y, x)
 
 

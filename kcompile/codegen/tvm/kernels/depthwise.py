@@ -6,19 +6,17 @@ from dataclasses import dataclass
 
 from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index
-from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.channelwise import ChannelwiseFunction
 from kcompile.codegen.tvm.kernels.shares import Costs, parallel_runs, vectors_between
 from kcompile.codegen.tvm.kernels.tile import sum_dtype
 from kcompile.codegen.tvm.plan import Plan
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
 from kcompile.codegen.tvm.vector import Chain
-from kcompile.codegen.tvm.windows import MOST_UNROLLED_TAPS, OpenWindows, Piece, Row, Windows, segments_of
+from kcompile.codegen.tvm.windows import Piece, Row, Windows
 from kcompile.ir.graph import Node, Value
 from kcompile.ir.types import Array
 
-# Results per tile: a loaded element serves as many of them as its window reaches.
-_RESULTS = 6
 # Of windows over an image's height and width with at most so many taps, tiles of results in several rows are made;
 # without vectors of so many lanes, of fewer taps, since their code would be too long.
 _MOST_TAPS, _MOST_TAPS_OF_NARROW = 25, 9
@@ -74,98 +72,32 @@ def _is_plane(machine: Machine, windows: Windows) -> bool:
     return not machine.compact and known and len(windows.size) == 2 and windows.size[0] * windows.size[1] <= most_taps
 
 
-class _DepthwiseFunction:
+class _DepthwiseFunction(ChannelwiseFunction):
     def __init__(self, f: Function, spec: Depthwise) -> None:
-        self._f = f
         self._spec = spec
-        self._dtype = sum_dtype(spec.dtype)
-        self._x = spec.source(f)
+        x = spec.source(f)
         self._w = f.pointer("w", spec.dtype)
         self._bias = f.pointer("bias", spec.dtype) if spec.bias else None
-        self._epilogue = spec.ending(f)
-        self._y = f.pointer("y", spec.epilogue.result.dtype)
-        self._windows = OpenWindows(f, spec.windows)
-        self._row = Row(f, self._windows, spec.windows, 1 if f.machine.compact else _RESULTS)
+        epilogue = spec.ending(f)
+        y = f.pointer("y", spec.epilogue.result.dtype)
+        super().__init__(f, spec.windows, sum_dtype(spec.dtype), x, y, epilogue)
 
-    def write(self) -> None:
-        """Threads share rows of results."""
-        f, windows, channels = self._f, self._windows, self._spec.windows.channels
-        segments = segments_of(self._spec.windows, _RESULTS)
-        lead = [windows.batch, *windows.out[:-1], segments]
-        with f.parallel(product(lead)) as unit:
-            n, *position, segment = f.unravel(unit, lead)
-            bounds = [windows.bounds(axis, at) for axis, at in enumerate(position)]
-            origin = windows.origin(n, position)
-            row: Index = n
-            for at, extent in zip(position, windows.out, strict=False):
-                row = row * extent + at
-            row = f.name_index(row * windows.out[-1])
-            for piece in self._row.pieces(segment, segments):
-                for c, lanes in f.vectors(channels):
-                    sums = self._sums(piece, bounds, f.name_index(origin + c), c, lanes)
-                    for i in range(piece.count):
-                        value = self._epilogue(sums[i], [n, *position, piece.start + i, c])
-                        self._y.store((row + (piece.start + i)) * channels + c, value)
+    def start(self, c: Index, lanes: int) -> Expr:
+        return self._bias.load(c, lanes).cast(self._dtype) if self._bias else constant(0, self._dtype)
 
-    def _sums(
-        self, piece: Piece, bounds: list[tuple[Index, Index]], origin: Index, c: Index, lanes: int
-    ) -> Accumulators:
-        f, spec = self._f, self._spec.windows
-        sums = f.accumulators(piece.count, lanes, self._dtype)
-        start = self._bias.load(c, lanes).cast(self._dtype) if self._bias else constant(0, self._dtype)
-        for i in range(piece.count):
-            sums[i] = start
-        left = (piece.start * spec.strides[-1] - self._windows.low[-1]) * spec.channels
-        with self._windows.taps(bounds) as (taps, offset):
-            number: Index = 0
-            for tap, size in zip(taps, spec.size, strict=False):
-                number = number * size + tap
-            at = f.name_index(origin + offset + left)
-            weights = f.name_index(number * (spec.size[-1] * spec.channels) + c)
-            if piece.bounds:
-                self._one(sums, piece.bounds, at, weights, lanes)
-            elif spec.size[-1] > MOST_UNROLLED_TAPS:
-                self._in_loop(sums, piece, at, weights, lanes)
-            else:
-                self._several(sums, piece, at, weights, lanes)
-        return sums
+    def line_of(self, taps: Sequence[Index], c: Index) -> Index:
+        spec = self._windows
+        number: Index = 0
+        for tap, size in zip(taps, spec.size, strict=False):
+            number = number * size + tap
+        return self._f.name_index(number * (spec.size[-1] * spec.channels) + c)
 
-    def _in_loop(self, sums: Accumulators, piece: Piece, at: Index, weights: Index, lanes: int) -> None:
-        """Neighbouring results under a long window, all of whose taps are inside."""
-        spec = self._spec.windows
-        with self._f.loop(spec.size[-1]) as tap:
-            weight = self._weight(weights + tap * spec.channels, lanes)
-            first = self._f.name_index(at + tap * (spec.dilation[-1] * spec.channels))
-            for i in range(piece.count):
-                sums.add(i, self._load(first + i * (spec.strides[-1] * spec.channels), lanes) * weight)
-
-    def _one(self, sums: Accumulators, bounds: tuple[Index, Index], at: Index, weights: Index, lanes: int) -> None:
-        """One result, whose taps are known at run time."""
-        spec = self._spec.windows
-        with self._f.loop(bounds[1] - bounds[0]) as i:
-            tap = self._f.name_index(bounds[0] + i)
-            x = self._load(at + tap * (spec.dilation[-1] * spec.channels), lanes)
-            sums.add(0, x * self._weight(weights + tap * spec.channels, lanes))
-
-    def _several(self, sums: Accumulators, piece: Piece, at: Index, weights: Index, lanes: int) -> None:
-        """Neighbouring results: each element is loaded once and used by all windows that hold it."""
-        spec = self._spec.windows
-        taps = [self._weight(weights + tap * spec.channels, lanes) for tap in range(spec.size[-1])]
-        everything = (tuple(range(piece.count)),) * spec.size[-1]
-        uses: dict[int, list[tuple[int, int]]] = {}
-        for tap, results in enumerate(piece.inside or everything):
-            for i in results:
-                uses.setdefault(i * spec.strides[-1] + tap * spec.dilation[-1], []).append((i, tap))
-        for distance in sorted(uses):
-            x = self._load(at + distance * spec.channels, lanes)
-            for i, tap in uses[distance]:
-                sums.add(i, x * taps[tap])
-
-    def _load(self, offset: Index, lanes: int) -> Expr:
-        return self._f.let(self._x.load(offset, lanes).cast(self._dtype))
-
-    def _weight(self, offset: Index, lanes: int) -> Expr:
+    def weight(self, offset: Index, lanes: int) -> Expr:
         return self._f.let(self._w.load(offset, lanes).cast(self._dtype))
+
+    def add(self, sums: Accumulators, i: int, x: Expr, weight: Expr | None) -> None:
+        assert weight is not None
+        sums.add(i, x * weight)
 
 
 class _PlaneFunction(_DepthwiseFunction):
@@ -173,7 +105,7 @@ class _PlaneFunction(_DepthwiseFunction):
 
     def write(self) -> None:
         """Threads share bands of rows of results, and the channels of a band."""
-        f, windows, spec = self._f, self._windows, self._spec.windows
+        f, windows, spec = self._f, self._open, self._windows
         rows, columns = self._spec.plane
         row = Row(f, windows, spec, columns)
         height = int(spec.out[0])
@@ -192,14 +124,14 @@ class _PlaneFunction(_DepthwiseFunction):
 
     def _inside(self, top: Index, count: int) -> dict[int, tuple[list[tuple[int, int]], Expr | None]]:
         """By line of x, counted from the first result's tap 0: ``(row, tap)`` of its uses, and whether it exists."""
-        spec = self._spec.windows
+        spec = self._windows
         lines: dict[int, list[tuple[int, int]]] = {}
         for row in range(count):
             for tap in range(spec.size[0]):
                 lines.setdefault(row * spec.strides[0] + tap * spec.dilation[0], []).append((row, tap))
         if spec.inside(0):
             return {line: (uses, None) for line, uses in lines.items()}
-        first = self._f.name_index(top * spec.strides[0] - self._windows.low[0])
+        first = self._f.name_index(top * spec.strides[0] - self._open.low[0])
         extent = int(spec.spatial[0])
         exists = {line: (index(first) >= -line) & (index(first) < extent - line) for line in lines}
         return {line: (uses, self._f.let(exists[line])) for line, uses in lines.items()}
@@ -213,21 +145,21 @@ class _PlaneFunction(_DepthwiseFunction):
         c: Index,
         lanes: int,
     ) -> None:
-        f, spec, windows = self._f, self._spec.windows, self._windows
+        f, spec, windows = self._f, self._windows, self._open
         rows = max(row for uses, _ in inside.values() for row, _ in uses) + 1
         sums = f.accumulators(rows * piece.count, lanes, self._dtype)
-        start = self._bias.load(c, lanes).cast(self._dtype) if self._bias else constant(0, self._dtype)
+        start = self.start(c, lanes)
         for i in range(rows * piece.count):
             sums[i] = start
         left = (piece.start * spec.strides[1] - windows.low[1]) * spec.channels
         origin = f.name_index(windows.origin(n, [top, 0]) + windows.low[1] * spec.channels + left + c)
         taps = range(spec.size[0] * spec.size[1])
         few = len(taps) <= _KEPT_TAPS
-        kept = {tap: self._weight(c + tap * spec.channels, lanes) for tap in taps} if few else {}
+        kept = {tap: self.weight(c + tap * spec.channels, lanes) for tap in taps} if few else {}
         for line, (uses, exists) in sorted(inside.items()):
             with nullcontext() if exists is None else f.when(exists):
                 of_line = [row * spec.size[1] + i for _, row in uses for i in range(spec.size[1])]
-                weights = kept or {tap: self._weight(c + tap * spec.channels, lanes) for tap in of_line}
+                weights = kept or {tap: self.weight(c + tap * spec.channels, lanes) for tap in of_line}
                 self._add_line(sums, piece, f.name_index(origin + line * windows.strides[0]), uses, weights, lanes)
         width = int(spec.out[1])
         for i in range(rows):
@@ -246,7 +178,7 @@ class _PlaneFunction(_DepthwiseFunction):
         lanes: int,
     ) -> None:
         """Add what one line of x gives to the results of every row that sees it."""
-        spec = self._spec.windows
+        spec = self._windows
         width = spec.size[1]
         everything = (tuple(range(piece.count)),) * width
         columns: dict[int, list[tuple[int, int]]] = {}

@@ -8,17 +8,13 @@ import numpy as np
 
 from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, maximum
-from kcompile.codegen.tvm.kernels.nest import product
+from kcompile.codegen.tvm.kernels.channelwise import ChannelwiseFunction
 from kcompile.codegen.tvm.plan import TVM, Plan
-from kcompile.codegen.tvm.tir import Function, Kernel, split
+from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
-from kcompile.codegen.tvm.windows import OpenWindows, Windows
+from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops
 from kcompile.ir.graph import Node
-
-# Vectors of channels that one pass over a window keeps in registers.
-_VECTORS = 4
-
 
 Kind: TypeAlias = Literal["max", "mean"]
 
@@ -40,27 +36,26 @@ class Pool(Kernel, family="pool"):
         return overwritable(self.epilogue, 1)
 
     def build(self, f: Function) -> None:
-        x = f.pointer("x", self.dtype)
-        epilogue = Epilogue(f, self.epilogue)
-        y = f.pointer("y", self.epilogue.result.dtype)
-        channels = self.windows.channels
-        windows = OpenWindows(f, self.windows)
-        with f.parallel(f.extent(self.windows.pixels)) as pixel:
-            n, *position = f.unravel(pixel, [windows.batch, *windows.out])
-            bounds = [windows.bounds(axis, at) for axis, at in enumerate(position)]
-            origin = windows.origin(n, position)
-            for start, length in f.tiles(channels, _VECTORS * f.machine.lanes):
-                widths = split(length, f.machine.lanes)
-                starts = [start + sum(widths[:i]) for i in range(len(widths))]
-                totals = [f.accumulators(1, width, self.dtype) for width in widths]
-                for total in totals:
-                    total[0] = neutral(self.kind, self.dtype)
-                with windows.taps(bounds) as (_, offset):
-                    for total, c, width in zip(totals, starts, widths, strict=True):
-                        total[0] = combined(self.kind, total[0], x.load(origin + offset + c, width))
-                for total, c in zip(totals, starts, strict=True):
-                    value = finished(self.kind, total[0], product([last - first for first, last in bounds]))
-                    y.store(pixel * channels + c, epilogue(value, [n, *position, c]))
+        _PoolFunction(f, self).write()
+
+
+class _PoolFunction(ChannelwiseFunction):
+    def __init__(self, f: Function, spec: Pool) -> None:
+        self._kind: Kind = spec.kind
+        x, epilogue = f.pointer("x", spec.dtype), Epilogue(f, spec.epilogue)
+        y = f.pointer("y", spec.epilogue.result.dtype)
+        super().__init__(f, spec.windows, spec.dtype, x, y, epilogue)
+
+    def start(self, c: Index, lanes: int) -> Expr:
+        del c, lanes
+        return neutral(self._kind, self._dtype)
+
+    def add(self, sums: Accumulators, i: int, x: Expr, weight: Expr | None) -> None:
+        del weight
+        sums[i] = combined(self._kind, sums[i], x)
+
+    def finish(self, value: Expr, count: Index) -> Expr:
+        return finished(self._kind, value, count)
 
 
 def neutral(kind: Kind, dtype: str) -> Expr:
