@@ -174,18 +174,22 @@ def select(condition: Expr, yes: Expr | Number, no: Expr | Number) -> Expr:
 
 def maximum(x: Expr, y: Expr | Number) -> Expr:
     """The larger; NaN where either is NaN, as in NumPy."""
-    if isinstance(y, Expr):
-        larger = select(x > y, x, y)  # one instruction where there are vectors, which gives y if either is NaN
-        return select(is_nan(x), x, larger) if x.is_float else larger
-    return select(x < y, y, x)
+    return _first_or_nan(x > y, x, y) if isinstance(y, Expr) else select(x < y, y, x)
 
 
 def minimum(x: Expr, y: Expr | Number) -> Expr:
     """The smaller; NaN where either is NaN, as in NumPy."""
-    if isinstance(y, Expr):
-        smaller = select(x < y, x, y)
-        return select(is_nan(x), x, smaller) if x.is_float else smaller
-    return select(x > y, y, x)
+    return _first_or_nan(x < y, x, y) if isinstance(y, Expr) else select(x > y, y, x)
+
+
+def _first_or_nan(first: Expr, x: Expr, y: Expr) -> Expr:
+    """x where `first` holds or it is NaN, else y."""
+    if not x.is_float:
+        return select(first, x, y)
+    if x.lanes == 1:
+        return select(first | is_nan(x), x, y)
+    # The inner choice is one instruction of vectors, which gives y if either is NaN.
+    return select(is_nan(x), x, select(first, x, y))
 
 
 def quotient(x: Expr, y: Expr) -> Expr:

@@ -37,6 +37,8 @@ _FRAME = re.compile(
 _OUTLINED = 16
 # Bytes below the stack pointer that the last function of a chain may use: System V ABI for x86-64, section 3.2.2.
 _RED_ZONE = 128
+# Bytes that calls align the stack to (AAPCS32 6.2.1.2), and those that TVM aligns arrays on it to, at least.
+_STACK, _STACK_OF_ARM = 16, 8
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,9 @@ def _stack(text: str, frames: Mapping[str, int], machine: Machine, start: str) -
     functions = {_name(found[0]): found[0] for found in _FUNCTION.finditer(text)}
     wide = machine.architecture == "x86_64"
     x86 = wide or re.fullmatch(r"i[3-6]86", machine.architecture) is not None
-    # A call of x86 pushes an address; a frame of vectors wider than the stack's alignment is moved to a multiple of it.
-    beside = machine.pointer_bytes * x86 + max(4 * machine.lanes - 16, 0) + _OUTLINED * machine.compact
+    # A call of x86 pushes an address; a frame of arrays that are aligned more than the stack is moved to a multiple.
+    aligned = _STACK_OF_ARM if machine.architecture.startswith(("arm", "thumb")) else _STACK
+    beside = machine.pointer_bytes * x86 + max(4 * machine.lanes, 16) - aligned + _OUTLINED * machine.compact
 
     def depth(name: str, above: Collection[str]) -> int:
         called = {callee for callee in _USED.findall(functions[name]) if callee in functions} - {name, *above}

@@ -96,11 +96,12 @@ class _MatrixFunction:
     def write(self) -> None:
         """Threads share tiles: rows of them, unless the weights are so many that columns are better."""
         tiles = self._f.name_index((self._rows + (self._spec.tile[0] - 1)) // self._spec.tile[0])
+        cached = self._spec.length * self._spec.columns * 4 <= _CACHED_WEIGHTS
         if not self._spec.grid:
             self._row_after_row(tiles)
-        elif self._spec.length * self._spec.columns * 4 <= _CACHED_WEIGHTS:
+        elif cached and self._f.shared:
             self._image_after_image(tiles)
-        else:
+        else:  # the shortest code, too
             self._panel_after_panel(tiles)
 
     def _row_after_row(self, tiles: Index) -> None:

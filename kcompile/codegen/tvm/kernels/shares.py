@@ -98,10 +98,6 @@ def parallel_regions(f: Function, outer: Index, rows: Index, columns: Index, cos
     The units, which `costs` weighs, are those of all rows, column after column; but the region may be gone through
     column by column, so that what a column needs is used by all rows.
     """
-    if not f.shared:
-        with f.loop(outer) as i:
-            yield i, lambda column: (0, rows)
-        return
     with _runs(f, share(f, costs), product([rows, columns])) as (i, begin, end):
         width = index(columns)
         corners = [f.let(quotient(index(corner), width)) for corner in (begin, end)]
