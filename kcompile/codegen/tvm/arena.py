@@ -26,6 +26,9 @@ CACHED = 4 << 20
 # The most rows of a slice, as a power of two.
 MOST_ROWS = 20
 
+# Bytes of them, for one row, up to which a little more costs nothing: they stay in the second-level cache, or nearly.
+_NEAR = 2 << 20
+
 # What symbols are taken for where slots are shared: only a guess at which arrays are of like size.
 _NOMINAL = 64
 
@@ -95,8 +98,13 @@ class Arena:
         return sum(max(int(dims.substitute(size, symbols)) for size in slot) for slot in self.slots)
 
 
-def plan(intervals: Sequence[Interval], alignment: int = ALIGNMENT) -> Arena:
-    """A place for every interval; those that overlap in time do not overlap in space."""
+def plan(intervals: Sequence[Interval], alignment: int = ALIGNMENT, shared: bool = False) -> Arena:
+    """A place for every interval; those that overlap in time do not overlap in space.
+
+    Where threads share the work (`shared`), arrays that stay in the caches have the same middle where they have the
+    same memory, of which they need a little more: a thread that computes one half of every array then writes where it
+    wrote before, not where another core has written.
+    """
     sizes = [_size(interval, alignment) for interval in intervals]
     units = sorted({unit for _, unit in sizes}, key=str)
     if len(units) > 2:
@@ -105,7 +113,10 @@ def plan(intervals: Sequence[Interval], alignment: int = ALIGNMENT) -> Arena:
     slots: list[tuple[Dim, ...]] = []
     for slot, unit in enumerate(units):
         members = [i for i, (_, u) in enumerate(sizes) if u == unit]
-        offsets, peak = _pack([(intervals[i], sizes[i][0]) for i in members])
+        items = [(intervals[i], sizes[i][0]) for i in members]
+        offsets, peak = _pack(items)
+        if shared and THREADS not in dims.symbols(unit) and peak <= _NEAR:
+            offsets, peak = _centred(items, alignment)
         slots.append((dims.mul(peak, unit),))
         for i, offset in zip(members, offsets, strict=True):
             places[i] = Place(slot, dims.mul(offset, unit), _own_size(intervals[i], *sizes[i]))
@@ -141,13 +152,41 @@ def _pack(items: Sequence[tuple[Interval, int]]) -> tuple[list[int], int]:
         interval, size = items[i]
         offset = 0
         for begin, end, other in sorted(placed, key=lambda p: p[:2]):
-            if other.first <= interval.last and interval.first <= other.last:
+            if _meet(other, interval):
                 if begin - offset >= size:
                     break
                 offset = max(offset, end)
         offsets[i] = offset
         placed.append((offset, offset + size, interval))
     return offsets, max((end for _, end, _ in placed), default=0)
+
+
+def _centred(items: Sequence[tuple[Interval, int]], alignment: int) -> tuple[list[int], int]:
+    """Offsets and the peak: tracks one after another, each as large as its largest array and with all in its middle.
+
+    The largest array comes first, each into the smallest track that is free during its life.
+    """
+    tracks: list[list[int]] = []
+    for i in sorted(range(len(items)), key=lambda i: (-items[i][1], items[i][0].first, i)):
+        own = items[i][0]
+        alive = (any(_meet(items[j][0], own) for j in track) for track in tracks)
+        free = [track for track, taken in zip(tracks, alive, strict=True) if not taken]
+        if free:
+            free[-1].append(i)
+        else:
+            tracks.append([i])
+    offsets, start = [0] * len(items), 0
+    for track in tracks:
+        size = items[track[0]][1]
+        for i in track:
+            offsets[i] = start + (size - items[i][1]) // (2 * alignment) * alignment
+        start += size
+    return offsets, start
+
+
+def _meet(one: Interval, other: Interval) -> bool:
+    """Whether both are in use at once."""
+    return one.first <= other.last and other.first <= one.last
 
 
 def _slots(intervals: Sequence[Interval], sizes: Sequence[tuple[int, Dim]]) -> Arena:

@@ -371,7 +371,7 @@ class _Memory:
             lives[key] = (lives.get(key, (number, 0))[0], number)
         intervals = [Interval(key.type, first, last, self._per_thread(key)) for key, (first, last) in lives.items()]
         self.lives = tuple(intervals)
-        self.arena = plan_arena(intervals, self._machine.alignment)
+        self.arena = plan_arena(intervals, self._machine.alignment, self._machine.threaded)
         return dict(zip(lives, self.arena.places, strict=True))
 
     def _per_thread(self, key: Value | Temporary) -> bool:

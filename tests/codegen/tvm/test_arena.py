@@ -38,7 +38,11 @@ def ranges(arena: Arena, made: list[Interval], symbols: dict[str, int]) -> list[
 
 
 def check(made: list[Interval], symbols: dict[str, int]) -> None:
-    arena = plan(made)
+    for shared in (False, True):
+        check_places(made, symbols, plan(made, shared=shared))
+
+
+def check_places(made: list[Interval], symbols: dict[str, int], arena: Arena) -> None:
     places = ranges(arena, made, symbols)
     assert all(begin % ALIGNMENT == 0 and end <= arena.bytes(symbols) for begin, end in places)
     for (a, (a_begin, a_end)), (b, (b_begin, b_end)) in combinations(zip(made, places, strict=True), 2):
@@ -64,6 +68,18 @@ def test_arrays_of_several_open_extents_do_not_overlap(made: list[Interval], bat
 def test_arrays_that_do_not_meet_share_memory():
     made = [Interval(TensorType("float32", ("N", 100)), i, i + 1) for i in range(8)]
     assert plan(made).slots == (("896*N",),)
+
+
+def test_arrays_that_threads_share_have_one_middle_where_they_have_one_memory():
+    """Half of each is then written where half of the others was."""
+    columns = [640, 64, 256, 1024, 128, 32]
+    made = [Interval(TensorType("float32", ("N", n)), i, i + 1) for i, n in enumerate(columns)]
+    arena = plan(made, shared=True)
+    places = ranges(arena, made, {"N": 8, THREADS: 2})
+    for (begin, end), (other_begin, other_end) in combinations(places, 2):
+        if begin < other_end and other_begin < end:
+            assert abs((begin + end) - (other_begin + other_end)) <= 8 * 2 * ALIGNMENT
+    assert arena.bytes({"N": 8, THREADS: 2}) <= 1.2 * plan(made).bytes({"N": 8, THREADS: 2})
 
 
 @pytest.mark.parametrize("extent", ["T", "T-2"])
