@@ -1,11 +1,13 @@
 """How much faster several threads run a model than one, beside what the machine's cores do at once.
 
-    python -m benchmarks.scaling [MODEL ...] [--threads 2] [--rounds 40]
+    python -m benchmarks.scaling [MODEL ...] [--threads 2] [--rounds 100]
 
 In each round of some milliseconds a bundle runs on one thread; on several, one call after another; and on one thread of
 each of so many callers at once, which share nothing but the machine. The first column of ratios is what the threads of
 a call gain, the second is how much more the callers get done than one alone: cores that share a cache, a clock or, on
-virtual machines, even a core, do less than their number. Each figure is the median of the rounds, the ratios' too.
+virtual machines, even a core, do less than their number. Times are the 10th percentiles of the rounds, as those of the
+engines are: a virtual machine's cores may be moved apart for some seconds, in which what one writes the other reads
+slowly, and threads gain less.
 """
 
 import argparse
@@ -16,6 +18,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 import kcompile
 from benchmarks.engines import RESULTS, inputs, keras_file, machine, versions
@@ -28,7 +32,7 @@ _FEWEST_CALLS, _WARM_UP = 2, 2
 
 @dataclass(frozen=True)
 class Row:
-    """Medians: milliseconds of a call on one thread and on several, what these gain, and what callers at once gain."""
+    """Milliseconds of a call on one thread and on several, what these gain, and what callers at once gain."""
 
     model: str
     one: float
@@ -60,9 +64,8 @@ def measure(name: str, threads: int, rounds: int) -> Row:
             together = pool.map(lambda session: seconds(session, calls), callers)
             at_once = statistics.mean(together)
             times.append((seconds(alone, calls), seconds(shared, calls), at_once))
-    one, several = (statistics.median(each[i] for each in times) * 1e3 for i in range(2))
-    gain = statistics.median(one / several for one, several, _ in times)
-    return Row(name, one, several, gain, statistics.median(threads * one / at_once for one, _, at_once in times))
+    one, several, at_once = (float(np.percentile(each, 10)) * 1e3 for each in zip(*times, strict=True))
+    return Row(name, one, several, one / several, threads * one / at_once)
 
 
 def table(rows: Sequence[Row], threads: int) -> str:
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     rows: list[Row] = []

@@ -8,7 +8,7 @@ from kcompile.codegen.tvm.kernels.elementwise import regroup
 from kcompile.codegen.tvm.kernels.matmul import MatMul
 from kcompile.codegen.tvm.kernels.nest import product
 from kcompile.codegen.tvm.kernels.scaled import ScaledPanels
-from kcompile.codegen.tvm.kernels.shares import parallel, parallel_regions, parallel_runs
+from kcompile.codegen.tvm.kernels.shares import Costs, parallel, parallel_regions, parallel_runs
 from kcompile.codegen.tvm.kernels.tile import (
     LINE,
     Block,
@@ -106,8 +106,10 @@ class _MatrixFunction:
 
     def _row_after_row(self, tiles: Index) -> None:
         """All panels for a row tile."""
-        f, count = self._f, self._panels.count
-        with parallel_runs(f, product([self._outer, tiles]), count) as (row, *share):
+        f, count, size = self._f, self._panels.count, self._spec.tile[0]
+        rest = self._rows % size if isinstance(self._rows, int) else 0
+        costs = Costs(self._outer, (tiles - (1 if rest else 0)) * count, size, count if rest else 0, rest)
+        with parallel_runs(f, product([self._outer, tiles]), count, costs) as (row, *share):
             outer, tile = f.unravel(row, [self._outer, tiles])
             for panel, columns in self._panels.between(f, *share):
                 self._row_tile(outer, tile, panel, columns, row * count + panel)
