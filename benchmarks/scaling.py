@@ -6,16 +6,16 @@ In each round of some milliseconds a bundle runs on one thread; on several, one 
 each of so many callers at once, which share nothing but the machine. The first column of ratios is what the threads of
 a call gain, the second is how much more the callers get done than one alone: cores that share a cache, a clock or, on
 virtual machines, even a core, do less than their number. Times are the 10th percentiles of the rounds, as those of the
-engines are: a virtual machine's cores may be moved apart for some seconds, in which what one writes the other reads
-slowly, and threads gain less.
+engines are, and every round has a turn of each model: a virtual machine's cores may be moved apart for some seconds, in
+which what one writes the other reads slowly, and threads gain less.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,31 +41,45 @@ class Row:
     callers: float
 
 
-def measure(name: str, threads: int, rounds: int) -> Row:
-    """Of one model, one row per call."""
-    path = keras_file(name)
-    bundle = kcompile.compile(path, target="tvm", output=path.with_suffix(".kcb")).path
-    alone, shared = (kcompile.load(bundle, count) for count in (1, threads))
-    callers = [kcompile.load(bundle, 1) for _ in range(threads)]
-    x = inputs(name, 1)
+class Contest:
+    """One model: a session of one thread, one of several, and callers with a session each."""
 
-    def seconds(session: kcompile.Session, calls: int) -> float:
+    def __init__(self, name: str, threads: int) -> None:
+        path = keras_file(name)
+        bundle = kcompile.compile(path, target="tvm", output=path.with_suffix(".kcb")).path
+        self.name = name
+        self._x = inputs(name, 1)
+        self._alone, self._shared = (kcompile.load(bundle, count) for count in (1, threads))
+        self._callers = [kcompile.load(bundle, 1) for _ in range(threads)]
+        self._calls = max(_FEWEST_CALLS, round(_ROUND / self._seconds(self._alone, _FEWEST_CALLS)))
+        self._times: list[tuple[float, float, float]] = []
+
+    def round(self, pool: Executor) -> None:
+        """One turn of each."""
+        at_once = statistics.mean(pool.map(self._seconds, self._callers))
+        self._times.append((self._seconds(self._alone), self._seconds(self._shared), at_once))
+
+    def row(self) -> Row:
+        """What the rounds have shown."""
+        one, several, at_once = (float(np.percentile(each, 10)) * 1e3 for each in zip(*self._times, strict=True))
+        return Row(self.name, one, several, one / several, len(self._callers) * one / at_once)
+
+    def _seconds(self, session: kcompile.Session, calls: int | None = None) -> float:
         for _ in range(_WARM_UP):
-            session.predict(x)
-        start = time.perf_counter()
-        for _ in range(calls):
-            session.predict(x)
-        return (time.perf_counter() - start) / calls
+            session.predict(self._x)
+        count, start = calls or self._calls, time.perf_counter()
+        for _ in range(count):
+            session.predict(self._x)
+        return (time.perf_counter() - start) / count
 
-    calls = max(_FEWEST_CALLS, round(_ROUND / seconds(alone, _FEWEST_CALLS)))
-    times: list[tuple[float, float, float]] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(rounds):
-            together = pool.map(lambda session: seconds(session, calls), callers)
-            at_once = statistics.mean(together)
-            times.append((seconds(alone, calls), seconds(shared, calls), at_once))
-    one, several, at_once = (float(np.percentile(each, 10)) * 1e3 for each in zip(*times, strict=True))
-    return Row(name, one, several, one / several, threads * one / at_once)
+
+def contests(names: Sequence[str], threads: int) -> Iterator[Contest]:
+    """Of models that can be had."""
+    for name in names:
+        try:
+            yield Contest(name, threads)
+        except FileNotFoundError as error:
+            print(f"{name} is left out: {error}")
 
 
 def table(rows: Sequence[Row], threads: int) -> str:
@@ -85,14 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    rows: list[Row] = []
-    for name in given.models or MODELS:
-        try:
-            rows.append(measure(name, given.threads, given.rounds))
-        except FileNotFoundError as error:
-            print(f"{name} is left out: {error}")
-            continue
-        print(table(rows[-1:], given.threads).splitlines()[-1], flush=True)
+    found = list(contests(given.models or MODELS, given.threads))
+    with ThreadPoolExecutor(given.threads) as pool:
+        for _ in range(given.rounds):
+            for contest in found:
+                contest.round(pool)
+    rows = [contest.row() for contest in found]
     given.output.mkdir(parents=True, exist_ok=True)
     about = {"machine": machine(), "versions": versions((), 1), "threads": given.threads}
     (given.output / "scaling.json").write_text(json.dumps({**about, "rows": [*map(asdict, rows)]}, indent=2) + "\n")
