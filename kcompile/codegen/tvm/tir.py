@@ -199,8 +199,15 @@ class Function:
             return self.bind(value)
         if value.dtype == "bool" and value.lanes > 1:
             return value  # TVM has no names for these; as every load has a name, repeating the formula is the same
-        # TVM's analyzer substitutes bound formulas into each other, which takes exponential time in a polynomial; what
-        # is stored it does not look into. LLVM makes registers of both.
+        return self.variable(value)
+
+    def variable(self, value: Index) -> Expr:
+        """`let` for formulas that TVM's analyzer must not see: it substitutes what is bound into each other.
+
+        That takes exponential time in a polynomial, and much where an index is used often. What is stored it does not
+        look into. LLVM makes registers of both.
+        """
+        value = index(value)
         buffer = self._allocate(1, str(prim_type(value.dtype, value.lanes).dtype))
         zero = tirx.const(0, "int32")
         self.emit(tirx.BufferStore(buffer, value.node, [zero]))

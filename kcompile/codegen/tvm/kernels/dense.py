@@ -122,7 +122,7 @@ class _MatrixFunction:
             for panel, columns in panels.all(f):
                 first, end = region(panel)
                 with f.loop(end - first) as use:
-                    tile = f.name_index(first + use)
+                    tile = f.variable(first + use)
                     number = (outer * tiles + tile) * panels.count + panel
                     self._row_tile(outer, tile, panel, columns, number, use)
 

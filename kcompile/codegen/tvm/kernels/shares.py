@@ -47,10 +47,10 @@ def share(f: Function, costs: Costs) -> tuple[Index, Index]:
         rest = f.let(cost - before * period)
         among_dear = quotient(rest + costs.dear // 2, index(costs.dear).cast("int64"))
         among_cheap = many + quotient(rest - dear + costs.cheap // 2, index(costs.cheap).cast("int64"))
-        return f.let((before * (many + few) + select(rest < dear, among_dear, among_cheap)).cast("int32"))
+        return f.variable((before * (many + few) + select(rest < dear, among_dear, among_cheap)).cast("int32"))
 
     begin, end = map(unit, f.share_of(f.let(periods * period)))
-    return begin, f.let(end - begin)
+    return begin, f.variable(end - begin)
 
 
 @contextmanager
@@ -82,13 +82,13 @@ def parallel_runs(f: Function, outer: Index, inner: int, costs: Costs | None = N
 @contextmanager
 def _runs(f: Function, own: tuple[Index, Index], inner: Index) -> Generator[tuple[Index, ...]]:
     begin, count = own
-    end, size = f.let(index(begin + count)), f.let(index(index_max(inner, 1)))
-    first = f.let(quotient(index(begin), size))
-    turns = f.let(select(index(count) > 0, quotient(end + (size - 1), size) - first, 0))
+    end, size = f.variable(begin + count), f.let(index(index_max(inner, 1)))
+    first = f.variable(quotient(index(begin), size))
+    turns = f.variable(select(index(count) > 0, quotient(end + (size - 1), size) - first, 0))
     with f.loop(turns) as turn:
-        i = f.let(first + turn)
+        i = f.variable(first + turn)
         start = f.let(i * size)
-        yield i, f.let(index(index_max(begin - start, 0))), f.let(index(index_min(end - start, size)))
+        yield i, f.variable(index_max(begin - start, 0)), f.variable(index_min(end - start, size))
 
 
 @contextmanager
@@ -100,8 +100,8 @@ def parallel_regions(f: Function, outer: Index, rows: Index, columns: Index, cos
     """
     with _runs(f, share(f, costs), product([rows, columns])) as (i, begin, end):
         width = index(columns)
-        corners = [f.let(quotient(index(corner), width)) for corner in (begin, end)]
-        rests = [f.let(index(corner) - row * columns) for corner, row in zip((begin, end), corners, strict=True)]
+        corners = [f.variable(quotient(index(corner), width)) for corner in (begin, end)]
+        rests = [f.variable(index(corner) - row * columns) for corner, row in zip((begin, end), corners, strict=True)]
 
         def region(column: Index) -> tuple[Index, Index]:
             first, last = (f.let(select(rest > column, row + 1, row)) for rest, row in zip(rests, corners, strict=True))
@@ -117,8 +117,8 @@ def vectors_between(f: Function, extent: int, first: Index, end: Index) -> Itera
         return
     lanes = f.machine.lanes
     full, rest = divmod(extent, lanes)
-    with f.loop(f.name_index(index_max(index_min(end, full) - first, 0))) as i:
-        yield f.name_index((first + i) * lanes), lanes
+    with f.loop(f.variable(index_max(index_min(end, full) - first, 0))) as i:
+        yield f.variable((first + i) * lanes), lanes
     start = full * lanes
     for number, width in enumerate(split(rest, lanes), full):
         with f.when((index(first) <= number) & (index(end) > number)):

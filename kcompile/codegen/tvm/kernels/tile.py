@@ -97,8 +97,8 @@ class Panels:
             yield from self.all(f)
             return
         if self.full:
-            with f.loop(f.name_index(index_max(index_min(end, self.full) - first, 0))) as i:
-                yield f.name_index(first + i), self.wide
+            with f.loop(f.variable(index_max(index_min(end, self.full) - first, 0))) as i:
+                yield f.variable(first + i), self.wide
         if self.narrow.columns:
             with f.when(index(end) > self.full):
                 yield self.full, self.narrow
