@@ -27,7 +27,7 @@ from benchmarks.engines import RESULTS, inputs, keras_file, machine, versions
 MODELS = ("cifar_cnn", "emotion_cnn", "mobilenet_v3_small", "mobilenet_v2", "efficientnet_b0", "resnet50")
 # Seconds that the calls of a round take on one thread, about.
 _ROUND = 0.04
-_FEWEST_CALLS, _WARM_UP = 2, 2
+_FEWEST_CALLS, _WARM_UP = 2, 8
 
 
 @dataclass(frozen=True)
