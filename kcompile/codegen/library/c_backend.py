@@ -30,8 +30,9 @@ from kcompile.codegen.tvm.c_source import HELPERS, TYPES, Printer, dtypes
 from kcompile.codegen.tvm.depth_first import depth_first
 from kcompile.codegen.tvm.entry import Location
 from kcompile.codegen.tvm.library import live_stages
-from kcompile.codegen.tvm.lower import Lowered, Weights, lower
+from kcompile.codegen.tvm.lower import Lowered, lower
 from kcompile.codegen.tvm.targets import PORTABLE, Machine, host
+from kcompile.codegen.tvm.weights import Weights
 from kcompile.errors import TargetError
 from kcompile.ir.graph import Graph
 from kcompile.ir.passes.pipeline import inference

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from kcompile.codegen.tvm.arrays import Pointer
 from kcompile.codegen.tvm.expr import Expr, Index
-from kcompile.codegen.tvm.tir import Function, Pointer
+from kcompile.codegen.tvm.tir import Function
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.ir import dims
 from kcompile.ir.dims import Shape

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from kcompile.codegen.tvm import entry
 from kcompile.codegen.tvm.build import check_cpu, link_library
-from kcompile.codegen.tvm.lower import Lowered, Weights, lower
+from kcompile.codegen.tvm.lower import Lowered, lower
 from kcompile.codegen.tvm.object import Object, library_object
 from kcompile.codegen.tvm.targets import Machine
+from kcompile.codegen.tvm.weights import Weights
 from kcompile.ir.graph import Graph
 
 

@@ -1,6 +1,5 @@
 """A graph to a shared library: kernels, memory plan, weights, entry."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -8,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from kcompile.codegen.tvm import entry
-from kcompile.codegen.tvm.arena import Arena, Interval, Place
+from kcompile.codegen.tvm.arena import ALIGNMENT, Arena, Interval, Place
 from kcompile.codegen.tvm.arena import plan as plan_arena
 from kcompile.codegen.tvm.build import compile_object, link_library, release_memory
 from kcompile.codegen.tvm.dtypes import native_dtypes
@@ -21,6 +20,7 @@ from kcompile.codegen.tvm.sharing import ALL, CHOICES, Sharing
 from kcompile.codegen.tvm.targets import Machine
 from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.variants import MODELLED, Variants
+from kcompile.codegen.tvm.weights import Weights
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim
 from kcompile.ir.graph import Graph, Node, Value, substitute
@@ -30,7 +30,6 @@ from kcompile.ir.passes.layout import to_channels_last
 from kcompile.ir.rows import batch_of
 from kcompile.ir.types import Array, TensorType
 from kcompile.runtime.extents import equalities
-from kcompile.runtime.memory import aligned_empty
 
 EXPORTS = (
     "kc_arena_bytes",
@@ -45,7 +44,6 @@ EXPORTS = (
     "kc_python",
 )
 
-ALIGNMENT = 64
 # The most bytes between weights in use and those that are fetched: both must find room in the last-level cache.
 _AHEAD = 8 << 20
 # Bytes of weights of which that is much; of more, what is fetched so early is driven out again.
@@ -136,7 +134,7 @@ def lower(
     graph: Graph,
     machine: Machine,
     prefix: str,
-    weights: "Weights | None" = None,
+    weights: Weights | None = None,
     kept: int | None = None,
     fast_math: bool = False,
     variants: Variants = MODELLED,
@@ -177,9 +175,7 @@ def workspace(graph: Graph, machine: Machine) -> int:
     return _placed(graph, machine, Weights(machine), len(graph.outputs), False, MODELLED).arena.bytes({})
 
 
-def _placed(
-    graph: Graph, machine: Machine, blob: "Weights", kept: int, fast_math: bool, variants: Variants
-) -> "_Memory":
+def _placed(graph: Graph, machine: Machine, blob: Weights, kept: int, fast_math: bool, variants: Variants) -> "_Memory":
     """The stages of a prepared graph, and where their arguments lie."""
     # Where memory is scarce, nodes may run in another order; the first is the one that the model was written in.
     # Bands are in the best order already, which a search among so many nodes would not find.
@@ -190,7 +186,7 @@ def _placed(
     return _Memory(graph, plans[0], blob, kept, ALL) if machine.threaded else _least(graph, plans, blob, kept)
 
 
-def _least(graph: Graph, plans: Sequence[Plan], weights: "Weights", kept: int) -> "_Memory":
+def _least(graph: Graph, plans: Sequence[Plan], weights: Weights, kept: int) -> "_Memory":
     """The memory of fewest bytes; of several, that with the fewest functions."""
     memories = [_Memory(graph, plan, weights, kept, sharing) for plan in plans for sharing in CHOICES]
     return min(memories, key=lambda memory: (memory.arena.bytes({}), len({key(s) for s in memory.plan.stages})))
@@ -292,45 +288,6 @@ def _weight_bytes(argument: Argument) -> int:
         return argument.type.itemsize * int(argument.type.size)
     array = _weights_of(argument)
     return 0 if array is None else array.nbytes
-
-
-class Weights:
-    """The blob: every array once, aligned for vectors and cache lines, or for its elements where there are none."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.alignment = ALIGNMENT if machine.lanes > 1 else 8
-        self._offsets: dict[tuple[str, bytes], int] = {}
-        self._buffer = aligned_empty(0)
-        self._size = 0
-
-    def reserve(self, size: int) -> None:
-        """Make room for `size` more bytes; what is not used of it takes no memory."""
-        buffer = aligned_empty(self._size + size)
-        buffer[: self._size] = self._buffer[: self._size]
-        self._buffer = buffer
-
-    def offset(self, array: Array) -> int:
-        """Where `array` lies in the blob."""
-        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = (array.dtype.str, hashlib.sha256(content.data).digest())
-        if key not in self._offsets:
-            self._offsets[key], end = self._size, self._size + content.size
-            padded = end + -end % self.alignment
-            if padded > self._buffer.size:
-                self.reserve(self._size + padded)
-            self._buffer[self._size : end] = content
-            self._buffer[end:padded] = 0
-            self._size = padded
-        return self._offsets[key]
-
-    @property
-    def size(self) -> int:
-        """The bytes so far."""
-        return self._size
-
-    def blob(self) -> memoryview:
-        """All of them, at an aligned address."""
-        return self._buffer[: self._size].data.toreadonly()
 
 
 class _Memory:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kcompile.codegen.tvm.arrays import Pointer
 from kcompile.codegen.tvm.kernels.shares import Costs, parallel, parallel_regions, parallel_runs, vectors_between
 from kcompile.codegen.tvm.kernels.tile import Panels, block
-from kcompile.codegen.tvm.tir import Function, Kernel, Pointer
+from kcompile.codegen.tvm.tir import Function, Kernel
 from tests.codegen.tvm.harness import Array, Compiled
 
 CHANNELS, LANES = 23, 8

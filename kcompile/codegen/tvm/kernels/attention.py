@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kcompile.codegen.tvm import math as polynomials
+from kcompile.codegen.tvm.arrays import Accumulators, Pointer
 from kcompile.codegen.tvm.compiler import tirx
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, maximum, select
@@ -18,7 +19,7 @@ from kcompile.codegen.tvm.kernels.squares import transpose_block
 from kcompile.codegen.tvm.kernels.unseen import times_zero
 from kcompile.codegen.tvm.plan import TVM, Plan, Temporary
 from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer
+from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.errors import UnsupportedOp
 from kcompile.ir import ops
 from kcompile.ir.dims import Dim, Shape

@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from kcompile.codegen.tvm.arrays import Accumulators, Pointer
 from kcompile.codegen.tvm.expr import Expr, Index
 from kcompile.codegen.tvm.kernels.nest import product
-from kcompile.codegen.tvm.tir import Accumulators, Function, Pointer
+from kcompile.codegen.tvm.tir import Function
 from kcompile.codegen.tvm.windows import MOST_UNROLLED_TAPS, OpenWindows, Piece, Row, Windows, segments_of
 
 # Results per piece: a loaded element serves as many of them as its window reaches.

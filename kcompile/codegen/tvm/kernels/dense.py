@@ -107,8 +107,7 @@ class _MatrixFunction:
     def _row_after_row(self, tiles: Index) -> None:
         """All panels for a row tile."""
         f, count, size = self._f, self._panels.count, self._spec.tile[0]
-        rest = self._rows % size if isinstance(self._rows, int) else 0
-        costs = Costs(self._outer, (tiles - (1 if rest else 0)) * count, size, count if rest else 0, rest)
+        costs = Costs.of_pieces(self._outer, self._rows, size, count) if isinstance(self._rows, int) else None
         with parallel_runs(f, product([self._outer, tiles]), count, costs) as (row, *share):
             outer, tile = f.unravel(row, [self._outer, tiles])
             for panel, columns in self._panels.between(f, *share):

@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from kcompile.codegen.tvm.arrays import Accumulators, Pointer
 from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index
 from kcompile.codegen.tvm.kernels.channelwise import ChannelwiseFunction
+from kcompile.codegen.tvm.kernels.nest import whole_or_rest
 from kcompile.codegen.tvm.kernels.shares import Costs, parallel_runs, vectors_between
 from kcompile.codegen.tvm.kernels.tile import sum_dtype
 from kcompile.codegen.tvm.plan import Plan
 from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
+from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import Piece, Row, Windows
 from kcompile.ir.graph import Node, Value
@@ -108,19 +110,16 @@ class _PlaneFunction(_DepthwiseFunction):
         f, windows, spec = self._f, self._open, self._windows
         rows, columns = self._spec.plane
         row = Row(f, windows, spec, columns)
-        height = int(spec.out[0])
-        full, rest = divmod(height, rows)
-        bands, vectors = full + (rest > 0), len(split(spec.channels, f.machine.lanes))
-        costs = Costs(windows.batch, full * vectors, rows, vectors if rest else 0, rest)
+        height, vectors = int(spec.out[0]), len(split(spec.channels, f.machine.lanes))
+        bands, costs = -(-height // rows), Costs.of_pieces(windows.batch, height, rows, vectors)
         with parallel_runs(f, windows.batch * bands, vectors, costs) as (number, *share):
             n, band = f.unravel(number, [windows.batch, bands])
             top = f.name_index(band * rows)
-            for count in (rows,) * (full > 0) + (rest,) * (rest > 0):
-                with f.when((index(band) < full) if count == rows else index(band).equals(full)):
-                    inside = self._inside(top, count)
-                    for piece in row.pieces():
-                        for c, lanes in vectors_between(f, spec.channels, *share):
-                            self._write_tile(n, top, inside, piece, c, lanes)
+            for count in whole_or_rest(f, band, height, rows):
+                inside = self._inside(top, count)
+                for piece in row.pieces():
+                    for c, lanes in vectors_between(f, spec.channels, *share):
+                        self._write_tile(n, top, inside, piece, c, lanes)
 
     def _inside(self, top: Index, count: int) -> dict[int, tuple[list[tuple[int, int]], Expr | None]]:
         """By line of x, counted from the first result's tap 0: ``(row, tap)`` of its uses, and whether it exists."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kcompile.codegen.tvm.arrays import Pointer
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, constant
 from kcompile.codegen.tvm.kernels.copy import Copy
@@ -15,7 +16,7 @@ from kcompile.codegen.tvm.kernels.nest import dot, merged, shared_nest, units
 from kcompile.codegen.tvm.kernels.reduction import lanes_of
 from kcompile.codegen.tvm.kernels.squares import SIDE, shuffled, transposed
 from kcompile.codegen.tvm.plan import TVM, Plan
-from kcompile.codegen.tvm.tir import Function, Kernel, Pointer
+from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Builder, Node, Value

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kcompile.codegen.tvm.arrays import Pointer
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index
 from kcompile.codegen.tvm.kernels.depthwise import Depthwise, plane_of
 from kcompile.codegen.tvm.plan import Plan
-from kcompile.codegen.tvm.tir import Function, Pointer
+from kcompile.codegen.tvm.tir import Function
 from kcompile.codegen.tvm.vector import apply
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops

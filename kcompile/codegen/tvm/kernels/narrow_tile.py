@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kcompile.codegen.tvm.arrays import Pointer
 from kcompile.codegen.tvm.compiler import tirx
 from kcompile.codegen.tvm.expr import Expr, Index, constant, prim_type
 from kcompile.codegen.tvm.kernels.tile import Block, Panel, Rows, Tile
 from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Function, Pointer
+from kcompile.codegen.tvm.tir import Function
 from kcompile.ir.types import Array, array_dtype
 
 _WORD_BITS = 32

@@ -4,10 +4,10 @@ A strided view has extents and, per array, distances between neighbours; `merged
 in every array, so that most shapes end as one or two loops.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from kcompile.codegen.tvm.expr import Index
+from kcompile.codegen.tvm.expr import Index, index
 from kcompile.codegen.tvm.tir import Function
 from kcompile.ir import dims
 from kcompile.ir.dims import Dim, Shape
@@ -69,6 +69,17 @@ def shared_nest(f: Function, extents: Sequence[Index], inner: Index = 1) -> Gene
         size *= extent if isinstance(extent, int) else _OPEN_EXTENT
     with units(f, extents[:split]) as outer, nest(f, extents[split:]) as rest:
         yield [*outer, *rest]
+
+
+def whole_or_rest(f: Function, number: Index, extent: int, size: int) -> Iterator[int]:
+    """The length of piece `number` of an extent that is cut into pieces of `size` and the rest; a body for each."""
+    full, rest = divmod(extent, size)
+    if full:
+        with f.when(index(number) < full):
+            yield size
+    if rest:
+        with f.when(index(number).equals(full)):
+            yield rest
 
 
 def dot(position: Sequence[Index], strides: Sequence[Index], offset: Index = 0) -> Index:

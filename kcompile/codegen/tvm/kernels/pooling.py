@@ -6,11 +6,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from kcompile.codegen.tvm.arrays import Accumulators
 from kcompile.codegen.tvm.epilogue import Epilogue, overwritable
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, maximum
 from kcompile.codegen.tvm.kernels.channelwise import ChannelwiseFunction
 from kcompile.codegen.tvm.plan import TVM, Plan
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel
+from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir import ops

@@ -14,10 +14,11 @@ still computes the activations of the panel before.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from kcompile.codegen.tvm.arrays import Accumulators, Pointer
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, select
 from kcompile.codegen.tvm.kernels.quotient import Quotient, activated
 from kcompile.codegen.tvm.kernels.recurrence_tiling import PHASES, Cell, Tiling, tile_cells
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
+from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.ir.dims import Dim
 from kcompile.ir.op import Op
 

@@ -5,9 +5,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_min, maximum, minimum
-from kcompile.codegen.tvm.kernels.nest import dot, product, units
-from kcompile.codegen.tvm.tir import Accumulators, Function, split
+from kcompile.codegen.tvm.arrays import Accumulators
+from kcompile.codegen.tvm.expr import Expr, Index, constant, index_min, maximum, minimum
+from kcompile.codegen.tvm.kernels.nest import dot, product, units, whole_or_rest
+from kcompile.codegen.tvm.tir import Function, split
 from kcompile.errors import UnsupportedOp
 from kcompile.ir.graph import Node
 
@@ -200,14 +201,9 @@ def shared_blocks(
                 yield position, f.name_index(start + block * width), width
         return
     size = lanes * _vectors(-(-columns // lanes), f)
-    full, rest = divmod(columns, size)
-    with units(f, [*outer, full + (rest > 0)]) as (*position, block):
-        if full:
-            with f.when(index(block) < full):
-                yield position, block * size, size
-        if rest:
-            with f.when(index(block).equals(full)):
-                yield position, full * size, rest
+    with units(f, [*outer, -(-columns // size)]) as (*position, block):
+        for width in whole_or_rest(f, block, columns, size):
+            yield position, block * size, width
 
 
 def _vectors(count: int, f: Function) -> int:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from kcompile.codegen.tvm.arrays import Pointer
 from kcompile.codegen.tvm.epilogue import strides
 from kcompile.codegen.tvm.expr import Expr, Index, index, index_max, index_min, maximum, minimum, unary
 from kcompile.codegen.tvm.kernels.move import carrier
 from kcompile.codegen.tvm.kernels.nest import dot, shared_nest
 from kcompile.codegen.tvm.kernels.reduction import lanes_of
 from kcompile.codegen.tvm.plan import TVM, Plan
-from kcompile.codegen.tvm.tir import Function, Kernel, Pointer
+from kcompile.codegen.tvm.tir import Function, Kernel
 from kcompile.ir import dims, ops
 from kcompile.ir.dims import Dim, Shape
 from kcompile.ir.graph import Node

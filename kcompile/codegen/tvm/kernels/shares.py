@@ -27,6 +27,12 @@ class Costs:
     few: Index
     cheap: int
 
+    @classmethod
+    def of_pieces(cls, periods: Index, extent: int, size: int, times: int) -> "Costs":
+        """Of an extent that is cut into pieces of `size` and the rest, each of which is `times` units."""
+        full, rest = divmod(extent, size)
+        return cls(periods, full * times, size, times if rest else 0, rest)
+
     @property
     def units(self) -> Index:
         """How many there are."""
@@ -92,14 +98,14 @@ def _runs(f: Function, own: tuple[Index, Index], inner: Index) -> Generator[tupl
 
 
 @contextmanager
-def parallel_regions(f: Function, outer: Index, rows: Index, columns: Index, costs: Costs) -> Generator[Region]:
+def parallel_regions(f: Function, outer: Index, rows: Index, columns: int, costs: Costs) -> Generator[Region]:
     """A loop over the thread's part of `outer`, with its region of the rows and columns there: neighbouring rows whole.
 
     The units, which `costs` weighs, are those of all rows, column after column; but the region may be gone through
     column by column, so that what a column needs is used by all rows.
     """
     with _runs(f, share(f, costs), product([rows, columns])) as (i, begin, end):
-        width = index(columns)
+        width = index(max(columns, 1))  # of no columns, nothing runs
         corners = [f.variable(quotient(index(corner), width)) for corner in (begin, end)]
         rests = [f.variable(index(corner) - row * columns) for corner, row in zip((begin, end), corners, strict=True)]
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kcompile.codegen.tvm.arrays import Accumulators, Pointer
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_max, index_min
 from kcompile.codegen.tvm.kernels.shares import Costs
 from kcompile.codegen.tvm.targets import Machine
-from kcompile.codegen.tvm.tir import Accumulators, Function, Pointer, split
+from kcompile.codegen.tvm.tir import Function, split
 from kcompile.ir.types import Array
 
 # Multiply-adds that must be under way at once to hide their latency.

@@ -1,7 +1,8 @@
 """What values that no query of a tile sees still do to its results."""
 
+from kcompile.codegen.tvm.arrays import Pointer
 from kcompile.codegen.tvm.expr import Index, constant
-from kcompile.codegen.tvm.tir import Function, Pointer
+from kcompile.codegen.tvm.tir import Function
 
 # Values whose additions need not wait for each other.
 _CHAINS = 8

@@ -12,15 +12,16 @@ of a block of tiles are not, F(2 x 2, 3 x 3) sums window by window instead; with
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kcompile.codegen.tvm.arrays import Accumulators, Pointer
 from kcompile.codegen.tvm.epilogue import Epilogue
 from kcompile.codegen.tvm.expr import Expr, Index, constant, index, index_max, index_min, select
-from kcompile.codegen.tvm.kernels.nest import nest
+from kcompile.codegen.tvm.kernels.nest import nest, whole_or_rest
 from kcompile.codegen.tvm.kernels.pooling import Kind, finished, neutral
 from kcompile.codegen.tvm.kernels.pooling import combined as pooled
 from kcompile.codegen.tvm.kernels.shares import Costs, parallel_runs
 from kcompile.codegen.tvm.kernels.tile import LINE, Block, Panel, Panels, Rows, Tile, ahead, block, row_pieces
 from kcompile.codegen.tvm.kernels.winograd_form import FORMS, Form, combined, recovered
-from kcompile.codegen.tvm.tir import Accumulators, Function, Kernel, Pointer, split
+from kcompile.codegen.tvm.tir import Function, Kernel, split
 from kcompile.codegen.tvm.vector import Chain
 from kcompile.codegen.tvm.windows import Windows
 from kcompile.ir.types import TensorType
@@ -140,19 +141,13 @@ class WinogradFunction:
     def write(self) -> None:
         """Threads share blocks of rows of tiles, and the panels of filters of a block; each transforms its inputs."""
         f, spec, panels = self._f, self._spec, self._panels
-        full, rest = divmod(spec.tiles[0], spec.rows)
-        blocks = full + (rest > 0)
-        costs = Costs(self._batch, full * panels.count, spec.rows, panels.count if rest else 0, rest)
-        with parallel_runs(f, self._batch * blocks, panels.count, costs) as (block, *share):
-            n, number = f.unravel(block, [self._batch, blocks])
+        costs = Costs.of_pieces(self._batch, spec.tiles[0], spec.rows, panels.count)
+        with parallel_runs(f, self._batch * spec.blocks, panels.count, costs) as (block, *share):
+            n, number = f.unravel(block, [self._batch, spec.blocks])
             self._block = block
             first = f.name_index(number * spec.rows)
-            if full:
-                with f.when(index(number) < full):
-                    self._write_block(n, first, spec.rows, share)
-            if rest:
-                with f.when(index(number).equals(full)):
-                    self._write_block(n, first, rest, share)
+            for rows in whole_or_rest(f, number, spec.tiles[0], spec.rows):
+                self._write_block(n, first, rows, share)
 
     def _write_block(self, n: Index, first: Index, rows: int, share: Sequence[Index]) -> None:
         """`rows` rows of tiles from the one numbered `first` on, for a share of the panels."""
