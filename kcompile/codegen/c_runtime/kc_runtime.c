@@ -71,7 +71,7 @@ struct kc_pool {
     int64_t last;        /* when kc_pool_ready was last called, or kc_run_brief ended */
     int64_t woken;       /* when it last woke threads */
     int64_t arena_bytes; /* of one thread's arena */
-    int32_t awake;       /* callers that compute without the pool's threads, but keep them awake */
+    int32_t alone;       /* callers that compute without the pool's threads; a single one will soon want them */
     int32_t slices;
     int32_t stop;
     pthread_mutex_t lock;
@@ -157,7 +157,7 @@ static void wait_while(kc_worker *worker, uint32_t *word, uint32_t old)
         if (spins % 16 == 0) {
             __atomic_store_n(&worker->seen, nanoseconds_now(), __ATOMIC_RELAXED);
         }
-        if (__atomic_load_n(&worker->pool->awake, __ATOMIC_RELAXED)) {
+        if (__atomic_load_n(&worker->pool->alone, __ATOMIC_RELAXED) == 1) {
             spins %= 16;
         }
         if (spins < SPINS && (spins % 16 != 0 || !shares_cpu(worker))) {
@@ -280,40 +280,31 @@ int kc_run(const void *const *inputs, void *const *outputs, const void *weights,
     return 0;
 }
 
-/* Whether the pool is ready; where it is not, and it was worth it, its threads are `woken`. */
-static int find_ready(kc_pool *pool, int *woken)
+int kc_pool_ready(kc_pool *pool)
 {
     int64_t now = nanoseconds_now(), before = __atomic_exchange_n(&pool->last, now, __ATOMIC_RELAXED);
-    int ready = 1;
+    int32_t ready = 1;
     for (int32_t i = 1; i < pool->threads; i++) {
         ready &= now - __atomic_load_n(&pool->workers[i].seen, __ATOMIC_RELAXED) < FRESH;
     }
-    *woken = !ready && now - before < CLOSE && now - __atomic_load_n(&pool->woken, __ATOMIC_RELAXED) > PATIENCE;
-    if (*woken) {
+    if (!ready && now - before < CLOSE && now - __atomic_load_n(&pool->woken, __ATOMIC_RELAXED) > PATIENCE) {
         __atomic_store_n(&pool->woken, now, __ATOMIC_RELAXED);
         wake(pool, &pool->job.value);
     }
     return ready;
 }
 
-int kc_pool_ready(kc_pool *pool)
-{
-    int woken;
-    return find_ready(pool, &woken);
-}
-
-/* A call that wakes the pool computes alone, and keeps the pool awake until it ends: for the calls that follow. */
+/* Threads that wait awake do so until a single caller's call ends: of several callers each has a CPU's work. */
 int kc_run_brief(const void *const *inputs, void *const *outputs, const void *weights, void *arena,
                  const int64_t *symbols, kc_pool *pool)
 {
-    int woken;
-    if (find_ready(pool, &woken)) {
+    if (kc_pool_ready(pool)) {
         return kc_run(inputs, outputs, weights, arena, symbols, pool);
     }
     __atomic_store_n(&pool->workers[0].cpu, present_cpu(), __ATOMIC_RELAXED);
-    __atomic_fetch_add(&pool->awake, woken, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&pool->alone, 1, __ATOMIC_RELAXED);
     int failed = kc_run(inputs, outputs, weights, arena, symbols, NULL);
-    __atomic_fetch_sub(&pool->awake, woken, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&pool->alone, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->last, nanoseconds_now(), __ATOMIC_RELAXED);
     return failed;
 }
@@ -354,7 +345,7 @@ kc_pool *kc_pool_create(void *memory, int32_t threads)
     pool->asleep.value = 0;
     pool->threads = threads;
     pool->last = 0;
-    pool->awake = 0;
+    pool->alone = 0;
     pool->woken = 0;
     pool->stop = 0;
     if (pthread_mutex_init(&pool->lock, NULL) != 0) {
