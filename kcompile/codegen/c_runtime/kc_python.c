@@ -299,7 +299,7 @@ static int compute(kc_caller *caller, kc_plan *plan, const Py_buffer *inputs, co
     }
     void *waiting = plan->alone ? NULL : PyEval_SaveThread();
     int failed = (plan->brief ? kc_run_brief : kc_run)(x, y, caller->weights, (char *)place + ALIGNMENT, plan->symbols,
-                                                          plan->pool);
+                                                       plan->pool);
     if (!plan->alone) {
         PyEval_RestoreThread(waiting);
     }

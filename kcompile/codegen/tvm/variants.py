@@ -13,7 +13,7 @@ class Variant:
         tile: which register tile, by modelled time.
         turned: panels of weights and rows of x take the other's place as the outer loop.
         sums: 3 x 3 windows are summed directly where the model prefers Winograd's products, or the reverse.
-        halved: Winograd's units have half as many rows of tiles.
+        halved: Winograd's blocks have half as many rows of tiles.
         apart: a pooling is a kernel of its own.
     """
 

@@ -3,6 +3,8 @@
 import ctypes
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -234,51 +236,58 @@ def test_callers_of_one_pool_take_turns(cnn: Model, rng: np.random.Generator):
     """More threads than CPUs, and callers that come at once: every result is whole."""
     images = [rng.normal(size=(1, 17, 14, 3)).astype(np.float32) for _ in range(3)]
     expected = [cnn.run({"image": image})["logits"] for image in images]
-    memory = aligned(cnn.library.kc_pool_bytes(3))
-    pool = cnn.library.kc_pool_create(address(memory), 3)
     wrong: list[int] = []
 
-    def call(i: int) -> None:
+    def call(i: int, pool: int) -> None:
         runner = Caller(cnn, pool, 3)
         for _ in range(50):
             if not np.array_equal(runner(images[i]), expected[i]):
                 wrong.append(i)
 
-    run_together([lambda i=i: call(i) for i in range(3)])
-    cnn.library.kc_pool_destroy(ctypes.c_void_p(pool))
+    with pool_of(cnn, 3) as pool:
+        run_together([lambda i=i: call(i, pool) for i in range(3)])
     assert not wrong
 
 
 def test_a_pool_is_ready_when_its_threads_wait_awake_and_is_woken_by_calls_that_follow_each_other(cnn: Model):
-    memory = aligned(cnn.library.kc_pool_bytes(2))
-    pool = ctypes.c_void_p(cnn.library.kc_pool_create(address(memory), 2))
-    time.sleep(0.2)  # longer than the threads wait awake
-    assert not cnn.library.kc_pool_ready(pool)
-    time.sleep(0.01)
-    assert not cnn.library.kc_pool_ready(pool)  # two calls far apart wake nobody
-    end = time.monotonic() + 20
-    while not cnn.library.kc_pool_ready(pool):
-        assert time.monotonic() < end
-    cnn.library.kc_pool_destroy(pool)
+    with pool_of(cnn, 2) as pool:
+        time.sleep(0.2)  # longer than the threads wait awake
+        assert not is_ready(cnn, pool)
+        time.sleep(0.01)
+        assert not is_ready(cnn, pool)  # two calls far apart wake nobody
+        end = time.monotonic() + 20
+        while not is_ready(cnn, pool):
+            assert time.monotonic() < end
 
 
 def test_brief_calls_of_any_length_wake_the_pool_when_they_follow_each_other(cnn: Model, rng: np.random.Generator):
     """What counts is the time between two calls: a call itself may take longer than threads wait awake."""
     image = rng.normal(size=(1, 17, 14, 3)).astype(np.float32)
     expected = cnn.run({"image": image})["logits"]
-    memory = aligned(cnn.library.kc_pool_bytes(2))
-    pool = cnn.library.kc_pool_create(address(memory), 2)
-    caller = Caller(cnn, pool, 2, "kc_run_brief")
-    time.sleep(0.2)
-    np.testing.assert_array_equal(caller(image), expected)
-    assert not cnn.library.kc_pool_ready(ctypes.c_void_p(pool))
-    end, ready = time.monotonic() + 20, False
-    while not ready:
+    with pool_of(cnn, 2) as pool:
+        caller = Caller(cnn, pool, 2, "kc_run_brief")
+        time.sleep(0.2)
         np.testing.assert_array_equal(caller(image), expected)
-        ready = cnn.library.kc_pool_ready(ctypes.c_void_p(pool))
-        assert time.monotonic() < end
-    np.testing.assert_array_equal(caller(image), expected)
-    cnn.library.kc_pool_destroy(ctypes.c_void_p(pool))
+        assert not is_ready(cnn, pool)
+        end, ready = time.monotonic() + 20, False
+        while not ready:
+            np.testing.assert_array_equal(caller(image), expected)
+            ready = is_ready(cnn, pool)
+            assert time.monotonic() < end
+        np.testing.assert_array_equal(caller(image), expected)
+
+
+@contextmanager
+def pool_of(model: Model, threads: int) -> Generator[int]:
+    """The address of a pool of a model's library."""
+    memory = aligned(model.library.kc_pool_bytes(threads))
+    pool = model.library.kc_pool_create(address(memory), threads)
+    yield pool
+    model.library.kc_pool_destroy(ctypes.c_void_p(pool))
+
+
+def is_ready(model: Model, pool: int) -> bool:
+    return bool(model.library.kc_pool_ready(ctypes.c_void_p(pool)))
 
 
 class Caller:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcompile.codegen.tvm.arrays import Pointer
+from kcompile.codegen.tvm.expr import Index
 from kcompile.codegen.tvm.kernels.shares import Costs, parallel, parallel_regions, parallel_runs, vectors_between
 from kcompile.codegen.tvm.kernels.tile import Panels, block
 from kcompile.codegen.tvm.tir import Function, Kernel
@@ -17,8 +18,8 @@ CHANNELS, LANES = 23, 8
 PANELS = Panels(3, block(16, LANES), block(5, LANES))
 
 
-def visit(y: Pointer, i: object, lanes: int = 1) -> None:
-    y.store(i, y.load(i, lanes) + 1)  # type: ignore[arg-type]
+def visit(y: Pointer, i: Index, lanes: int = 1) -> None:
+    y.store(i, y.load(i, lanes) + 1)
 
 
 @dataclass(frozen=True)
